@@ -1,0 +1,326 @@
+//! What a held call is: its id, what it needs, how people judge it and how it can end.
+//!
+//! Spoken by `policy` (which sets the terms), `store` (which keeps the record), `gate` (which moves a hold from state to
+//! state) and the control socket. Pure words: nothing here waits, writes or decides.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// The alphabet of a written [`HoldId`]: Crockford's base 32 in lower case, which has no `i`, `l`, `o` and `u` to misread.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Characters of a written [`HoldId`]: 128 bits at five bits a character.
+pub const HOLD_ID_CHARS: usize = 26;
+
+/// Characters of the short form that people see: 35 bits. Longer where two open holds begin alike.
+pub const HOLD_ID_SHORT_CHARS: usize = 7;
+
+/// The name of one held call: 128 random bits, so that it cannot be guessed; written as 26 characters of base 32 and
+/// accepted from people as any prefix that is unique.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HoldId(pub [u8; 16]);
+
+impl HoldId {
+    /// The first [`HOLD_ID_SHORT_CHARS`] characters: enough to tell holds apart on one screen.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(HOLD_ID_SHORT_CHARS);
+        text
+    }
+}
+
+impl fmt::Display for HoldId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = u128::from_be_bytes(self.0);
+        for position in 0..HOLD_ID_CHARS {
+            // 26 characters carry 130 bits: the first one holds the three highest bits alone.
+            let shift = 5 * (HOLD_ID_CHARS - 1 - position);
+            let index = usize::try_from((number >> shift) & 31).map_err(|_| fmt::Error)?;
+            fmt::Write::write_char(f, char::from(ALPHABET[index]))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for HoldId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is not a whole [`HoldId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a hold id has {HOLD_ID_CHARS} characters of 0-9 and a-z without i, l, o and u")]
+pub struct BadHoldId;
+
+impl FromStr for HoldId {
+    type Err = BadHoldId;
+
+    fn from_str(text: &str) -> Result<Self, BadHoldId> {
+        if text.len() != HOLD_ID_CHARS {
+            return Err(BadHoldId);
+        }
+        let mut number: u128 = 0;
+        for (position, byte) in text.bytes().enumerate() {
+            let digit = ALPHABET.iter().position(|&letter| letter == byte.to_ascii_lowercase()).ok_or(BadHoldId)?;
+            if position == 0 && digit > 7 {
+                return Err(BadHoldId);
+            }
+            number = (number << 5) | u128::try_from(digit).map_err(|_| BadHoldId)?;
+        }
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+impl Serialize for HoldId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HoldId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a rejected, expired or otherwise refused call looks like to the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRejection {
+    /// A tool result with `isError: true` and the reason as text: every client shows it to its model, which adapts.
+    #[default]
+    Continue,
+    /// A JSON-RPC error: the call fails in the client.
+    Fail,
+}
+
+/// What a held call needs before it may run, as the matching rules say together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldTerms {
+    /// How long people have; the shortest of the matching rules.
+    pub timeout: Duration,
+    /// What the agent may be told while it waits; never an argument of the call.
+    pub hold_message: Option<Arc<str>>,
+    /// How a refusal is told to the client; [`OnRejection::Fail`] if any matching rule says so.
+    pub on_rejection: OnRejection,
+}
+
+/// What a person says about a held call. (Allow and deny are the policy's words.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The call may run, exactly as it was shown.
+    Approve,
+    /// The call must not run.
+    Reject,
+}
+
+/// One person's verdict, as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// What was said.
+    pub verdict: Verdict,
+    /// Who said it: a principal such as `uid:1000(alice)`.
+    pub by: String,
+    /// The comment of an approval or the reason of a rejection, at most [`COMMENT_CHARS_MAX`] characters.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub comment: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The longest comment or reason that is kept and passed on; a longer one is cut, with a mark.
+pub const COMMENT_CHARS_MAX: usize = 500;
+
+/// Why a held call did not run. Told apart towards the agent as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// A person said no.
+    Rejected,
+    /// Nobody answered in time.
+    Expired,
+    /// The client took the call back, or went away.
+    Withdrawn,
+    /// The gate could not keep its promises (the record could not be written, a limit was reached).
+    Unavailable,
+}
+
+/// How a hold ended for the call itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The call goes on to the server.
+    Resume,
+    /// The call does not run.
+    Refuse(Cause),
+}
+
+/// Where a hold stands, durably. `Held → Forwarding | Rejected | Expired | Withdrawn | Unavailable` and
+/// `Forwarding → Answered | Unknown | Withdrawn` (the last only while not one byte has gone upstream).
+///
+/// An approval and the permission to forward are one commit, so there is no durable state between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits for people.
+    Held,
+    /// Approved; the server may have it. Entered at most once, before the first byte goes upstream.
+    Forwarding,
+    /// Approved and answered by the server.
+    Answered,
+    /// Approved, and nobody knows whether it ran: the server or the gate died before the answer. Never sent again.
+    Unknown,
+    /// A person said no.
+    Rejected,
+    /// Nobody answered in time.
+    Expired,
+    /// The client took it back or went away before it ran.
+    Withdrawn,
+    /// The gate could not keep its promises; it did not run.
+    Unavailable,
+}
+
+impl State {
+    /// The word in the record and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Forwarding => "forwarding",
+            Self::Answered => "answered",
+            Self::Unknown => "unknown",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The state that [`State::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::Held,
+            Self::Forwarding,
+            Self::Answered,
+            Self::Unknown,
+            Self::Rejected,
+            Self::Expired,
+            Self::Withdrawn,
+            Self::Unavailable,
+        ]
+        .into_iter()
+        .find(|state| state.word() == word)
+    }
+
+    /// Whether a hold in this state may move to `next`. Everything not listed in [`State`] is refused.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Held => !matches!(next, Self::Held | Self::Answered | Self::Unknown),
+            Self::Forwarding => matches!(next, Self::Answered | Self::Unknown | Self::Withdrawn),
+            _ => false,
+        }
+    }
+
+    /// The state in which a refusal for `cause` ends.
+    pub fn refused(cause: Cause) -> Self {
+        match cause {
+            Cause::Rejected => Self::Rejected,
+            Cause::Expired => Self::Expired,
+            Cause::Withdrawn => Self::Withdrawn,
+            Cause::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// All that is recorded of a held call when it is first held. Everything in it is durable before anyone is asked.
+#[derive(Clone, Debug)]
+pub struct NewHold {
+    /// Its id.
+    pub id: HoldId,
+    /// The process that has the caller (a gate's random instance id).
+    pub owner: Arc<str>,
+    /// The server's name.
+    pub server: Arc<str>,
+    /// The method of the held request, nearly always `tools/call`.
+    pub method: Arc<str>,
+    /// The tool; empty for other methods.
+    pub tool: Arc<str>,
+    /// What the client says of itself (`name version`): untrusted, shown as such.
+    pub agent: Arc<str>,
+    /// Who asks, as far as the gate knows.
+    pub principal: Arc<str>,
+    /// The exact bytes that were received, without their line terminator; what is hashed, shown and sent.
+    pub frame: bytes::Bytes,
+    /// SHA-256 of `frame`.
+    pub frame_sha256: Digest,
+    /// The policy that held it.
+    pub policy_sha256: Digest,
+    /// The names of the rules that held it.
+    pub rules: Vec<Arc<str>>,
+    /// Why it is held, in the policy author's words.
+    pub reason: Arc<str>,
+    /// Errors in conditions and other things an approver should know.
+    pub notes: Vec<String>,
+    /// When it was held.
+    pub created_at: Timestamp,
+    /// When it expires unless decided.
+    pub expires_at: Timestamp,
+}
+
+/// A hold as the store knows it.
+#[derive(Clone, Debug)]
+pub struct HoldRecord {
+    /// What was recorded first.
+    pub hold: NewHold,
+    /// Where it stands.
+    pub state: State,
+    /// The verdicts so far.
+    pub votes: Vec<Vote>,
+    /// When it reached a final state (or `Forwarding`).
+    pub ended_at: Option<Timestamp>,
+    /// What is known beyond the state: why it was withdrawn, why it is unknown.
+    pub note: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_nothing_else_does() {
+        for id in [HoldId([0; 16]), HoldId([255; 16]), HoldId(*b"0123456789abcdef")] {
+            assert_eq!(id.to_string().len(), HOLD_ID_CHARS);
+            assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(id.to_string().to_ascii_uppercase().parse(), Ok(id));
+            assert!(id.to_string().starts_with(&id.short()));
+        }
+        for bad in ["", "0", "8zzzzzzzzzzzzzzzzzzzzzzzzz", "il000000000000000000000000", "0000000000000000000000000é"] {
+            assert_eq!(bad.parse::<HoldId>(), Err(BadHoldId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_forwarded_once_and_an_end_is_an_end() {
+        use State::{Answered, Expired, Forwarding, Held, Rejected, Unavailable, Unknown, Withdrawn};
+        let all = [Held, Forwarding, Answered, Unknown, Rejected, Expired, Withdrawn, Unavailable];
+        for state in all {
+            assert_eq!(State::from_word(state.word()), Some(state));
+            assert!(!state.may_become(Held), "nothing is held twice");
+            assert_eq!(state.may_become(Forwarding), state == Held, "only a held call is forwarded");
+        }
+        for end in [Answered, Unknown, Rejected, Expired, Withdrawn, Unavailable] {
+            assert!(all.iter().all(|&next| !end.may_become(next)), "{end} is final");
+        }
+        assert!(!Held.may_become(Answered) && !Held.may_become(Unknown), "not without being forwarded");
+    }
+}

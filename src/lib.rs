@@ -1,0 +1,13 @@
+//! Holdshort: a transparent proxy for the Model Context Protocol (MCP) that holds an agent's risky tool calls until people
+//! approve them.
+//!
+//! The modules are listed in the order of a call's path; a module uses only modules above it (`tests/it/tidy.rs` checks
+//! this). `ARCHITECTURE.md` walks one `tools/call` through them.
+
+// words: pure, never await, never touch a file, a clock or a socket
+pub mod digest;
+pub mod sanitize;
+pub mod jsonrpc;
+pub mod mcp;
+pub mod hold;
+pub mod policy;
