@@ -66,7 +66,8 @@ impl FromStr for HoldId {
         }
         let mut number: u128 = 0;
         for (position, byte) in text.bytes().enumerate() {
-            let digit = ALPHABET.iter().position(|&letter| letter == byte.to_ascii_lowercase()).ok_or(BadHoldId)?;
+            let digit =
+                ALPHABET.iter().position(|&letter| letter == byte.to_ascii_lowercase()).ok_or(BadHoldId)?;
             if position == 0 && digit > 7 {
                 return Err(BadHoldId);
             }
@@ -304,7 +305,13 @@ mod tests {
             assert_eq!(id.to_string().to_ascii_uppercase().parse(), Ok(id));
             assert!(id.to_string().starts_with(&id.short()));
         }
-        for bad in ["", "0", "8zzzzzzzzzzzzzzzzzzzzzzzzz", "il000000000000000000000000", "0000000000000000000000000é"] {
+        for bad in [
+            "",
+            "0",
+            "8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "il000000000000000000000000",
+            "0000000000000000000000000é",
+        ] {
             assert_eq!(bad.parse::<HoldId>(), Err(BadHoldId), "{bad}");
         }
     }

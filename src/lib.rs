@@ -6,8 +6,12 @@
 
 // words: pure, never await, never touch a file, a clock or a socket
 pub mod digest;
-pub mod sanitize;
+pub mod hold;
 pub mod jsonrpc;
 pub mod mcp;
-pub mod hold;
 pub mod policy;
+pub mod sanitize;
+
+// state: what is durable, and what waits
+pub mod audit;
+pub mod store;
