@@ -152,6 +152,36 @@ pub enum Cause {
     Unavailable,
 }
 
+/// Why a held call was taken back without anybody having decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Withdrawal {
+    /// The client cancelled it (`notifications/cancelled`).
+    Cancelled,
+    /// The client is gone.
+    ClientGone,
+    /// The server is gone.
+    ServerGone,
+    /// This process was told to stop.
+    Stopping,
+}
+
+impl Withdrawal {
+    /// The words in the record.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Cancelled => "the client cancelled the call",
+            Self::ClientGone => "the client has gone",
+            Self::ServerGone => "the server has gone",
+            Self::Stopping => "the gate was stopped",
+        }
+    }
+
+    /// Whether somebody is there who expects an answer. A client that cancelled expects none (MCP, "Cancellation").
+    pub fn is_told(self) -> bool {
+        matches!(self, Self::ServerGone | Self::Stopping)
+    }
+}
+
 /// How a hold ended for the call itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -9,9 +9,11 @@ pub mod digest;
 pub mod hold;
 pub mod jsonrpc;
 pub mod mcp;
+pub mod principal;
 pub mod policy;
 pub mod sanitize;
 
 // state: what is durable, and what waits
 pub mod audit;
 pub mod store;
+mod hold_table;
