@@ -23,7 +23,7 @@ pub use self::{
     refusal::{Refusal, Why},
 };
 use crate::{
-    audit::{Event, EventKind},
+    audit::{AuditEvent, Occasion},
     gate::refusal::Refused,
     hold::{
         COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, OnRejection, State, Verdict, Vote, Withdrawal,
@@ -215,20 +215,20 @@ impl Gate {
 
     fn screen_tool_call(&self, caller: &Caller, frame: Frame) -> Screened {
         if frame.kind() != Kind::Request {
-            self.note(EventKind::Dropped, caller, "", "a tools/call without an id cannot be answered");
+            self.note(caller, "", "a tools/call without an id cannot be answered");
             return Screened::Refuse(Refusal::dropped("a tools/call without an id cannot be answered"));
         }
         let call = match ToolCall::parse(&frame) {
             Ok(call) => call,
             Err(error) => {
-                self.note(EventKind::Refused, caller, "", &error.to_string());
+                self.note(caller, "", &error.to_string());
                 let id = frame.id().cloned();
                 return Screened::Refuse(Refusal::invalid(id, ErrorCode::INVALID_PARAMS, error.to_string()));
             }
         };
         if mcp::is_mixed_script(&call.name) && !caller.mixed_script_tools.contains(&*call.name) {
             let text = "the tool's name mixes scripts, and the server has not listed it";
-            self.note(EventKind::Refused, caller, &call.name, text);
+            self.note(caller, &call.name, text);
             return Screened::Refuse(Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_PARAMS, text));
         }
         let decision = self.policy.decide(&Call {
@@ -261,7 +261,7 @@ impl Gate {
             principal: &caller.principal,
         });
         if frame.kind() != Kind::Request && decision.effect == Effect::Hold {
-            self.note(EventKind::Dropped, caller, "", "a notification cannot be held");
+            self.note(caller, "", "a notification cannot be held");
             return Screened::Refuse(Refusal::dropped("a notification cannot be held"));
         }
         self.apply(caller, frame, Arc::from(""), decision)
@@ -278,10 +278,13 @@ impl Gate {
         match decision.effect {
             Effect::Allow => Screened::Pass(Permitted::new(frame)),
             Effect::Deny => {
-                self.store.ride_along(Event {
-                    who: Some(caller.principal.to_string()),
+                self.store.ride_along(AuditEvent {
                     frame_sha256: Some(frame.sha256()),
-                    ..self.event(EventKind::Denied, caller, &tool, &decision)
+                    method: frame.method().map(str::to_owned),
+                    rules: decision.rules.iter().map(ToString::to_string).collect(),
+                    reason: Some(decision.reason.to_string()),
+                    notes: decision.notes.clone(),
+                    ..self.event(Occasion::Denied, caller, &tool)
                 });
                 Screened::Refuse(refused(decision.on_rejection).denied(&decision.reason))
             }
@@ -289,7 +292,7 @@ impl Gate {
                 let terms = decision.terms.clone().unwrap_or_default();
                 let refused = refused(terms.on_rejection);
                 // The frame's own copy: a slice would keep the whole read buffer alive for as long as people think.
-                let frame = frame.compact();
+                let frame = frame.detached();
                 let Some(hold) = self.new_hold(caller, &frame, tool, &decision, &terms) else {
                     let text = "the system gave no random number for the hold's id";
                     return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
@@ -318,7 +321,7 @@ impl Gate {
             tool,
             agent: Arc::clone(&caller.agent),
             principal: Arc::clone(&caller.principal),
-            frame: frame.line(),
+            frame: frame.bytes().slice(..frame.bytes().len()),
             frame_sha256: frame.sha256(),
             policy_sha256: self.policy.digest(),
             rules: decision.rules.clone(),
@@ -539,24 +542,21 @@ impl Gate {
     }
 
     /// Puts into the record that a frame was refused or dropped before any rule was asked.
-    pub fn note(&self, kind: EventKind, caller: &Caller, tool: &str, note: &str) {
-        self.store.ride_along(Event {
-            who: Some(caller.principal.to_string()),
+    pub fn note(&self, caller: &Caller, tool: &str, note: &str) {
+        self.store.ride_along(AuditEvent {
             note: Some(note.to_owned()),
-            ..self.event(kind, caller, tool, &Decision::none())
+            ..self.event(Occasion::Refused, caller, tool)
         });
     }
 
-    fn event(&self, kind: EventKind, caller: &Caller, tool: &str, decision: &Decision) -> Event {
-        Event {
-            gate: Some(self.instance.to_string()),
+    fn event(&self, occasion: Occasion, caller: &Caller, tool: &str) -> AuditEvent {
+        AuditEvent {
+            who: Some(caller.principal.to_string()),
             server: Some(self.server.to_string()),
             tool: (!tool.is_empty()).then(|| tool.to_owned()),
             agent: (!caller.agent.is_empty()).then(|| caller.agent.to_string()),
             policy_sha256: Some(self.policy.digest()),
-            rules: decision.rules.iter().map(ToString::to_string).collect(),
-            reason: (!decision.reason.is_empty()).then(|| decision.reason.to_string()),
-            ..Event::new(kind)
+            ..AuditEvent::new(occasion, &self.instance, Timestamp::now())
         }
     }
 }

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use super::{AuditCommand, HistoryArguments, block_on, render};
 use crate::{
-    audit::{Checkpoint, Verification},
+    audit::Checkpoint,
     control::{
-        api::{ControlClient, HoldView, PAGE_HOLDS_MAX},
+        api::{ControlClient, HoldView, PAGE_HOLDS_MAX, VerificationView},
         client::{self, AskError},
         place,
     },
     exit::Exit,
     hold::HoldId,
-    store::{Store, StoreError},
+    store::{HistoryFilter, Store, StoreError},
 };
 
 /// Events that are read from the record at once.
@@ -46,7 +46,7 @@ impl Source {
         if !path.exists() {
             return Err(AskError::Broken(format!("there is no record at `{}` yet", path.display())));
         }
-        let store = Store::open_to_read(&path);
+        let store = Store::open(&path);
         store.ready().await.map_err(store_failed)?;
         Ok(store)
     }
@@ -55,16 +55,19 @@ impl Source {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.history(before, limit).await?.holds),
             Self::File(store) => {
-                let records = store.history(before, limit).await.map_err(store_failed)?;
+                let records = store.history(HistoryFilter { limit, before, ..HistoryFilter::default() }).await.map_err(store_failed)?;
                 Ok(records.iter().map(|record| HoldView::new(record, false)).collect())
             }
         }
     }
 
-    async fn verify(&self, against: Option<Checkpoint>) -> Result<Verification, AskError> {
+    async fn verify(&self, against: Option<Checkpoint>) -> Result<VerificationView, AskError> {
         match self {
-            Self::Gate(gate) => Ok(gate.rpc.verify(against).await?),
-            Self::File(store) => store.verify(against).await.map_err(store_failed),
+            Self::Gate(gate) => Ok(gate.rpc.verify(against.map(|kept| kept.to_string())).await?),
+            Self::File(store) => {
+                let verification = store.verify(against).await.map_err(store_failed)?;
+                Ok(VerificationView::from(&verification))
+            }
         }
     }
 }
@@ -110,7 +113,7 @@ fn verify(against: Option<&str>, store: Option<&Path>, json: bool) -> Exit {
     block_on(async {
         let verification = Source::find(store).await?.verify(against).await?;
         render::verification(&verification, json);
-        Ok(if verification.is_sound() { Exit::Done } else { Exit::Failed })
+        Ok(if verification.sound { Exit::Done } else { Exit::Failed })
     })
 }
 
@@ -122,7 +125,7 @@ async fn export(store: Option<&Path>) -> Result<Exit, AskError> {
     let store = Source::open(path).await?;
     let mut after = 0;
     loop {
-        let lines = store.audit_lines(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
+        let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
         let Some(last) = lines.last() else { return Ok(Exit::Done) };
         after = last.seq;
         lines.iter().for_each(|line| render::line(&line.line));

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{RunArguments, render};
 use crate::{
-    audit::{Event, EventKind},
+    audit::{AuditEvent, Occasion},
     control::{place, server as control},
     exit::Exit,
     gate::{Caller, Gate, GateLimits},
@@ -90,11 +90,10 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
         GateLimits::default(),
     );
     let gate = Arc::new(gate);
-    store.ride_along(Event {
-        gate: Some(instance.to_string()),
+    store.ride_along(AuditEvent {
         server: Some(gate.server().to_string()),
         policy_sha256: Some(policy.digest()),
-        ..Event::new(EventKind::GateStarted)
+        ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
     });
     let control = open_control(&gate, &path, &instance);
     tokio::spawn(recover(store.clone(), path, instance));
@@ -125,13 +124,13 @@ async fn recover(store: Store, path: PathBuf, own: Arc<str>) {
     }
     let Ok(owners) = store.owners_with_open_holds().await else { return };
     let alive = place::live_instances(&path);
-    for owner in owners.iter().filter(|owner| **owner != *own && !alive.iter().any(|name| name == *owner)) {
+    for owner in owners.iter().filter(|owner| ***owner != *own && !alive.iter().any(|name| name.as_str() == &***owner)) {
         match store.recover(owner).await {
             Ok(recovered) => {
-                tracing::warn!(gate = owner, withdrawn = recovered.withdrawn, unknown = recovered.unknown,
+                tracing::warn!(gate = &**owner, withdrawn = recovered.withdrawn.len(), unknown = recovered.unknown.len(),
                     "calls of a gate that has died were put on record");
             }
-            Err(error) => tracing::error!(gate = owner, %error, "calls of a dead gate could not be put on record"),
+            Err(error) => tracing::error!(gate = &**owner, %error, "calls of a dead gate could not be put on record"),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    audit::{Checkpoint, Verification},
+    audit::{self, Verification},
     hold::{HoldId, HoldRecord, NewHold, State, Verdict, Vote},
     jsonrpc::Frame,
     mcp::ToolCall,
@@ -211,6 +211,36 @@ pub struct Resolved {
     pub state: State,
 }
 
+/// Whether the record was altered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerificationView {
+    /// Whether nothing is wrong, within what `cannot_prove` leaves.
+    pub sound: bool,
+    /// Events read and found right.
+    pub events: u64,
+    /// Holds whose record begins in those events.
+    pub holds: u64,
+    /// Where the record ends, as far as it is right: a line to keep elsewhere.
+    pub checkpoint: String,
+    /// The first thing that is wrong, if anything is.
+    pub broken: Option<String>,
+    /// What no verification can show.
+    pub cannot_prove: String,
+}
+
+impl From<&Verification> for VerificationView {
+    fn from(verification: &Verification) -> Self {
+        Self {
+            sound: verification.is_sound(),
+            events: verification.events,
+            holds: verification.holds,
+            checkpoint: verification.head.to_string(),
+            broken: verification.broken.as_ref().map(ToString::to_string),
+            cannot_prove: audit::CANNOT_PROVE.to_owned(),
+        }
+    }
+}
+
 /// What an error of the control socket means for an exit code; the `code` of the JSON-RPC error.
 ///
 /// Outside the range that JSON-RPC 2.0 (section 5.1) reserves.
@@ -259,9 +289,9 @@ pub trait Control {
     #[method(name = "history", param_kind = map)]
     async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Page, ErrorObjectOwned>;
 
-    /// Whether the record has been altered.
+    /// Whether the record has been altered, also against a checkpoint that was kept.
     #[method(name = "verify", param_kind = map)]
-    async fn verify(&self, against: Option<Checkpoint>) -> Result<Verification, ErrorObjectOwned>;
+    async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned>;
 
     /// Everything that is held or ends from now on.
     #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched)]

@@ -29,16 +29,16 @@ use tower::layer::util::Identity;
 use super::{
     api::{
         ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldDetail, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX,
-        Page, QUESTION_BYTES_MAX, Resolved, Watched, error_code,
+        Page, QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
     },
     place::Registration,
 };
 use crate::{
-    audit::{Checkpoint, Verification},
+    audit::{BadCheckpoint, Checkpoint},
     gate::{Gate, News, ResolveError},
     hold::{HoldId, HoldRecord, State, Verdict},
     principal::Principal,
-    store::StoreError,
+    store::{HistoryFilter, StoreError},
 };
 
 /// Operators' connections at the same time.
@@ -231,12 +231,13 @@ impl ControlServer for Desk {
     }
 
     async fn find(&self, prefix: String) -> Result<Vec<HoldId>, ErrorObjectOwned> {
-        self.gate.store().find(&prefix, FOUND_MAX).await.map_err(unavailable)
+        let records = self.gate.store().find(&prefix, FOUND_MAX).await.map_err(unavailable)?;
+        Ok(records.iter().map(|record| record.hold.id).collect())
     }
 
     async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Page, ErrorObjectOwned> {
         let limit = limit.min(PAGE_HOLDS_MAX);
-        let records = self.gate.store().history(before, limit).await.map_err(unavailable)?;
+        let records = self.gate.store().history(HistoryFilter { limit, before, ..HistoryFilter::default() }).await.map_err(unavailable)?;
         let mut page = page(records.iter().map(|record| HoldView::new(record, false)));
         if records.len() == limit && page.next.is_none() {
             page.next = page.holds.last().map(|hold| hold.id);
@@ -244,8 +245,10 @@ impl ControlServer for Desk {
         Ok(page)
     }
 
-    async fn verify(&self, against: Option<Checkpoint>) -> Result<Verification, ErrorObjectOwned> {
-        self.gate.store().verify(against).await.map_err(unavailable)
+    async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned> {
+        let against: Option<Checkpoint> = against.map(|text| text.parse()).transpose().map_err(invalid)?;
+        let verification = self.gate.store().verify(against).await.map_err(unavailable)?;
+        Ok(VerificationView::from(&verification))
     }
 
     async fn watch(&self, pending: PendingSubscriptionSink) -> SubscriptionResult {
@@ -296,6 +299,10 @@ fn page(holds: impl Iterator<Item = HoldView>) -> Page {
         page.holds.push(hold);
     }
     page
+}
+
+fn invalid(error: BadCheckpoint) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(error_code::INVALID, error.to_string(), None::<()>)
 }
 
 fn unavailable(error: StoreError) -> ErrorObjectOwned {

@@ -125,7 +125,7 @@ impl Refusal {
     /// A frame that no peer may get, because it cannot be read, or not in one way only.
     pub fn unreadable(error: &FrameError) -> Self {
         let text = error.to_string();
-        Self { id: error.id().cloned(), form: Form::Error(error.code()), why: Why::Invalid, hold: None, text }
+        Self { id: error.id.clone(), form: Form::Error(error.code), why: Why::Invalid, hold: None, text }
     }
 
     /// A request that breaks the protocol for the reason in `text`.

@@ -26,7 +26,6 @@ use super::{
     outbox::{Downstream, Upstream},
 };
 use crate::{
-    audit::EventKind,
     gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
     hold::{HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, Line, LineCodec, RequestId},
@@ -211,7 +210,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         match line {
             Some(Ok(Line::Text(bytes))) => match Frame::from_client(bytes.clone()) {
                 Ok(frame) => self.client_frame(frame),
-                Err(error) if error.fault() == Fault::Batch => self.client_batch(&bytes, &error),
+                Err(error) if error.fault == Fault::Batch => self.client_batch(&bytes, &error),
                 Err(error) => self.client_unreadable(&error),
             },
             Some(Ok(Line::Blank)) => {}
@@ -219,7 +218,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Some(Ok(Line::Unterminated(bytes))) => {
                 let text = "the client's last line had no end, so it was not read";
                 tracing::warn!(bytes, "{text}");
-                self.gate.note(EventKind::Dropped, &self.caller, "", text);
+                self.gate.note(&self.caller, "", text);
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "the client cannot be read");
@@ -249,7 +248,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn client_unreadable(&mut self, error: &FrameError) {
         tracing::warn!(%error, "a line of the client was refused");
-        self.gate.note(EventKind::Refused, &self.caller, "", &error.to_string());
+        self.gate.note(&self.caller, "", &error.to_string());
         self.refuse(&Refusal::unreadable(error));
     }
 
@@ -278,12 +277,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let Some(id) = frame.id().cloned() else { return };
         if self.calls.is_in_flight(&id) {
             let text = "a request with this id is still without an answer";
-            self.gate.note(EventKind::Refused, &self.caller, "", text);
+            self.gate.note(&self.caller, "", text);
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text));
         }
         if !self.calls.has_room() {
             let text = format!("{REQUESTS_MAX} requests are without an answer, which is the limit");
-            return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL, text));
+            return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
         }
         self.learn_from_request(&frame);
         let interest = match frame.method() {
@@ -362,7 +361,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         match line {
             Some(Ok(Line::Text(bytes))) => match Frame::from_server(bytes.clone()) {
                 Ok(frame) => self.server_frame(&frame),
-                Err(error) if error.fault() == Fault::Batch && self.has_batches() => {
+                Err(error) if error.fault == Fault::Batch && self.has_batches() => {
                     for element in Frame::batch_elements(&bytes).unwrap_or_default() {
                         match Frame::from_server(element) {
                             Ok(frame) => self.server_frame(&frame),
