@@ -54,10 +54,12 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = "Example: holdshort run --policy policy.yaml -- npx -y @modelcontextprotocol/server-filesystem /srv
+#[command(
+    after_long_help = "Example: holdshort run --policy policy.yaml -- npx -y @modelcontextprotocol/server-filesystem /srv
 
 Where no --policy is given: $XDG_CONFIG_HOME/holdshort/policy.yaml or policy.d/*.yaml; where there is none, every call is
-held, and stderr says so.")]
+held, and stderr says so."
+)]
 struct RunArguments {
     /// A policy file, or a directory of them; may be given several times. The strictest matching rule wins.
     #[arg(long, value_name = "PATH")]

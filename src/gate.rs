@@ -26,11 +26,11 @@ use crate::{
     audit::{AuditEvent, Occasion},
     gate::refusal::Refused,
     hold::{
-        COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, OnRejection, State, Verdict, Vote, Withdrawal,
+        COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Verdict, Vote, Withdrawal,
     },
     hold_table::{Claim, HoldTable},
     jsonrpc::{ErrorCode, Frame, Kind},
-    mcp::{self, Era, ToolCall},
+    mcp::{self, Era, ToolCall, method},
     policy::{Call, Decision, Effect, Policy},
     principal::Principal,
     sanitize,
@@ -65,10 +65,32 @@ pub struct Caller {
     pub client: Arc<str>,
     /// What the client says of itself, with its version; for people. Untrusted.
     pub agent: Arc<str>,
-    /// The era its results are shaped for.
-    pub era: Era,
+    /// The revision that `initialize` has negotiated. None in the era where each request declares its own.
+    pub revision: Option<Arc<str>>,
     /// Names in more than one script that the server has listed. Any other such name is refused: it may be a look-alike.
     pub mixed_script_tools: HashSet<Box<str>>,
+}
+
+impl Caller {
+    /// A client that has not said anything yet.
+    pub fn new(principal: &Principal) -> Self {
+        Self {
+            principal: principal.to_string().into(),
+            client: Arc::from(""),
+            agent: Arc::from(""),
+            revision: None,
+            mixed_script_tools: HashSet::new(),
+        }
+    }
+}
+
+/// What the policy says of one call, with what the rest of its way needs.
+struct Judged {
+    tool: Arc<str>,
+    agent: Arc<str>,
+    era: Era,
+    progress_token: Option<Box<str>>,
+    decision: Decision,
 }
 
 /// What the gate says of a frame at once.
@@ -89,6 +111,7 @@ pub struct HeldCall {
     hold: Arc<NewHold>,
     terms: Arc<HoldTerms>,
     refused: Refused,
+    progress_token: Option<Box<str>>,
 }
 
 impl HeldCall {
@@ -97,9 +120,16 @@ impl HeldCall {
         self.hold.id
     }
 
-    /// What the agent may be told while it waits.
-    pub fn message(&self) -> Option<&Arc<str>> {
-        self.terms.hold_message.as_ref()
+    /// The raw token for progress, if the client wants to hear of it.
+    pub fn progress_token(&self) -> Option<&str> {
+        self.progress_token.as_deref()
+    }
+
+    /// What the agent may be told while it waits: the policy's words, and the id for the person to use.
+    pub fn message(&self) -> String {
+        let message =
+            self.terms.hold_message.as_deref().unwrap_or("Waiting for a person to approve this call");
+        format!("{message} (hold {})", self.hold.id.short())
     }
 }
 
@@ -201,10 +231,10 @@ impl Gate {
             // A response: whether anybody asked for it is the session's to know.
             return Screened::Pass(Permitted::new(frame));
         };
-        if method == mcp::TOOLS_CALL {
+        if method == method::TOOLS_CALL {
             return self.screen_tool_call(caller, frame);
         }
-        if mcp::looks_like(method, mcp::TOOLS_CALL) {
+        if mcp::looks_like(method, method::TOOLS_CALL) {
             return Screened::Refuse(unknown_method(&frame));
         }
         if self.policy.gates_methods() {
@@ -218,29 +248,50 @@ impl Gate {
             self.note(caller, "", "a tools/call without an id cannot be answered");
             return Screened::Refuse(Refusal::dropped("a tools/call without an id cannot be answered"));
         }
-        let call = match ToolCall::parse(&frame) {
-            Ok(call) => call,
-            Err(error) => {
-                self.note(caller, "", &error.to_string());
-                let id = frame.id().cloned();
-                return Screened::Refuse(Refusal::invalid(id, ErrorCode::INVALID_PARAMS, error.to_string()));
-            }
+        let judged = match ToolCall::parse(&frame) {
+            Ok(call) => self.judge_tool_call(caller, &call),
+            Err(error) => Err(error.to_string()),
         };
-        if mcp::is_mixed_script(&call.name) && !caller.mixed_script_tools.contains(&*call.name) {
-            let text = "the tool's name mixes scripts, and the server has not listed it";
-            self.note(caller, &call.name, text);
-            return Screened::Refuse(Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_PARAMS, text));
+        match judged {
+            Ok(judged) => self.apply(caller, frame, judged),
+            Err(text) => {
+                self.note(caller, "", &text);
+                Screened::Refuse(Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_PARAMS, text))
+            }
         }
+    }
+
+    /// What the policy says of a call, or why it cannot be asked.
+    fn judge_tool_call(&self, caller: &Caller, call: &ToolCall<'_>) -> Result<Judged, String> {
+        if sanitize::is_mixed_script(&call.name) && !caller.mixed_script_tools.contains(&*call.name) {
+            return Err("the tool's name mixes scripts, and the server has not listed it".to_owned());
+        }
+        if let (Some(negotiated), Some(declared)) = (&caller.revision, &call.protocol_version)
+            && **negotiated != **declared
+        {
+            return Err(
+                "the request declares another protocol version than the session has negotiated".to_owned()
+            );
+        }
+        let client = call.client.as_ref().map_or(&*caller.client, |client| &*client.name);
         let decision = self.policy.decide(&Call {
             server: &self.server,
-            method: mcp::TOOLS_CALL,
+            method: method::TOOLS_CALL,
             tool: Some(&call.name),
-            arguments: call.arguments(&frame),
-            client: &caller.client,
+            arguments: call.arguments,
+            client,
             principal: &caller.principal,
         });
-        let tool = Arc::from(&*call.name);
-        self.apply(caller, frame, tool, decision)
+        Ok(Judged {
+            tool: Arc::from(&*call.name),
+            agent: call
+                .client
+                .as_ref()
+                .map_or_else(|| Arc::clone(&caller.agent), |client| client.to_string().into()),
+            era: if call.is_modern() { Era::Modern } else { Era::Legacy },
+            progress_token: call.progress_token.map(Into::into),
+            decision,
+        })
     }
 
     /// A method that some rule may name: the rule speaks of its `params`.
@@ -264,15 +315,23 @@ impl Gate {
             self.note(caller, "", "a notification cannot be held");
             return Screened::Refuse(Refusal::dropped("a notification cannot be held"));
         }
-        self.apply(caller, frame, Arc::from(""), decision)
+        let judged = Judged {
+            tool: Arc::from(""),
+            agent: Arc::clone(&caller.agent),
+            era: Era::Legacy,
+            progress_token: None,
+            decision,
+        };
+        self.apply(caller, frame, judged)
     }
 
     /// Turns the policy's decision on `frame` into what happens to it.
-    fn apply(&self, caller: &Caller, frame: Frame, tool: Arc<str>, decision: Decision) -> Screened {
+    fn apply(&self, caller: &Caller, frame: Frame, judged: Judged) -> Screened {
+        let decision = &judged.decision;
         let refused = |on_rejection| Refused {
             id: frame.id().cloned(),
-            era: caller.era,
-            is_tool_call: frame.method() == Some(mcp::TOOLS_CALL),
+            era: judged.era,
+            is_tool_call: frame.method() == Some(method::TOOLS_CALL),
             on_rejection,
         };
         match decision.effect {
@@ -284,7 +343,7 @@ impl Gate {
                     rules: decision.rules.iter().map(ToString::to_string).collect(),
                     reason: Some(decision.reason.to_string()),
                     notes: decision.notes.clone(),
-                    ..self.event(Occasion::Denied, caller, &tool)
+                    ..self.event(Occasion::Denied, caller, &judged.tool)
                 });
                 Screened::Refuse(refused(decision.on_rejection).denied(&decision.reason))
             }
@@ -293,11 +352,18 @@ impl Gate {
                 let refused = refused(terms.on_rejection);
                 // The frame's own copy: a slice would keep the whole read buffer alive for as long as people think.
                 let frame = frame.detached();
-                let Some(hold) = self.new_hold(caller, &frame, tool, &decision, &terms) else {
+                let Some(hold) = self.new_hold(caller, &frame, &judged, &terms) else {
                     let text = "the system gave no random number for the hold's id";
                     return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
                 };
-                Screened::Hold(Box::new(HeldCall { frame, hold: Arc::new(hold), terms, refused }))
+                let hold = Arc::new(hold);
+                Screened::Hold(Box::new(HeldCall {
+                    frame,
+                    hold,
+                    terms,
+                    refused,
+                    progress_token: judged.progress_token,
+                }))
             }
         }
     }
@@ -306,10 +372,10 @@ impl Gate {
         &self,
         caller: &Caller,
         frame: &Frame,
-        tool: Arc<str>,
-        decision: &Decision,
+        judged: &Judged,
         terms: &HoldTerms,
     ) -> Option<NewHold> {
+        let decision = &judged.decision;
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).ok()?;
         let created_at = Timestamp::now();
@@ -318,10 +384,10 @@ impl Gate {
             owner: Arc::clone(&self.instance),
             server: Arc::clone(&self.server),
             method: Arc::from(frame.method().unwrap_or_default()),
-            tool,
-            agent: Arc::clone(&caller.agent),
+            tool: Arc::clone(&judged.tool),
+            agent: Arc::clone(&judged.agent),
             principal: Arc::clone(&caller.principal),
-            frame: frame.bytes().slice(..frame.bytes().len()),
+            frame: frame.line(),
             frame_sha256: frame.sha256(),
             policy_sha256: self.policy.digest(),
             rules: decision.rules.clone(),
@@ -336,7 +402,7 @@ impl Gate {
     ///
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
     pub async fn hold(&self, held: Box<HeldCall>) -> Released {
-        let HeldCall { frame, hold, terms, refused } = *held;
+        let HeldCall { frame, hold, terms, refused, .. } = *held;
         let mut claimed = match self.table.insert(Arc::clone(&hold)) {
             Ok(claimed) => claimed,
             Err(full) => {
@@ -348,7 +414,11 @@ impl Gate {
         if let Err(error) = self.store.record_hold(NewHold::clone(&hold)).await {
             self.table.claim(hold.id);
             tracing::error!(hold = %hold.id, %error, "a call could not be held, so it was refused");
-            return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, "its record could not be written"));
+            return Released::Refuse(refused.ended(
+                hold.id,
+                Cause::Unavailable,
+                "its record could not be written",
+            ));
         }
         if self.table.recorded(hold.id) {
             self.announce(News::Held(Arc::clone(&hold)));
@@ -389,7 +459,9 @@ impl Gate {
         let intact = frame.sha256() == hold.frame_sha256;
         let (state, note) = match vote.verdict {
             Verdict::Approve if intact => (State::Forwarding, None),
-            Verdict::Approve => (State::Unavailable, Some("the held bytes have changed in memory".to_owned())),
+            Verdict::Approve => {
+                (State::Unavailable, Some("the held bytes have changed in memory".to_owned()))
+            }
             Verdict::Reject => (State::Rejected, None),
         };
         let recorded = self.store.end(hold.id, state, vec![vote.clone()], note).await;
@@ -409,7 +481,11 @@ impl Gate {
                 Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
             }
             State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
-            _ => Released::Refuse(refused.ended(id, Cause::Unavailable, "the held bytes have changed in memory")),
+            _ => Released::Refuse(refused.ended(
+                id,
+                Cause::Unavailable,
+                "the held bytes have changed in memory",
+            )),
         }
     }
 
@@ -428,8 +504,7 @@ impl Gate {
         if !matches!(approver, Principal::User { .. }) {
             return Err(ResolveError::NotAllowed(approver.clone()));
         }
-        let comment =
-            comment.map(str::trim).filter(|text| !text.is_empty()).map(|text| sanitize::cut(text, COMMENT_CHARS_MAX));
+        let comment = comment.map(str::trim).filter(|text| !text.is_empty()).map(cut_comment);
         if verdict == Verdict::Reject && comment.is_none() {
             return Err(ResolveError::NoReason);
         }
@@ -494,9 +569,9 @@ impl Gate {
     /// Tells whoever watches; nobody need.
     fn announce(&self, news: News) {
         if let News::Now { hold, state, .. } = &news {
-            tracing::info!(hold = %hold.id, tool = %sanitize::line(&hold.tool), %state, "hold ended");
+            tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), %state, "hold ended");
         } else if let News::Held(hold) = &news {
-            tracing::info!(hold = %hold.id, tool = %sanitize::line(&hold.tool), "call held");
+            tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), "call held");
         }
         let _ = self.news.send(news);
     }
@@ -558,6 +633,14 @@ impl Gate {
             policy_sha256: Some(self.policy.digest()),
             ..AuditEvent::new(occasion, &self.instance, Timestamp::now())
         }
+    }
+}
+
+/// A comment as it is kept: whole, or cut with a mark.
+fn cut_comment(comment: &str) -> String {
+    match comment.char_indices().nth(COMMENT_CHARS_MAX) {
+        Some((end, _)) => format!("{}… (cut)", &comment[..end]),
+        None => comment.to_owned(),
     }
 }
 

@@ -111,6 +111,16 @@ pub struct HoldTerms {
     pub on_rejection: OnRejection,
 }
 
+impl Default for HoldTerms {
+    /// What a rule that says nothing of it means: half an hour, and a reason that the agent reads.
+    fn default() -> Self {
+        Self { timeout: HOLD_TIMEOUT_DEFAULT, hold_message: None, on_rejection: OnRejection::Continue }
+    }
+}
+
+/// How long people have where no rule says.
+pub const HOLD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
 /// What a person says about a held call. (Allow and deny are the policy's words.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -36,7 +36,7 @@ struct Entry<Answer> {
 
 /// Why the table does not take one more hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TableFull {
+pub(crate) enum TableFull {
     /// As many calls wait as may.
     #[error("{0} calls are held already, which is the limit")]
     Holds(usize),
@@ -60,7 +60,11 @@ struct Inner<Answer> {
 impl<Answer> HoldTable<Answer> {
     /// An empty table for at most `holds_max` calls whose frames take at most `frame_bytes_max` bytes together.
     pub(crate) fn new(holds_max: usize, frame_bytes_max: usize) -> Self {
-        Self { inner: Mutex::new(Inner { entries: HashMap::new(), frame_bytes: 0 }), holds_max, frame_bytes_max }
+        Self {
+            inner: Mutex::new(Inner { entries: HashMap::new(), frame_bytes: 0 }),
+            holds_max,
+            frame_bytes_max,
+        }
     }
 
     /// No code panics while it holds this lock; should one, the entries themselves are still whole.
@@ -117,7 +121,12 @@ impl<Answer> HoldTable<Answer> {
     pub(crate) fn list(&self) -> Vec<Arc<NewHold>> {
         let mut holds: Vec<_> = {
             let inner = self.lock();
-            inner.entries.values().filter(|entry| entry.recorded).map(|entry| Arc::clone(&entry.hold)).collect()
+            inner
+                .entries
+                .values()
+                .filter(|entry| entry.recorded)
+                .map(|entry| Arc::clone(&entry.hold))
+                .collect()
         };
         holds.sort_unstable_by_key(|hold| (hold.created_at, hold.id));
         holds

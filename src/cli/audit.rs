@@ -55,7 +55,10 @@ impl Source {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.history(before, limit).await?.holds),
             Self::File(store) => {
-                let records = store.history(HistoryFilter { limit, before, ..HistoryFilter::default() }).await.map_err(store_failed)?;
+                let records = store
+                    .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
+                    .await
+                    .map_err(store_failed)?;
                 Ok(records.iter().map(|record| HoldView::new(record, false)).collect())
             }
         }

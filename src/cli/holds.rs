@@ -116,7 +116,9 @@ fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>) -> Exit {
         let resolved = gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from)?;
         render::resolved(&resolved);
         Ok(match (verdict, resolved.state) {
-            (Verdict::Approve, State::Forwarding | State::Answered) | (Verdict::Reject, State::Rejected) => Exit::Done,
+            (Verdict::Approve, State::Forwarding | State::Answered) | (Verdict::Reject, State::Rejected) => {
+                Exit::Done
+            }
             _ => Exit::Failed,
         })
     })

@@ -16,13 +16,13 @@ use serde::Serialize;
 
 use crate::{
     control::{
-        api::{HoldDetail, HoldView, Resolved, VerificationView, Watched, error_code},
+        api::{HoldView, Resolved, VerificationView, Watched, error_code},
         client::AskError,
     },
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, State, Verdict, Vote},
     policy::{Policy, PolicyErrors, TestReport},
-    sanitize,
+    sanitize, view,
 };
 
 /// The widest reason in a list, in characters; the whole stands in `show`.
@@ -77,12 +77,12 @@ pub(super) fn holds(holds: &[HoldView], as_json: bool, gates: usize) {
         table.add_row([
             short(hold.id, chars),
             hold.state.to_string(),
-            sanitize::line(&hold.agent),
-            sanitize::line(&hold.server),
-            sanitize::line(what(hold)),
+            sanitize::render(&hold.agent),
+            sanitize::render(&hold.server),
+            sanitize::render(what(hold)),
             since(hold.created_at),
             left,
-            sanitize::cut(&sanitize::line(&hold.reason), REASON_CHARS_MAX),
+            sanitize::render_cut(&hold.reason, REASON_CHARS_MAX).text,
         ]);
     }
     line(&table.to_string());
@@ -107,47 +107,49 @@ fn short(id: HoldId, chars: usize) -> String {
 }
 
 /// One hold, whole: nothing of the call is left out, and nothing of it can leave its place.
-pub(super) fn detail(detail: &HoldDetail, as_json: bool) {
+pub(super) fn detail(hold: &HoldView, as_json: bool) {
     if as_json {
-        return json(detail);
+        return json(hold);
     }
-    let hold = &detail.hold;
     field("hold", hold.id);
     field("state", state_text(hold));
-    field("server", sanitize::line(&hold.server));
-    field("tool", sanitize::line(what(hold)));
-    field("agent", format!("{} (by its own word)", sanitize::line(&hold.agent)));
-    field("principal", sanitize::line(&hold.principal));
+    field("server", sanitize::render(&hold.server));
+    field("tool", sanitize::render(what(hold)));
+    field("agent", format!("{} (by its own word)", sanitize::render(&hold.agent)));
+    field("principal", sanitize::render(&hold.principal));
     field("held", format!("{} ({} ago)", hold.created_at, since(hold.created_at)));
     if hold.state == State::Held {
         field("expires", format!("{} (in {})", hold.expires_at, until(hold.expires_at)));
     }
-    field("reason", sanitize::line(&hold.reason));
-    field("rules", sanitize::line(&hold.rules.join(", ")));
+    field("reason", sanitize::render(&hold.reason));
+    field("rules", sanitize::render(&hold.rules.join(", ")));
     for note in &hold.notes {
-        field("note", sanitize::line(note));
+        field("note", sanitize::render(note));
     }
     for vote in &hold.votes {
         field("verdict", vote_text(vote));
     }
     if let Some(note) = &hold.note {
-        field("end", sanitize::line(note));
+        field("end", sanitize::render(note));
     }
     field("sha256", &hold.frame_sha256);
     field("size", format!("{} bytes", hold.frame_bytes));
-    for warning in &detail.warnings {
-        field("WARNING", sanitize::line(warning));
+    for warning in &hold.warnings {
+        field("WARNING", sanitize::render(warning));
     }
     line("arguments, decoded and indented; escapes such as \\u{202e} show what cannot be seen:");
-    for row in sanitize::json_rows(hold.arguments.get()) {
+    for row in view::json_rows(hold.arguments.get()) {
         line(&format!("  | {row}"));
     }
     line("frame, exactly as it was received and would be sent:");
-    for row in sanitize::rows(&detail.frame) {
+    for row in view::text_rows(hold.frame.as_deref().unwrap_or_default()) {
         line(&format!("  | {row}"));
     }
     if hold.state == State::Held {
-        talk(&format!("to decide: holdshort approve {0}   or: holdshort reject {0} --reason TEXT", hold.id.short()));
+        talk(&format!(
+            "to decide: holdshort approve {0}   or: holdshort reject {0} --reason TEXT",
+            hold.id.short()
+        ));
     }
 }
 
@@ -167,9 +169,9 @@ fn vote_text(vote: &Vote) -> String {
         Verdict::Approve => "approved",
         Verdict::Reject => "rejected",
     };
-    let by = sanitize::line(&vote.by);
+    let by = sanitize::render(&vote.by);
     match &vote.comment {
-        Some(comment) => format!("{verdict} by {by} at {}: {}", vote.at, sanitize::line(comment)),
+        Some(comment) => format!("{verdict} by {by} at {}: {}", vote.at, sanitize::render(comment)),
         None => format!("{verdict} by {by} at {}", vote.at),
     }
 }
@@ -203,8 +205,9 @@ pub(super) fn watched(watched: &Watched, as_json: bool) {
         Watched::Missed { .. } => return,
     };
     let votes: Vec<_> = hold.votes.iter().map(vote_text).collect();
-    let more = if votes.is_empty() { sanitize::line(&hold.reason) } else { votes.join("; ") };
-    let (server, tool, agent) = (sanitize::line(&hold.server), sanitize::line(what(hold)), sanitize::line(&hold.agent));
+    let more = if votes.is_empty() { sanitize::render(&hold.reason) } else { votes.join("; ") };
+    let (server, tool, agent) =
+        (sanitize::render(&hold.server), sanitize::render(what(hold)), sanitize::render(&hold.agent));
     line(&format!("{} {word:<11} {server}.{tool} for {agent}: {more}", hold.id.short()));
 }
 
@@ -223,16 +226,17 @@ pub(super) fn history(holds: &[HoldView], as_json: bool) {
     for hold in holds {
         let vote = hold.votes.last();
         let after = vote.map(|vote| vote.at).or(hold.ended_at).map(|at| between(hold.created_at, at));
-        let comment = vote.and_then(|vote| vote.comment.as_deref()).or(hold.note.as_deref()).unwrap_or_default();
+        let comment =
+            vote.and_then(|vote| vote.comment.as_deref()).or(hold.note.as_deref()).unwrap_or_default();
         table.add_row([
             short(hold.id, chars),
             seconds(hold.created_at),
-            sanitize::line(&hold.server),
-            sanitize::line(what(hold)),
+            sanitize::render(&hold.server),
+            sanitize::render(what(hold)),
             hold.state.to_string(),
-            vote.map_or_else(|| "-".to_owned(), |vote| sanitize::line(&vote.by)),
+            vote.map_or_else(|| "-".to_owned(), |vote| sanitize::render(&vote.by)),
             after.unwrap_or_else(|| "-".to_owned()),
-            sanitize::cut(&sanitize::line(comment), REASON_CHARS_MAX),
+            sanitize::render_cut(comment, REASON_CHARS_MAX).text,
         ]);
     }
     line(&table.to_string());
@@ -245,7 +249,7 @@ pub(super) fn verification(found: &VerificationView, as_json: bool) {
     }
     match &found.broken {
         None => line(&format!("sound: {} events, {} holds, nothing altered", found.events, found.holds)),
-        Some(broken) => line(&format!("BROKEN at {}", sanitize::line(broken))),
+        Some(broken) => line(&format!("BROKEN at {}", sanitize::render(broken))),
     }
     line(&format!("checkpoint: {}", found.checkpoint));
     talk(&format!("what this cannot prove: {}", found.cannot_prove));
@@ -301,7 +305,9 @@ pub(super) fn ask_failed(error: &AskError) -> Exit {
     talk(&format!("error: {error}"));
     match error {
         AskError::NoGate => {
-            talk("hint: a gate runs as long as an agent has a server wrapped with `holdshort run -- COMMAND`");
+            talk(
+                "hint: a gate runs as long as an agent has a server wrapped with `holdshort run -- COMMAND`",
+            );
             Exit::NoGate
         }
         AskError::NotFound(_) => {
@@ -333,7 +339,7 @@ pub(super) fn completions(command: &mut clap::Command, shell: clap_complete::She
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
     table
 }
 

@@ -70,7 +70,8 @@ fn usual_policy() -> Vec<PathBuf> {
 }
 
 async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
-    let (command, rest) = arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
+    let (command, rest) =
+        arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
     let name = arguments.server.unwrap_or_else(|| server_name(&arguments.command));
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
@@ -80,7 +81,7 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let path = std::path::absolute(&path).context("the record's path cannot be used")?;
     let instance: Arc<str> = instance_name()?.into();
     let store = Store::open(&path);
-    let caller = Caller::new(&Principal::client().to_string());
+    let caller = Caller::new(&Principal::client());
     let policy = Arc::new(policy);
     let gate = Gate::new(
         Arc::clone(&instance),
@@ -111,7 +112,10 @@ fn open_control(gate: &Arc<Gate>, store: &Path, instance: &str) -> Option<contro
     });
     control
         .inspect_err(|error| {
-            tracing::error!(error = format!("{error:#}"), "no control socket: nobody can approve what is held");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "no control socket: nobody can approve what is held"
+            );
         })
         .ok()
 }
@@ -124,13 +128,21 @@ async fn recover(store: Store, path: PathBuf, own: Arc<str>) {
     }
     let Ok(owners) = store.owners_with_open_holds().await else { return };
     let alive = place::live_instances(&path);
-    for owner in owners.iter().filter(|owner| ***owner != *own && !alive.iter().any(|name| name.as_str() == &***owner)) {
+    for owner in
+        owners.iter().filter(|owner| ***owner != *own && !alive.iter().any(|name| name.as_str() == &***owner))
+    {
         match store.recover(owner).await {
             Ok(recovered) => {
-                tracing::warn!(gate = &**owner, withdrawn = recovered.withdrawn.len(), unknown = recovered.unknown.len(),
-                    "calls of a gate that has died were put on record");
+                tracing::warn!(
+                    gate = &**owner,
+                    withdrawn = recovered.withdrawn.len(),
+                    unknown = recovered.unknown.len(),
+                    "calls of a gate that has died were put on record"
+                );
             }
-            Err(error) => tracing::error!(gate = &**owner, %error, "calls of a dead gate could not be put on record"),
+            Err(error) => {
+                tracing::error!(gate = &**owner, %error, "calls of a dead gate could not be put on record")
+            }
         }
     }
 }
@@ -147,14 +159,16 @@ fn instance_name() -> anyhow::Result<String> {
 /// Launchers (`npx`, `uvx`, `docker run`, `python -m`, `node`…) are looked through: the name is that of what they launch.
 fn server_name(command: &[OsString]) -> String {
     const LAUNCHERS: [&str; 16] = [
-        "npx", "npm", "pnpm", "yarn", "bunx", "bun", "uvx", "uv", "pipx", "docker", "podman", "node", "deno", "env",
-        "exec", "run",
+        "npx", "npm", "pnpm", "yarn", "bunx", "bun", "uvx", "uv", "pipx", "docker", "podman", "node", "deno",
+        "env", "exec", "run",
     ];
     let is_launcher = |name: &str| {
-        LAUNCHERS.contains(&name) || name.strip_prefix("python").is_some_and(|rest| !rest.contains(char::is_alphabetic))
+        LAUNCHERS.contains(&name)
+            || name.strip_prefix("python").is_some_and(|rest| !rest.contains(char::is_alphabetic))
     };
     let words = command.iter().map(|word| word.to_string_lossy());
-    let named = words.filter(|word| !word.starts_with('-') && !word.contains('=')).map(|word| base_name(&word));
+    let named =
+        words.filter(|word| !word.starts_with('-') && !word.contains('=')).map(|word| base_name(&word));
     let mut first = None;
     for name in named {
         if !name.is_empty() && !is_launcher(&name) {

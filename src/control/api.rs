@@ -15,7 +15,7 @@ use crate::{
     hold::{HoldId, HoldRecord, NewHold, State, Verdict, Vote},
     jsonrpc::Frame,
     mcp::ToolCall,
-    sanitize,
+    view,
 };
 
 /// Holds in one page of a list.
@@ -73,6 +73,12 @@ pub struct HoldView {
     pub frame_sha256: String,
     /// The length of that frame, in bytes.
     pub frame_bytes: usize,
+    /// The frame itself, without its line's end; only where one hold is shown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frame: Option<String>,
+    /// What in the frame could deceive a reader, in words; only where one hold is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
 }
 
 impl HoldView {
@@ -99,7 +105,20 @@ impl HoldView {
             note: record.note.clone(),
             frame_sha256: hold.frame_sha256.to_string(),
             frame_bytes: hold.frame.len(),
+            frame: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// All that is known of `record`: with the frame, and with what an approver should be warned of.
+    pub fn whole(record: &HoldRecord, attached: bool) -> Self {
+        // A frame in the record was valid UTF-8 when it was held, else it would not have been.
+        let frame = String::from_utf8_lossy(&record.hold.frame).into_owned();
+        let mut warnings = view::warnings(&frame);
+        if record.state == State::Unknown {
+            warnings.push("nobody knows whether this call ran; it is never sent again".to_owned());
+        }
+        Self { frame: Some(frame), warnings, ..Self::new(record, attached) }
     }
 
     /// A hold that waits in this process.
@@ -119,36 +138,11 @@ impl HoldView {
 fn arguments(hold: &NewHold) -> Box<RawValue> {
     let frame = Frame::from_client(hold.frame.clone()).ok();
     let text = frame.as_ref().and_then(|frame| match ToolCall::parse(frame) {
-        Ok(call) => Some(call.arguments(frame).to_owned()),
+        Ok(call) => Some(call.arguments.to_owned()),
         Err(_) => frame.params().map(str::to_owned),
     });
     let empty = || RawValue::from_string("{}".to_owned()).unwrap_or_default();
     text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(empty)
-}
-
-/// One hold, whole.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HoldDetail {
-    /// What a list shows.
-    #[serde(flatten)]
-    pub hold: HoldView,
-    /// The frame as it was received, without its line's end. This is what is hashed, and sent if approved.
-    pub frame: String,
-    /// What in it could deceive a reader, in words.
-    pub warnings: Vec<String>,
-}
-
-impl HoldDetail {
-    /// All that is known of `record`.
-    pub fn new(record: &HoldRecord, attached: bool) -> Self {
-        // A frame in the record was valid UTF-8 when it was held, else it would not have been.
-        let frame = String::from_utf8_lossy(&record.hold.frame).into_owned();
-        let mut warnings: Vec<_> = sanitize::warnings(&frame);
-        if record.state == State::Unknown {
-            warnings.push("nobody knows whether this call ran; it is never sent again".to_owned());
-        }
-        Self { hold: HoldView::new(record, attached), frame, warnings }
-    }
 }
 
 /// One page of a list.
@@ -270,7 +264,7 @@ pub trait Control {
 
     /// One hold, of this process or of its record.
     #[method(name = "show", param_kind = map)]
-    async fn show(&self, id: HoldId) -> Result<HoldDetail, ErrorObjectOwned>;
+    async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned>;
 
     /// Decides on a hold of this process. Answers once it is durable.
     #[method(name = "resolve", param_kind = map, with_extensions)]

@@ -151,7 +151,10 @@ pub async fn holds(gates: &[GateClient]) -> Result<Vec<HoldView>, AskError> {
 pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a GateClient, HoldId), AskError> {
     let prefix = prefix.to_ascii_lowercase();
     let not_found = || AskError::NotFound(prefix.clone());
-    if prefix.is_empty() || prefix.len() > HOLD_ID_CHARS || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+    if prefix.is_empty()
+        || prefix.len() > HOLD_ID_CHARS
+        || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
         return Err(not_found());
     }
     let mut found: Vec<(&GateClient, HoldId)> = Vec::new();

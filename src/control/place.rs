@@ -184,11 +184,8 @@ fn gates_beside(store: &Path) -> PathBuf {
 }
 
 fn write_registration(path: &Path, instance: &str, socket: &Path) -> io::Result<File> {
-    let registered = Registered {
-        instance: instance.to_owned(),
-        pid: std::process::id(),
-        socket: socket.to_owned(),
-    };
+    let registered =
+        Registered { instance: instance.to_owned(), pid: std::process::id(), socket: socket.to_owned() };
     let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     // Locked before it says anything: an unlocked registration with words in it is that of a dead gate. Whoever looks
     // at it just now has it locked for a moment only.

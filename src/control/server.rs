@@ -28,8 +28,8 @@ use tower::layer::util::Identity;
 
 use super::{
     api::{
-        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldDetail, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX,
-        Page, QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
+        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
+        QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
     },
     place::Registration,
 };
@@ -120,7 +120,10 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
         let uid = match stream.peer_cred() {
             Ok(peer) if peer.uid() == own_uid => peer.uid(),
             Ok(peer) => {
-                tracing::warn!(uid = peer.uid(), "another user's connection to the control socket was closed");
+                tracing::warn!(
+                    uid = peer.uid(),
+                    "another user's connection to the control socket was closed"
+                );
                 continue;
             }
             Err(error) => {
@@ -211,9 +214,9 @@ impl ControlServer for Desk {
         Ok(page(holds[begin..].iter().map(HoldView::waiting)))
     }
 
-    async fn show(&self, id: HoldId) -> Result<HoldDetail, ErrorObjectOwned> {
+    async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned> {
         let (record, attached) = self.record(id).await?;
-        Ok(HoldDetail::new(&record, attached))
+        Ok(HoldView::whole(&record, attached))
     }
 
     async fn resolve(
@@ -224,7 +227,11 @@ impl ControlServer for Desk {
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let Some(approver) = extensions.get::<Principal>() else {
-            return Err(ErrorObjectOwned::owned(error_code::NOT_ALLOWED, "who asks is not known", None::<()>));
+            return Err(ErrorObjectOwned::owned(
+                error_code::NOT_ALLOWED,
+                "who asks is not known",
+                None::<()>,
+            ));
         };
         let state = self.gate.resolve(id, verdict, approver, comment.as_deref()).await;
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
@@ -237,7 +244,12 @@ impl ControlServer for Desk {
 
     async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Page, ErrorObjectOwned> {
         let limit = limit.min(PAGE_HOLDS_MAX);
-        let records = self.gate.store().history(HistoryFilter { limit, before, ..HistoryFilter::default() }).await.map_err(unavailable)?;
+        let records = self
+            .gate
+            .store()
+            .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
+            .await
+            .map_err(unavailable)?;
         let mut page = page(records.iter().map(|record| HoldView::new(record, false)));
         if records.len() == limit && page.next.is_none() {
             page.next = page.holds.last().map(|hold| hold.id);

@@ -144,17 +144,21 @@ impl Refusal {
         match self.form {
             Form::Silence => None,
             Form::Error(code) => {
-                Some(crate::jsonrpc::error_response(id, code, &self.text, self.decision_data().as_deref()))
+                Some(crate::jsonrpc::error_response(id, code, &self.text, self.decision().as_deref()))
             }
             Form::ToolResult(era) => {
-                id.map(|id| mcp::refusal_result(id, era, &self.text, self.why.word(), self.hold))
+                id.map(|id| mcp::tool_refusal(id, era, &self.text, self.decision().as_deref()))
             }
         }
     }
 
     /// For programs: the word and the hold, beside the text for models.
-    fn decision_data(&self) -> Option<String> {
-        (self.why != Why::Invalid).then(|| mcp::decision_json(self.why.word(), self.hold))
+    fn decision(&self) -> Option<String> {
+        if self.why == Why::Invalid {
+            return None;
+        }
+        let hold = self.hold.map(|hold| format!(",\"hold\":\"{hold}\"")).unwrap_or_default();
+        Some(format!("{{\"state\":\"{}\"{hold}}}", self.why.word()))
     }
 }
 

@@ -13,6 +13,9 @@ use super::frame::RequestId;
 pub struct ErrorCode(pub i32);
 
 impl ErrorCode {
+    /// The policy or a person refused the request, and the client wants that to be a failure. Ours: outside the range that
+    /// JSON-RPC 2.0 (section 5.1) and MCP reserve.
+    pub const REFUSED: Self = Self(4030);
     /// The bytes are not JSON that every parser reads alike.
     pub const PARSE_ERROR: Self = Self(-32700);
     /// The JSON is not one unambiguous JSON-RPC message.

@@ -176,6 +176,11 @@ pub struct FrameError {
 }
 
 impl FrameError {
+    /// A line over the limit, of which nothing was kept.
+    pub fn too_large() -> Self {
+        Self::new(Fault::TooLarge, None)
+    }
+
     fn new(fault: Fault, id: Option<RequestId>) -> Self {
         Self { code: fault.code(), id, fault }
     }
@@ -404,6 +409,11 @@ impl Frame {
     /// The digest over the bytes without the line terminator: what people see and the record keeps.
     pub fn sha256(&self) -> Digest {
         Digest::of(without_terminator(&self.bytes))
+    }
+
+    /// The bytes without the line terminator: what is hashed, recorded and shown.
+    pub fn line(&self) -> Bytes {
+        self.bytes.slice(..without_terminator(&self.bytes).len())
     }
 
     /// The same frame in memory of its own. Frames share the buffer that they were read into; one that waits for people

@@ -20,7 +20,7 @@ pub const MAX_TOOL_NAME_BYTES: usize = 256;
 pub const MAX_REQUEST_STATE_BYTES: usize = 256 * 1024;
 
 /// The key of the protocol version in `_meta` (2026-07-28).
-const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub(super) const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The key of the client's name in `_meta` (2026-07-28).
 const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 

@@ -2,10 +2,11 @@
 //!
 //! Used by `gate` and the transports to follow a session. All of it is what peers claim; nothing here is proof.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
+use super::call::META_PROTOCOL_VERSION;
 use crate::jsonrpc::{
-    RequestId,
+    Frame, RequestId,
     scan::{elements, members, unescape},
 };
 
@@ -16,6 +17,14 @@ pub struct Peer<'a> {
     pub name: Cow<'a, str>,
     /// Its version; empty where it gives none.
     pub version: Cow<'a, str>,
+}
+
+impl fmt::Display for Peer<'_> {
+    /// Its name and its version, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.version.is_empty() { Ok(()) } else { write!(f, " {}", self.version) }
+    }
 }
 
 impl<'a> Peer<'a> {
@@ -110,6 +119,13 @@ impl<'a> Progress<'a> {
 /// out; of a repeated key the last counts, as it does for the clients.
 pub fn tool_names(result: &str) -> impl Iterator<Item = Cow<'_, str>> {
     elements(member(result, "tools").unwrap_or_default()).filter_map(|tool| string(member(tool, "name")?))
+}
+
+/// Whether a request names its protocol version itself, as all do from 2026-07-28 on.
+pub fn declares_version(frame: &Frame) -> bool {
+    let meta =
+        frame.params().filter(|params| params.starts_with('{')).and_then(|params| member(params, "_meta"));
+    meta.is_some_and(|meta| meta.starts_with('{') && member(meta, META_PROTOCOL_VERSION).is_some())
 }
 
 /// The value of a member; of a repeated one the last.

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use crate::{gate::Permitted, hold::HoldId, jsonrpc::RequestId, mcp::ProgressToken};
+use crate::{gate::Permitted, hold::HoldId, jsonrpc::RequestId};
+
+/// The raw JSON token by which a client recognises the progress of a request.
+pub(super) type ProgressToken = Box<str>;
 
 /// Requests of one client that may be without an answer at the same time.
 pub(super) const REQUESTS_MAX: usize = 65_536;
@@ -79,7 +82,10 @@ impl Calls {
     }
 
     /// Takes out the forwarded request that a response with `id` answers. `None` if the server was not asked.
-    pub(super) fn answer(&mut self, id: &RequestId) -> Option<(Interest, Option<HoldId>, Option<ProgressToken>)> {
+    pub(super) fn answer(
+        &mut self,
+        id: &RequestId,
+    ) -> Option<(Interest, Option<HoldId>, Option<ProgressToken>)> {
         if matches!(self.0.get(id)?, Call::Held { .. }) {
             return None;
         }

@@ -41,7 +41,8 @@ impl Guard {
     /// When the program cannot start itself once more.
     pub fn over(group: Pid) -> io::Result<Self> {
         // Linux knows the running program even after its file has been replaced by an update.
-        let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+        let program =
+            if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
         let mut process = Command::new(program)
             .arg0("holdshort")
             .arg(COMMAND)

@@ -22,14 +22,15 @@ use tokio::{
 use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    calls::{Call, Calls, Interest, REQUESTS_MAX},
+    calls::{Call, Calls, Interest, ProgressToken, REQUESTS_MAX},
     outbox::{Downstream, Upstream},
 };
 use crate::{
     gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
     hold::{HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, Line, LineCodec, RequestId},
-    mcp::{self, ProgressToken},
+    mcp::{self, Cancelled, Initialize, Progress, method},
+    sanitize,
 };
 
 /// How often a client that asked for progress hears that its call still waits. Below the 15 s after which the first
@@ -196,7 +197,9 @@ pub async fn run<DR, DW, UR, UW>(
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// Whether nothing can happen any more. `stopping`: the server is not waited for.
     fn is_over(&self, stopping: bool) -> bool {
-        (stopping || !self.server_reads) && self.calls.held().next().is_none() && !self.downstream.is_waiting()
+        (stopping || !self.server_reads)
+            && self.calls.held().next().is_none()
+            && !self.downstream.is_waiting()
     }
 
     /// Whether one more line of the client has room on either side.
@@ -214,7 +217,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 Err(error) => self.client_unreadable(&error),
             },
             Some(Ok(Line::Blank)) => {}
-            Some(Ok(Line::Oversize { .. })) => self.client_unreadable(&FrameError::oversize()),
+            Some(Ok(Line::Oversize { .. })) => self.client_unreadable(&FrameError::too_large()),
             Some(Ok(Line::Unterminated(bytes))) => {
                 let text = "the client's last line had no end, so it was not read";
                 tracing::warn!(bytes, "{text}");
@@ -231,12 +234,16 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// A batch: refused as a whole, except where the negotiated revision has batches; then each element is judged on
     /// its own, and goes upstream on its own.
     fn client_batch(&mut self, bytes: &Bytes, error: &FrameError) {
-        let negotiated = self.caller.revision.as_deref() == Some(mcp::REVISION_WITH_BATCHES);
-        let elements = if negotiated { Frame::batch_elements(bytes) } else { None };
-        let Some(elements) = elements else { return self.client_unreadable(error) };
+        if !self.has_batches() {
+            return self.client_unreadable(error);
+        }
+        let elements = match Frame::batch_from_client(bytes) {
+            Ok(elements) => elements,
+            Err(error) => return self.client_unreadable(&error),
+        };
         for element in elements {
             match Frame::from_client(element) {
-                Ok(frame) if frame.method() == Some(mcp::INITIALIZE) => {
+                Ok(frame) if frame.method() == Some(method::INITIALIZE) => {
                     let text = "initialize must not be part of a batch";
                     self.refuse(&Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_REQUEST, text));
                 }
@@ -255,7 +262,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn client_frame(&mut self, frame: Frame) {
         match frame.kind() {
             Kind::Request => self.client_request(frame),
-            Kind::Notification if frame.method() == Some(mcp::CANCELLED) => self.client_cancels(frame),
+            Kind::Notification if frame.method() == Some(method::CANCELLED) => self.client_cancels(frame),
             Kind::Notification => match self.gate.screen(&self.caller, frame) {
                 Screened::Pass(permitted) => self.upstream.send(permitted),
                 Screened::Refuse(refusal) => self.refuse(&refusal),
@@ -286,13 +293,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
         self.learn_from_request(&frame);
         let interest = match frame.method() {
-            Some(mcp::INITIALIZE) => Interest::Initialize,
-            Some(mcp::TOOLS_LIST) => Interest::ToolsList,
+            Some(method::INITIALIZE) => Interest::Initialize,
+            Some(method::TOOLS_LIST) => Interest::ToolsList,
             _ => Interest::None,
         };
         match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => {
-                self.calls.insert(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
+                self.calls
+                    .insert(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
                 self.upstream.send(permitted);
             }
             Screened::Refuse(refusal) => self.refuse(&refusal),
@@ -302,20 +310,22 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     /// Who the client says it is, and which era it speaks.
     fn learn_from_request(&mut self, frame: &Frame) {
-        if frame.method() == Some(mcp::INITIALIZE) {
-            if let Some(client) = mcp::initialize_client(frame) {
-                self.caller.client = client.name.into();
-                self.caller.agent = client.title.into();
+        if frame.method() == Some(method::INITIALIZE) {
+            let client =
+                frame.params().and_then(Initialize::from_params).and_then(|initialize| initialize.peer);
+            if let Some(client) = client {
+                self.caller.client = Arc::from(&*client.name);
+                self.caller.agent = client.to_string().into();
             }
             self.modern = Some(false);
-        } else if self.modern.is_none() {
-            self.modern = mcp::request_revision(frame).map(|_| true);
+        } else if self.modern.is_none() && mcp::declares_version(frame) {
+            self.modern = Some(true);
         }
     }
 
     fn hold(&mut self, id: RequestId, held: Box<HeldCall>) {
         let hold = held.id();
-        let token = held.progress_token().cloned();
+        let token: Option<ProgressToken> = held.progress_token().map(Into::into);
         if let Some(token) = &token {
             // Nothing that the server could say of a call which it does not have is true.
             if self.progress.insert(token.clone(), f64::INFINITY).is_some() {
@@ -328,14 +338,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn client_cancels(&mut self, frame: Frame) {
-        let id = mcp::cancelled_request(&frame);
+        let id = frame.params().and_then(Cancelled::parse).map(|cancelled| cancelled.request);
         let permitted = match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => permitted,
             Screened::Refuse(refusal) => return self.refuse(&refusal),
             Screened::Hold(_) => return,
         };
         match id.as_ref().and_then(|id| self.calls.get_mut(id)) {
-            Some(Call::Held { hold, cancel }) => {
+            Some(Call::Held { hold, cancel, .. }) => {
                 // If an approval was faster, the call is about to go upstream: the cancellation then follows it.
                 if !self.gate.withdraw(*hold, Withdrawal::Cancelled) {
                     *cancel = Some(permitted);
@@ -362,7 +372,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Some(Ok(Line::Text(bytes))) => match Frame::from_server(bytes.clone()) {
                 Ok(frame) => self.server_frame(&frame),
                 Err(error) if error.fault == Fault::Batch && self.has_batches() => {
-                    for element in Frame::batch_elements(&bytes).unwrap_or_default() {
+                    for element in Frame::batch_from_server(&bytes).unwrap_or_default() {
                         match Frame::from_server(element) {
                             Ok(frame) => self.server_frame(&frame),
                             Err(error) => server_unreadable(&error),
@@ -387,7 +397,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn has_batches(&self) -> bool {
-        self.caller.revision.as_deref() == Some(mcp::REVISION_WITH_BATCHES)
+        self.caller.revision.as_deref() == Some(mcp::VERSION_WITH_BATCHES)
     }
 
     fn server_frame(&mut self, frame: &Frame) {
@@ -412,7 +422,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             return false;
         };
         match interest {
-            Interest::Initialize => self.caller.revision = mcp::initialize_revision(frame).map(Into::into),
+            Interest::Initialize => {
+                let initialize = frame.result().and_then(Initialize::from_result);
+                self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
+            }
             Interest::ToolsList => self.learn_tools(frame),
             Interest::None => {}
         }
@@ -428,8 +441,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn learn_tools(&mut self, frame: &Frame) {
         let room = MIXED_SCRIPT_TOOLS_MAX.saturating_sub(self.caller.mixed_script_tools.len());
-        let names = mcp::listed_tools(frame).filter(|name| mcp::is_mixed_script(name)).take(room);
-        self.caller.mixed_script_tools.extend(names.map(Into::into));
+        let names = mcp::tool_names(frame.result().unwrap_or_default());
+        let mixed = names.filter(|name| sanitize::is_mixed_script(name)).take(room);
+        self.caller.mixed_script_tools.extend(mixed.map(Into::into));
     }
 
     fn server_asks(&mut self, frame: &Frame) -> bool {
@@ -448,11 +462,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     /// Progress of a call that was held must not go back behind what the client has already seen.
     fn server_notifies(&mut self, frame: &Frame) -> bool {
-        if self.progress.is_empty() || frame.method() != Some(mcp::PROGRESS) {
+        if self.progress.is_empty() || frame.method() != Some(method::PROGRESS) {
             return true;
         }
-        let Some((token, value)) = mcp::progress(frame) else { return true };
-        self.progress.get(&token).is_none_or(|&seen| value > seen)
+        let Some(progress) = frame.params().and_then(Progress::parse) else { return true };
+        let Some(&seen) = self.progress.get(progress.token) else { return true };
+        progress.progress.parse::<f64>().is_ok_and(|value| value > seen)
     }
 
     // --- held calls
@@ -584,21 +599,21 @@ async fn keep_with_progress(
     gate: &Gate,
     held: Box<HeldCall>,
     id: &RequestId,
-    token: &ProgressToken,
+    token: &str,
     news: &mpsc::Sender<News>,
 ) -> Released {
     let message = held.message();
     let mut holding = Box::pin(gate.hold(held));
     let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = 0;
+    let mut told: u32 = 0;
     loop {
         tokio::select! {
             biased;
             released = &mut holding => return released,
             _ = ticks.tick() => {
                 told = told.saturating_add(1);
-                let line = mcp::progress_notification(token, progress_value(told), &message);
+                let line = mcp::progress_notification(token, &format!("{:.6}", progress_value(told)), &message);
                 // A session that does not listen any more withdraws the hold.
                 let _ = news.send(News::Waits { id: id.clone(), told, line }).await;
             }
