@@ -1,0 +1,8 @@
+//! The one integration binary: a module per feature. `support` holds what they share; nothing else is shared.
+
+mod support;
+
+mod bad_input;
+mod stdio;
+mod tidy;
+mod transcripts;
