@@ -416,6 +416,11 @@ impl Frame {
         self.bytes.slice(..without_terminator(&self.bytes).len())
     }
 
+    /// The line to send: the bytes as received. An element of a batch, which came without a line of its own, gets an end.
+    pub fn to_line(&self) -> Bytes {
+        if self.is_terminated() { self.bytes.clone() } else { [&self.bytes, &b"\n"[..]].concat().into() }
+    }
+
     /// The same frame in memory of its own. Frames share the buffer that they were read into; one that waits for people
     /// should not keep that buffer alive.
     #[must_use]
