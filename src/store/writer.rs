@@ -215,7 +215,7 @@ impl Writer {
 
     /// For reading on the same thread; only a store in memory does that.
     pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
-        self.usable().map(|db| &*db)
+        self.usable()
     }
 }
 
