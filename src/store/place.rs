@@ -18,6 +18,9 @@ use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_holds_and_audit.sql")];
 
+/// The version of a file that has had them all.
+const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
+
 /// "HOLD", in the header of the file: tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x484F_4C44;
 
@@ -217,26 +220,37 @@ fn use_write_ahead_log(connection: &Connection) -> Result<(), StoreError> {
 
 /// Brings the schema up to date, in one transaction: killed in the middle, the file is as it was.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    // Looked at first without the write lock: a file that is up to date opens however long another process writes.
+    if version_of(connection, path)? == KNOWN_VERSION {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let application: i64 = transaction.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let objects: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let is_new = version == 0 && application == 0 && objects == 0;
-    if !is_new && application != APPLICATION_ID {
-        return Err(StoreError::Foreign { path: path.into() });
-    }
-    if version > known || version < 0 {
-        return Err(StoreError::Newer { path: path.into(), found: version, known });
-    }
+    // Somebody else may have been quicker.
+    let version = version_of(&transaction, path)?;
     for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
         transaction.execute_batch(migration)?;
     }
-    if version < known {
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", known)?;
-    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", KNOWN_VERSION)?;
     Ok(transaction.commit()?)
+}
+
+/// The schema version of a file that is ours: 0 for a new one, [`KNOWN_VERSION`] at most.
+fn version_of(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let version = number("PRAGMA user_version")?;
+    let is_ours = number("PRAGMA application_id")? == APPLICATION_ID;
+    if !is_ours && (version != 0 || number("SELECT count(*) FROM sqlite_schema")? != 0) {
+        // Not a contradiction if another process made the schema between the two questions: ask once more.
+        return match number("PRAGMA application_id")? == APPLICATION_ID {
+            true => version_of(connection, path),
+            false => Err(StoreError::Foreign { path: path.into() }),
+        };
+    }
+    if !(0..=KNOWN_VERSION).contains(&version) {
+        return Err(StoreError::Newer { path: path.into(), found: version, known: KNOWN_VERSION });
+    }
+    Ok(version)
 }
 
 /// Ours, writable for us and for nobody else.

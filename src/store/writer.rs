@@ -170,7 +170,10 @@ impl Writer {
             }
             Err(GroupError::Spared(error)) => error,
             Err(GroupError::Fatal(error)) => {
-                tracing::error!(%error, "the store failed; nothing is recorded until it was checked");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the store failed; nothing is recorded until it was checked"
+                );
                 if self.state.is_ok() {
                     self.state = Err(Broken::Poisoned);
                 }
@@ -305,6 +308,6 @@ fn roll_back(db: &Connection) {
     if !db.is_autocommit()
         && let Err(error) = run(db, "ROLLBACK")
     {
-        tracing::error!(%error, "the transaction could not be rolled back");
+        tracing::error!(error = &error as &dyn std::error::Error, "the transaction could not be rolled back");
     }
 }

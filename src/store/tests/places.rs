@@ -148,3 +148,45 @@ async fn a_lost_write_ahead_log_is_noticed() {
     let error = store.record_hold(new_hold(2, "gate-1")).await.unwrap_err();
     assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_commit_is_on_the_disk_and_a_reader_cannot_write() {
+    let disk = disk();
+    let place = Place::new(&disk.path);
+    let opened = place.create_or_open().unwrap();
+    let setting = |name: &str| {
+        opened.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(setting("synchronous"), 2, "FULL");
+    assert_eq!((setting("fullfsync"), setting("checkpoint_fullfsync")), (1, 1));
+    assert_eq!((setting("foreign_keys"), setting("trusted_schema")), (1, 0));
+    assert_eq!(setting("busy_timeout"), 5000);
+    let reader = place.open_for_reading().unwrap();
+    let refused = reader.connection.execute_batch("PRAGMA user_version = 7").unwrap_err();
+    assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
+}
+
+#[tokio::test]
+async fn many_processes_may_make_the_same_file_at_once() {
+    for _ in 0..8 {
+        let disk = disk();
+        let stores: Vec<Store> = (0..6).map(|_| Store::open(&disk.path)).collect();
+        for (number, store) in stores.iter().enumerate() {
+            store.record_hold(new_hold(number as u128, "gate-1")).await.unwrap();
+        }
+        assert_eq!(sound(&stores[0]).await.holds, 6);
+    }
+}
+
+#[tokio::test]
+async fn a_file_opens_and_reads_while_somebody_else_writes() {
+    let disk = disk();
+    Store::open(&disk.path).ready().await.unwrap();
+    let other = Connection::open(&disk.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let store = Store::open(&disk.path);
+    assert!(store.open_holds().await.unwrap().is_empty());
+    sound(&store).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    store.ready().await.unwrap();
+}
