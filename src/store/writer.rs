@@ -206,7 +206,9 @@ impl Writer {
                 (Broken::Poisoned, Some(place)) => place.open_existing()?,
             };
             // Not created anew, and not believed: the log must still have what we know to be durable.
-            self.known = sqlite::check_tail(&opened.connection, self.known)?;
+            let known = sqlite::check_tail(&opened.connection, self.known)?;
+            opened.settle()?;
+            self.known = known;
             tracing::info!("the store was opened again, and its log is whole");
             self.state = Ok(opened);
         }
