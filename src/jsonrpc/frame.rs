@@ -155,11 +155,6 @@ impl Fault {
             | Self::BadMethod => ErrorCode::INVALID_REQUEST,
         }
     }
-
-    /// Whether the fault lies in the envelope's own member names.
-    pub(super) fn is_of_envelope(self) -> bool {
-        matches!(self, Self::DuplicateMember | Self::UnknownMember | Self::LookAlikeMember)
-    }
 }
 
 /// A text that is not a frame, with what an answer to it needs.
@@ -442,7 +437,7 @@ struct Envelope {
 }
 
 fn judge(text: &str, outline: &Outline, profile: Profile) -> Result<Envelope, Fault> {
-    if let Some(fault) = outline.fault {
+    if let Some(fault) = outline.refusal() {
         return Err(fault);
     }
     match outline.top {

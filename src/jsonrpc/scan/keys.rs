@@ -86,7 +86,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether two keys from `first` on are the same text once decoded.
-    pub(super) fn has_duplicate(&self, first: usize) -> bool {
+    fn has_duplicate(&self, first: usize) -> bool {
         let names = self.names(first);
         if names.len() <= PAIRWISE_KEYS {
             return has_equal_pair(names);
@@ -105,6 +105,9 @@ impl<'a> Keys<'a> {
 
     /// What is wrong with the envelope's member names, which begin at `first`.
     pub(super) fn judge_envelope(&self, first: usize, profile: Profile) -> Option<Fault> {
+        if self.has_duplicate(first) {
+            return Some(Fault::DuplicateMember);
+        }
         let mut fault = None;
         for name in self.names(first).filter(|name| Member::named(name).is_none()) {
             if looks_like_one_of(name, &MEMBER_NAMES) {
@@ -118,15 +121,21 @@ impl<'a> Keys<'a> {
         fault
     }
 
-    /// What is wrong with the keys of `params`, which begin at `first`.
-    pub(super) fn judge_params(&self, first: usize) -> Option<Fault> {
+    /// What is wrong with the keys of an object inside the message, which begin at `first`.
+    pub(super) fn judge_inner(&self, first: usize, is_params: bool) -> Option<Fault> {
+        if self.has_duplicate(first) {
+            return Some(Fault::DuplicateKey);
+        }
+        if is_params { self.judge_params(first) } else { None }
+    }
+
+    fn judge_params(&self, first: usize) -> Option<Fault> {
         let names = self.names(first);
         if names.clone().any(|name| !PARAMS_NAMES.contains(&name) && looks_like_one_of(name, &PARAMS_NAMES)) {
             return Some(Fault::LookAlikeKey);
         }
         let mut folded: Vec<Cow<'_, str>> = names.map(sanitize::fold).collect();
         folded.sort_unstable();
-        // Exact duplicates were found before, and come first in the report.
         folded.windows(2).any(|pair| pair[0] == pair[1]).then_some(Fault::TwinKeys)
     }
 }
