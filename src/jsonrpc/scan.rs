@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use self::{keys::Keys, string::StringFault};
-use super::{error::ErrorCode, frame::Fault};
+use super::fault::{ErrorCode, Fault};
 
 pub use self::walk::{Elements, Members, elements, members, unescape};
 

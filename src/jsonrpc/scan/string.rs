@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use memchr::memchr2_iter;
 
 use super::Profile;
-use crate::jsonrpc::frame::Fault;
+use crate::jsonrpc::fault::Fault;
 
 /// Why a string token is refused.
 pub(super) enum StringFault {

@@ -3,7 +3,7 @@
 //! Read by the scanner's tests, which use each as a frame, as an argument's value and in an array. The cases follow the
 //! grammar of RFC 8259 rule by rule, each with the mistakes that parsers are known to let pass.
 
-use crate::jsonrpc::frame::Fault;
+use crate::jsonrpc::fault::Fault;
 
 /// Texts that are JSON, and that every parser reads alike (numbers: up to rounding).
 pub(super) const ACCEPTED: &[&[u8]] = &[
