@@ -99,6 +99,41 @@ pub(super) fn syntax(text: &str, errors: &ParseErrors) -> Vec<Finding> {
     findings
 }
 
+/// How deep the tree is; a chain of field names counts once, because it is evaluated in one step.
+pub(super) fn depth(node: &IdedExpr) -> u32 {
+    let below = match &node.expr {
+        Expr::Select(select) => {
+            let mut operand = &select.operand;
+            while let Expr::Select(inner) = &operand.expr {
+                operand = &inner.operand;
+            }
+            depth(operand)
+        }
+        Expr::Call(call) => {
+            call.target.as_deref().into_iter().chain(&call.args).map(depth).max().unwrap_or(0)
+        }
+        Expr::List(list) => list.elements.iter().map(depth).max().unwrap_or(0),
+        Expr::Map(map) => {
+            let entries = map.entries.iter().filter_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => Some(depth(&entry.key).max(depth(&entry.value))),
+                EntryExpr::StructField(_) => None,
+            });
+            entries.max().unwrap_or(0)
+        }
+        Expr::Comprehension(comprehension) => {
+            let parts = [
+                &comprehension.iter_range,
+                &comprehension.loop_cond,
+                &comprehension.loop_step,
+                &comprehension.result,
+            ];
+            parts.into_iter().map(depth).max().unwrap_or(0)
+        }
+        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
+    };
+    below + 1
+}
+
 /// What [`check`] found.
 pub(super) struct Report {
     pub(super) findings: Vec<Finding>,

@@ -761,7 +761,7 @@ mod properties {
 
         #[test]
         fn no_condition_makes_the_compiler_panic(text in "[-a-z0-9.(){}\\[\\]\"'<>=!&|?:+*/%, \\\\\né]{0,60}") {
-            if let Ok((condition, _)) = Condition::compile(&text) {
+            if let Ok((condition, _)) = condition::on_compiler_stack(|| Condition::compile(&text)).unwrap() {
                 let call = Call { server: "s", method: "tools/call", tool: Some("t"), arguments: r#"{"a": 1}"#, client: "", principal: "" };
                 let _ = condition.is_met(&Facts::new(&call));
             }
@@ -839,5 +839,39 @@ mod properties {
                 format!("  - {{name: NAME, tool: '{pattern}', action: {action}{when}}}\n")
             },
         )
+    }
+}
+
+#[test]
+fn conditions_that_wind_on_are_refused_before_a_stack_ends_and_the_longest_allowed_can_be_evaluated() {
+    let shapes: [(&str, fn(usize) -> String); 9] = [
+        ("brackets", |n| format!("{}1{} == 1", "(".repeat(n), ")".repeat(n))),
+        ("sum", |n| format!("1{} == 1", "+1".repeat(n))),
+        ("conjunction", |n| format!("true{}", "&&true".repeat(n))),
+        ("choice", |n| format!("{}true", "true?true:".repeat(n))),
+        ("negation", |n| format!("{}true", "!".repeat(n))),
+        ("path", |n| format!("args{} == 1", ".a".repeat(n))),
+        ("index", |n| format!("args{} == 1", "[0]".repeat(n))),
+        ("list", |n| format!("{}1{} == 1", "[".repeat(n), "]".repeat(n))),
+        ("call", |n| format!("{}1{} == 1", "size(".repeat(n), ")".repeat(n))),
+    ];
+    for (name, shape) in shapes {
+        let mut taken = 0;
+        for n in [1, 10, 18, 19, 25, 30, 50, 90, 100, 250, 490, 900, 2_000, 4_000] {
+            let when = serde_json::to_string(&shape(n)).unwrap();
+            match parse(&format!(
+                "version: 1\nrules:\n  - {{name: r, tool: t, action: hold, when: {when}}}\n"
+            )) {
+                Ok(policy) => {
+                    judge(&policy, r#"t {"a": 1}"#);
+                    taken = n;
+                }
+                Err(errors) => assert!(
+                    ["P0103", "P0111"].contains(&errors.diagnostics()[0].code()),
+                    "{name} {n}: {errors}"
+                ),
+            }
+        }
+        assert!((10..4_000).contains(&taken), "{name} {taken}");
     }
 }
