@@ -564,7 +564,7 @@ fn a_document_that_could_be_misread_is_refused() {
                 "version: 1\nrules:\n  - {{name: r, tool: t, action: hold, when: '{}1 == 1'}}\n",
                 "(".repeat(500)
             ),
-            "P0103",
+            "P0111",
         ),
         (rule(&format!("tool: t, action: hold, when: '{}'", "a".repeat(9_000))), "P0103"),
     ] {
