@@ -3,6 +3,8 @@
 mod support;
 
 mod bad_input;
+mod control;
+mod policies;
 mod stdio;
 mod tidy;
 mod transcripts;
