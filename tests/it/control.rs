@@ -175,7 +175,7 @@ fn a_watcher_sees_what_is_held_and_what_ends() {
     let (sender, lines) = channel();
     let reader = BufReader::new(watcher.stdout.take().unwrap());
     thread::spawn(move || reader.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let mut next = |event: &str| loop {
+    let next = |event: &str| loop {
         let line: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).expect("news")).unwrap();
         if line["event"] == event {
             break line;
