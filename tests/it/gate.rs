@@ -30,14 +30,18 @@ fn alice() -> Principal {
     Principal::User { uid: 1000, name: Some("alice".into()) }
 }
 
-/// Shows the gate a call that it holds, and keeps it in a task.
-fn hold(gate: &Arc<Gate>, id: usize) -> (HoldId, JoinHandle<Released>) {
+/// Shows the gate a call of `danger`.
+fn screen(gate: &Gate, id: usize) -> Screened {
     let line = format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{{}}}}}}\n"
     );
     let caller = Caller::new(&Principal::Client { uid: 1, name: None });
-    let frame = Frame::from_client(Bytes::from(line)).unwrap();
-    let Screened::Hold(held) = gate.screen(&caller, frame) else { panic!("it is held") };
+    gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap())
+}
+
+/// Shows the gate a call that it holds, and keeps it in a task.
+fn hold(gate: &Arc<Gate>, id: usize) -> (HoldId, JoinHandle<Released>) {
+    let Screened::Hold(held) = screen(gate, id) else { panic!("it is held") };
     let hold = held.id();
     let gate = Arc::clone(gate);
     (hold, tokio::spawn(async move { gate.hold(held).await }))
@@ -230,8 +234,7 @@ async fn what_does_not_fit_is_refused_and_what_waits_is_not_disturbed() {
     let (second, kept_second) = hold(&gate, 2);
     until_held(&gate, first).await;
     until_held(&gate, second).await;
-    let (_, third) = hold(&gate, 3);
-    let Released::Refuse(refusal) = third.await.unwrap() else { panic!("there is no room") };
+    let Screened::Refuse(refusal) = screen(&gate, 3) else { panic!("there is no room") };
     assert!(refusal.text.contains("2 calls are held already"), "{}", refusal.text);
     gate.resolve(first, Verdict::Approve, &alice(), None).await.unwrap();
     assert!(matches!(kept_first.await.unwrap(), Released::Resume(_)));
