@@ -46,7 +46,13 @@ async function outcome(promise) {
 
 function callOptions(step, progress) {
   const options = {};
-  if (step.progress) options.onprogress = (p) => progress.push(p);
+  if (step.progress) {
+    options.onprogress = (p) => {
+      progress.push(p);
+      // For a test that waits for what happens while the call is not answered.
+      if (step.announce) print({ step: "progress", progress: p });
+    };
+  }
   if (step.timeout_ms !== undefined) options.timeout = step.timeout_ms;
   if (step.reset) options.resetTimeoutOnProgress = true;
   return options;
