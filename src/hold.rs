@@ -111,6 +111,16 @@ pub struct HoldTerms {
     pub on_rejection: OnRejection,
 }
 
+impl Default for HoldTerms {
+    /// What a rule that says nothing of it means: half an hour, and a reason that the agent reads.
+    fn default() -> Self {
+        Self { timeout: HOLD_TIMEOUT_DEFAULT, hold_message: None, on_rejection: OnRejection::Continue }
+    }
+}
+
+/// How long people have where no rule says.
+pub const HOLD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
 /// What a person says about a held call. (Allow and deny are the policy's words.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -150,6 +160,36 @@ pub enum Cause {
     Withdrawn,
     /// The gate could not keep its promises (the record could not be written, a limit was reached).
     Unavailable,
+}
+
+/// Why a held call was taken back without anybody having decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Withdrawal {
+    /// The client cancelled it (`notifications/cancelled`).
+    Cancelled,
+    /// The client is gone.
+    ClientGone,
+    /// The server is gone.
+    ServerGone,
+    /// This process was told to stop.
+    Stopping,
+}
+
+impl Withdrawal {
+    /// The words in the record.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Cancelled => "the client cancelled the call",
+            Self::ClientGone => "the client has gone",
+            Self::ServerGone => "the server has gone",
+            Self::Stopping => "the gate was stopped",
+        }
+    }
+
+    /// Whether somebody is there who expects an answer. A client that cancelled expects none (MCP, "Cancellation").
+    pub fn is_told(self) -> bool {
+        matches!(self, Self::ServerGone | Self::Stopping)
+    }
 }
 
 /// How a hold ended for the call itself.

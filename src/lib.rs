@@ -10,8 +10,23 @@ pub mod hold;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod policy;
+pub mod principal;
 pub mod sanitize;
+pub mod view;
 
 // state: what is durable, and what waits
 pub mod audit;
+mod hold_table;
 pub mod store;
+
+// decision: the policy enforcement point
+pub mod gate;
+
+// edges: they move bytes and never decide
+pub mod control;
+pub mod transport;
+
+// composition: the program
+pub mod cli;
+pub mod exit;
+pub mod telemetry;

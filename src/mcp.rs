@@ -1,1 +1,75 @@
-//! Being written.
+//! What we read of the Model Context Protocol, and the few messages that we write.
+//!
+//! Used by `gate` (which calls are there, what they ask) and by the transports. Reads only frames that the scanner has
+//! passed; takes values as raw JSON text, so that what is judged is what is sent. Knows no session and decides nothing.
+
+mod call;
+mod message;
+mod session;
+
+pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall};
+pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
+pub use session::{Cancelled, Initialize, Peer, Progress, declares_version, tool_names};
+
+use std::borrow::Cow;
+
+use crate::sanitize;
+
+/// The methods that we know by name.
+pub mod method {
+    /// Runs a tool: what this program is about.
+    pub const TOOLS_CALL: &str = "tools/call";
+    /// Lists the tools.
+    pub const TOOLS_LIST: &str = "tools/list";
+    /// Begins a session (revisions up to 2025-11-25).
+    pub const INITIALIZE: &str = "initialize";
+    /// Ends the beginning of a session.
+    pub const INITIALIZED: &str = "notifications/initialized";
+    /// Asks what the server offers (2026-07-28).
+    pub const SERVER_DISCOVER: &str = "server/discover";
+    /// Asks whether the peer is there.
+    pub const PING: &str = "ping";
+    /// Withdraws a request.
+    pub const CANCELLED: &str = "notifications/cancelled";
+    /// Tells how far a request is.
+    pub const PROGRESS: &str = "notifications/progress";
+    /// The server's list of tools has changed.
+    pub const TOOLS_LIST_CHANGED: &str = "notifications/tools/list_changed";
+}
+
+/// The only protocol version with batches.
+pub const VERSION_WITH_BATCHES: &str = "2025-03-26";
+
+/// Whether `method` is not `gated`, but some server may take it for it: other case, white space or control characters,
+/// doubled or turned slashes, percent-encoding, compatibility characters such as `ſ` and `K`.
+pub fn looks_like(method: &str, gated: &str) -> bool {
+    method != gated && fold_method(method) == fold_method(gated)
+}
+
+fn fold_method(method: &str) -> String {
+    // Twice, because a router may decode what a client has encoded twice (`%252F`).
+    let decoded = percent_decode(&percent_decode(method)).into_owned();
+    let folded = sanitize::fold(&decoded);
+    let parts: Vec<&str> = folded.split(['/', '\\']).map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.join("/")
+}
+
+fn percent_decode(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escape = (*first == b'%').then(|| after.first_chunk::<2>()).flatten().and_then(|pair| {
+            let digit = |byte: u8| char::from(byte).to_digit(16);
+            u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()
+        });
+        decoded.push(escape.unwrap_or(*first));
+        rest = if escape.is_some() { &after[2..] } else { after };
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

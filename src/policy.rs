@@ -1,1 +1,527 @@
-//! Being written.
+//! The policy: rules as code, and what they say of one call.
+//!
+//! Loaded once, asked by the gate for every call, tested by `policy test`. It judges and never acts: it does not wait, and
+//! knows no clock and no socket; only [`Policy::load`] touches files.
+//!
+//! The strictest matching rule wins (deny, then hold, then allow), so the order of rules and of files means nothing; the
+//! `default` speaks only where no rule matches. A condition that cannot be evaluated is met in a rule that holds or denies,
+//! and is not met in one that allows: what a policy cannot judge never runs by itself.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    hold::{HoldTerms, OnRejection},
+};
+
+mod arguments;
+mod cases;
+mod condition;
+mod diagnostic;
+mod document;
+mod equality;
+mod files;
+mod lint;
+mod matchers;
+mod overlap;
+mod pattern;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use cases::{CaseOutcome, Report, run_tests};
+pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
+pub use document::{
+    HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
+};
+
+use condition::{Condition, Facts};
+use document::Draft;
+use pattern::{Index, Pattern};
+
+/// The method that policies are mostly about.
+const TOOLS_CALL: &str = "tools/call";
+
+/// The most rules of one policy, over all files.
+pub const RULES_MAX: usize = 50_000;
+
+/// The most notes of one decision: more conditions than this cannot fail usefully.
+const NOTES_MAX: usize = 20;
+
+/// What a rule says of a call. The order is that of strictness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// It may run.
+    Allow,
+    /// It waits for people.
+    Hold,
+    /// It must not run.
+    Deny,
+}
+
+impl Effect {
+    /// The word in a policy.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Hold => "hold",
+            Self::Deny => "deny",
+        }
+    }
+
+    /// The effect that [`Effect::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Allow, Self::Hold, Self::Deny].into_iter().find(|effect| effect.word() == word)
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// What is to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The server's name, as the operator gave it.
+    pub server: &'a str,
+    /// The method, nearly always `tools/call`.
+    pub method: &'a str,
+    /// The tool of a `tools/call`.
+    pub tool: Option<&'a str>,
+    /// The raw JSON text of the arguments, `{}` where there are none; for other methods the params.
+    pub arguments: &'a str,
+    /// The name that the client gives itself (`clientInfo.name`), or nothing. Untrusted.
+    pub client: &'a str,
+    /// Who asks, as far as the gate knows.
+    pub principal: &'a str,
+}
+
+/// What the policy says of one call, and why.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What is to be done.
+    pub effect: Effect,
+    /// The names of the rules that decided, in the order of the files; none where the default did.
+    pub rules: Vec<Arc<str>>,
+    /// Why, in the policy author's words where there are any.
+    pub reason: Arc<str>,
+    /// What a held call needs; there exactly if the effect is [`Effect::Hold`].
+    pub terms: Option<Arc<HoldTerms>>,
+    /// How a refusal is told to the client.
+    pub on_rejection: OnRejection,
+    /// Conditions that could not be evaluated and what that meant, for the approver and the record. They hold nothing of the
+    /// call's arguments.
+    pub notes: Vec<String>,
+}
+
+/// A rule, for those who list them.
+#[derive(Debug)]
+pub struct Rule {
+    name: Arc<str>,
+    source: Arc<Source>,
+    line: usize,
+    effect: Effect,
+    tools: Vec<Pattern>,
+    servers: Vec<Pattern>,
+    methods: Vec<Pattern>,
+    condition: Option<Box<Condition>>,
+    reason: Arc<str>,
+    own_reason: bool,
+    terms: Arc<HoldTerms>,
+}
+
+impl Rule {
+    /// Its name, unique in the policy.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it says.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The file and line (from 1) where it is written.
+    pub fn place(&self) -> (&str, usize) {
+        (&self.source.name, self.line)
+    }
+
+    /// The patterns of tools as they were written; none means every tool.
+    pub fn tools(&self) -> impl Iterator<Item = &str> {
+        self.tools.iter().map(Pattern::text)
+    }
+
+    /// The patterns of servers as they were written; none means every server.
+    pub fn servers(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(Pattern::text)
+    }
+
+    /// The patterns of methods as they were written; none means `tools/call`.
+    pub fn methods(&self) -> impl Iterator<Item = &str> {
+        self.methods.iter().map(Pattern::text)
+    }
+
+    /// Its condition as a CEL expression.
+    pub fn condition(&self) -> Option<&str> {
+        self.condition.as_ref().map(|condition| condition.text())
+    }
+
+    /// How long people have.
+    pub fn timeout(&self) -> Duration {
+        self.terms.timeout
+    }
+
+    fn concerns_server(&self, server: &str) -> bool {
+        self.servers.is_empty() || self.servers.iter().any(|pattern| pattern.matches(server))
+    }
+
+    /// Whether it is a rule about a method by name, instead of about every tool.
+    fn names_methods(&self) -> bool {
+        !self.methods.is_empty() && self.tools.is_empty()
+    }
+}
+
+/// A policy, compiled. Cheap to ask, safe to share.
+#[derive(Debug)]
+pub struct Policy {
+    default: Effect,
+    rules: Vec<Rule>,
+    /// Rules with `tool`.
+    tools: Index,
+    /// Rules about every tool.
+    every_tool: Vec<u32>,
+    /// Rules with `method` and no `tool`.
+    methods: Vec<u32>,
+    warnings: Vec<Diagnostic>,
+    digest: Digest,
+    default_reason: Arc<str>,
+    default_terms: Arc<HoldTerms>,
+}
+
+impl Policy {
+    /// Reads files and directories (their `*.yaml` and `*.yml` in the order of names, without `*.test.yaml`).
+    ///
+    /// # Errors
+    /// If a file cannot be read, or for the reasons of [`Policy::parse`].
+    pub fn load(paths: &[PathBuf]) -> Result<Self, PolicyErrors> {
+        Self::parse(files::read_all(paths)?)
+    }
+
+    /// Compiles the sources into one policy.
+    ///
+    /// # Errors
+    /// With everything that is wrong in any of them.
+    pub fn parse(sources: Vec<Source>) -> Result<Self, PolicyErrors> {
+        let mut problems = Vec::new();
+        let mut drafts = Vec::new();
+        let mut default: Option<Effect> = None;
+        let digest = digest_of(&sources);
+        for source in sources {
+            let source = Arc::new(source);
+            let document = document::read(&source, &mut problems);
+            if let Some((effect, span)) = document.default {
+                if effect == Effect::Allow {
+                    problems.push(open_default(&source, span));
+                }
+                default = Some(default.map_or(effect, |known| known.max(effect)));
+            }
+            drafts.extend(document.rules);
+        }
+        refuse_same_names(&drafts, &mut problems);
+        if drafts.len() > RULES_MAX {
+            let draft = &drafts[RULES_MAX];
+            let message = format!("a policy has at most {RULES_MAX} rules");
+            problems.push(Diagnostic::error("P0007", &draft.source, draft.name_span.clone(), message));
+        }
+        overlap::check(&drafts, &mut problems);
+        let fatal = problems.iter().any(|found| found.severity() == Severity::Error);
+        if fatal {
+            return Err(PolicyErrors::new(problems));
+        }
+        Self::build(drafts, default.unwrap_or(Effect::Hold), problems, digest)
+    }
+
+    /// The policy where there is none: every call waits for people.
+    pub fn hold_everything() -> Self {
+        let digest = Digest::of(b"holdshort: no policy, every call is held");
+        let policy = Self::build(Vec::new(), Effect::Hold, Vec::new(), digest);
+        let mut policy = policy.expect("an index of no patterns can always be built");
+        policy.default_reason = "there is no policy, so every call is held".into();
+        policy
+    }
+
+    fn build(
+        drafts: Vec<Draft>,
+        default: Effect,
+        warnings: Vec<Diagnostic>,
+        digest: Digest,
+    ) -> Result<Self, PolicyErrors> {
+        let place = drafts.first().map(|draft| Arc::clone(&draft.source));
+        let rules: Vec<Rule> = drafts.into_iter().map(rule).collect();
+        let numbered = || (0..).zip(&rules);
+        let patterns = numbered().flat_map(|(at, rule)| rule.tools.iter().map(move |tool| (tool, at)));
+        let tools = Index::new(patterns).map_err(|error| {
+            // Each pattern compiled alone; together they can still be too large for one automaton.
+            let source =
+                place.unwrap_or_else(|| Arc::new(Source { name: String::new(), text: String::new() }));
+            let message = format!("the patterns of all rules together are too large: {error}");
+            PolicyErrors::new(vec![Diagnostic::error("P0018", &source, 0..0, message)])
+        })?;
+        let every_tool = numbered()
+            .filter(|(_, rule)| rule.tools.is_empty() && rule.methods.is_empty())
+            .map(|(at, _)| at)
+            .collect();
+        let methods = numbered().filter(|(_, rule)| rule.names_methods()).map(|(at, _)| at).collect();
+        Ok(Self {
+            default,
+            tools,
+            every_tool,
+            methods,
+            warnings,
+            digest,
+            default_reason: format!("no rule is about this call, and the policy's default is {default}")
+                .into(),
+            default_terms: Arc::new(HoldTerms {
+                timeout: TIMEOUT_DEFAULT,
+                hold_message: None,
+                on_rejection: OnRejection::default(),
+            }),
+            rules,
+        })
+    }
+
+    /// What is to be done with `call`. Total: there is an answer to everything, and a malformed call is denied.
+    pub fn decide(&self, call: &Call<'_>) -> Decision {
+        if call.method == TOOLS_CALL && call.tool.is_none() {
+            return self.without_rules(Effect::Deny, "the call names no tool".into());
+        }
+        let candidates = self.candidates(call);
+        let facts = Facts::new(call);
+        let mut notes = Vec::new();
+        for effect in [Effect::Deny, Effect::Hold, Effect::Allow] {
+            let matched: Vec<&Rule> = candidates
+                .iter()
+                .filter_map(|&at| self.rules.get(at as usize))
+                .filter(|rule| rule.effect == effect && is_met(rule, &facts, &mut notes))
+                .collect();
+            if !matched.is_empty() {
+                return conclude(effect, &matched, notes);
+            }
+        }
+        // A method other than `tools/call` passes unless a rule says otherwise: the default is about tools.
+        let decision = if call.method == TOOLS_CALL {
+            self.without_rules(self.default, Arc::clone(&self.default_reason))
+        } else {
+            self.without_rules(Effect::Allow, "no rule is about this request".into())
+        };
+        Decision { notes, ..decision }
+    }
+
+    fn without_rules(&self, effect: Effect, reason: Arc<str>) -> Decision {
+        Decision {
+            effect,
+            rules: Vec::new(),
+            reason,
+            terms: (effect == Effect::Hold).then(|| Arc::clone(&self.default_terms)),
+            on_rejection: OnRejection::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The rules whose tool, method and server fit, in the order of the files.
+    fn candidates(&self, call: &Call<'_>) -> Vec<u32> {
+        let mut found: Vec<u32> = Vec::new();
+        if let Some(tool) = call.tool
+            && call.method == TOOLS_CALL
+        {
+            self.tools.find(tool, &mut found);
+            if tool.contains('.') {
+                // A server chooses its tools' names. Were `billing.get_order` on the server `evil` the tool of that name on
+                // `billing`, it would profit from the rule that allows this one. To restrict, the bare name is enough.
+                found.retain(|&at| {
+                    self.rules.get(at as usize).is_some_and(|rule| rule.effect != Effect::Allow)
+                });
+            }
+            let mut full = String::with_capacity(call.server.len() + 1 + tool.len());
+            full.push_str(call.server);
+            full.push('.');
+            full.push_str(tool);
+            self.tools.find(&full, &mut found);
+            found.extend_from_slice(&self.every_tool);
+        }
+        let by_method = |at: &&u32| {
+            let rule = self.rules.get(**at as usize);
+            rule.is_some_and(|rule| rule.methods.iter().any(|pattern| pattern.matches(call.method)))
+        };
+        found.extend(self.methods.iter().filter(by_method));
+        found.retain(|&at| self.rules.get(at as usize).is_some_and(|rule| rule.concerns_server(call.server)));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The digest of the files this policy was read from: their names and texts, in order.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The rules, in the order of the files.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// What happens to a tool that no rule is about.
+    pub fn default_effect(&self) -> Effect {
+        self.default
+    }
+
+    /// What the policy's author should know; nothing in it stands in the way.
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    /// Whether requests of `method` are to be judged at all: every `tools/call` is, others if a rule names them.
+    pub fn gates_method(&self, method: &str) -> bool {
+        let names = |at: &u32| {
+            let rule = self.rules.get(*at as usize);
+            rule.is_some_and(|rule| rule.methods.iter().any(|pattern| pattern.matches(method)))
+        };
+        method == TOOLS_CALL || self.methods.iter().any(names)
+    }
+}
+
+fn rule(draft: Draft) -> Rule {
+    let text = &draft.source.text;
+    let line = text[..text.floor_char_boundary(draft.span.start)].matches('\n').count() + 1;
+    let reason = draft.reason.clone().unwrap_or_else(|| match draft.effect {
+        Effect::Allow => format!("the rule `{}` allows it", draft.name),
+        Effect::Hold => format!("the rule `{}` asks for approval", draft.name),
+        Effect::Deny => format!("the rule `{}` denies it", draft.name),
+    });
+    Rule {
+        name: draft.name.into(),
+        line,
+        source: draft.source,
+        effect: draft.effect,
+        tools: draft.tools,
+        servers: draft.servers,
+        methods: draft.methods,
+        condition: draft.when.map(Box::new),
+        own_reason: draft.reason.is_some(),
+        reason: reason.into(),
+        terms: Arc::new(HoldTerms {
+            timeout: draft.timeout,
+            hold_message: draft.hold_message.map(Into::into),
+            on_rejection: draft.on_rejection,
+        }),
+    }
+}
+
+/// Whether the rule's condition is met. INVARIANT: an error is met in a rule that restricts and not met in one that allows.
+fn is_met(rule: &Rule, facts: &Facts<'_>, notes: &mut Vec<String>) -> bool {
+    let Some(condition) = &rule.condition else { return true };
+    match condition.is_met(facts) {
+        Ok(met) => met,
+        Err(unanswered) => {
+            let met = rule.effect != Effect::Allow;
+            if notes.len() < NOTES_MAX {
+                let meaning = if met { "so it counts as met" } else { "so the rule does not allow it" };
+                let name = &rule.name;
+                notes.push(format!("the condition of rule `{name}` has no answer ({unanswered}), {meaning}"));
+            }
+            met
+        }
+    }
+}
+
+/// The decision of the rules that matched, all of one effect and at least one.
+fn conclude(effect: Effect, matched: &[&Rule], notes: Vec<String>) -> Decision {
+    let terms = match matched {
+        [only] => Arc::clone(&only.terms),
+        several => {
+            let fails = several.iter().any(|rule| rule.terms.on_rejection == OnRejection::Fail);
+            Arc::new(HoldTerms {
+                timeout: several.iter().map(|rule| rule.terms.timeout).min().unwrap_or(TIMEOUT_DEFAULT),
+                hold_message: several.iter().find_map(|rule| rule.terms.hold_message.clone()),
+                on_rejection: if fails { OnRejection::Fail } else { OnRejection::Continue },
+            })
+        }
+    };
+    Decision {
+        effect,
+        rules: matched.iter().map(|rule| Arc::clone(&rule.name)).collect(),
+        reason: reason(matched),
+        on_rejection: terms.on_rejection,
+        terms: (effect == Effect::Hold).then_some(terms),
+        notes,
+    }
+}
+
+/// The authors' reasons, each once; where there are none, which rule it was.
+fn reason(matched: &[&Rule]) -> Arc<str> {
+    let mut reasons: Vec<&Arc<str>> = Vec::new();
+    for rule in matched.iter().filter(|rule| rule.own_reason) {
+        if !reasons.contains(&&rule.reason) {
+            reasons.push(&rule.reason);
+        }
+    }
+    match (reasons.as_slice(), matched) {
+        ([], [first, ..]) => Arc::clone(&first.reason),
+        ([only], _) => Arc::clone(only),
+        (several, _) => several.iter().map(|reason| reason.as_ref()).collect::<Vec<_>>().join("; ").into(),
+    }
+}
+
+/// Names and texts, each with its length before it, so that no two lists of files have the same digest.
+fn digest_of(sources: &[Source]) -> Digest {
+    let lengths: Vec<[u8; 16]> = sources
+        .iter()
+        .map(|source| {
+            let (name, text) = (source.name.len() as u128, source.text.len() as u128);
+            (name << 64 | text).to_be_bytes()
+        })
+        .collect();
+    let parts: Vec<&[u8]> = sources
+        .iter()
+        .zip(&lengths)
+        .flat_map(|(source, length)| [length.as_slice(), source.name.as_bytes(), source.text.as_bytes()])
+        .collect();
+    Digest::of_parts(&parts)
+}
+
+fn open_default(source: &Arc<Source>, span: std::ops::Range<usize>) -> Diagnostic {
+    let message = "every tool that no rule names will run, also one that a server adds later";
+    Diagnostic::warning("P0206", source, span, message)
+        .hint("`default: hold` and rules that allow what is harmless are safer".to_owned())
+}
+
+fn refuse_same_names(drafts: &[Draft], problems: &mut Vec<Diagnostic>) {
+    let mut known: HashMap<&str, &Draft> = HashMap::new();
+    for draft in drafts {
+        if let Some(first) = known.insert(&draft.name, draft) {
+            let place = Diagnostic::error("P0014", &first.source, first.name_span.clone(), "").position();
+            let message = format!("two rules are called `{}`", draft.name);
+            let hint = format!("the other one is in {} line {}", first.source.name, place.0);
+            let found = Diagnostic::error("P0014", &draft.source, draft.name_span.clone(), message);
+            problems.push(found.hint(hint));
+        }
+    }
+}
+
+/// Whether `path` is a file of test cases rather than a policy.
+fn is_test_file(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.ends_with(".test.yaml") || name.ends_with(".test.yml")
+}

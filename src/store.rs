@@ -1,1 +1,326 @@
-//! Being written.
+//! The durable record of holds and the audit log, behind one handle.
+//!
+//! Used by `gate` (which writes before it acts), by the control socket and by the commands that list and verify. One
+//! SQLite file for a user, shared by all processes on the machine; what the methods promise does not speak of SQLite, so
+//! that another database can serve the same handle. Never retries a write as if nothing had happened, and never writes
+//! an argument of a call to the log of the program.
+//!
+//! A method that returns `Ok` has made its effect durable; one that returns an error has recorded nothing that the caller
+//! may rely on. Dropping a method's future does not take its job back.
+
+mod error;
+mod place;
+mod reader;
+mod sqlite;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+pub use self::error::{PlaceFault, StoreError};
+use self::{
+    place::Place,
+    reader::Read,
+    writer::{Job, Work, Writer, Written},
+};
+use crate::{
+    audit::{AuditEvent, AuditLine, Checkpoint, EventKind, Verification},
+    hold::{HoldId, HoldRecord, NewHold, State, Vote},
+};
+
+/// How long a write waits for another process that is writing, in seconds.
+pub const BUSY_WAIT_SECONDS: u64 = 5;
+
+/// Writes that may be queued or under way at once in one process; more callers wait for their turn.
+pub const WRITES_QUEUED_MAX: usize = 1024;
+
+/// Events that may wait to ride along; more are dropped and counted.
+pub const EVENTS_QUEUED_MAX: usize = 4096;
+
+/// Reads that may be queued or under way at once in one process; more callers wait for their turn.
+pub const READS_QUEUED_MAX: usize = 256;
+
+/// Rows that one read gives at most, whatever it asks for.
+pub const ROWS_READ_MAX: usize = 10_000;
+
+/// The stack of each of the two threads, in bytes; SQLite needs a tenth of it.
+const STACK_BYTES: usize = 1024 * 1024;
+
+/// A handle on the record. Clones share one queue; the threads end when the last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<Engine>,
+}
+
+/// Who does the work. A second database would be a third member.
+enum Engine {
+    Threads(Threads),
+    /// On the caller's thread, in memory.
+    Inline {
+        writer: Mutex<Writer>,
+        lost: Arc<AtomicU64>,
+    },
+}
+
+struct Threads {
+    writes: SyncSender<Work>,
+    write_slots: Arc<Semaphore>,
+    event_slots: Arc<Semaphore>,
+    reads: SyncSender<Read>,
+    read_slots: Arc<Semaphore>,
+    lost: Arc<AtomicU64>,
+}
+
+/// What [`Store::history`] is to give: the newest first, at most `limit` (and [`ROWS_READ_MAX`]).
+#[derive(Clone, Debug, Default)]
+pub struct HistoryFilter {
+    /// How many.
+    pub limit: usize,
+    /// Only holds recorded before this one; the last of a page is the `before` of the next.
+    pub before: Option<HoldId>,
+    /// Only holds in one of these states; empty: in any.
+    pub states: Vec<State>,
+    /// Only holds of this server.
+    pub server: Option<String>,
+    /// Only holds of this tool.
+    pub tool: Option<String>,
+}
+
+/// What [`Store::recover`] ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Holds that waited: they did not run, and never will.
+    pub withdrawn: Vec<HoldId>,
+    /// Calls that had been approved and forwarded: nobody knows whether they ran.
+    pub unknown: Vec<HoldId>,
+}
+
+impl Store {
+    /// Opens the record at `path`, and makes it and its directory if need be. Returns at once; a failure is the answer to
+    /// everything that is asked afterwards (see [`Store::ready`]).
+    pub fn open(path: &Path) -> Self {
+        let lost = Arc::new(AtomicU64::new(0));
+        let (writes, write_queue) = sync_channel(WRITES_QUEUED_MAX + EVENTS_QUEUED_MAX);
+        let (reads, read_queue) = sync_channel(READS_QUEUED_MAX);
+        let (place, writer_lost) = (Place::new(path), Arc::clone(&lost));
+        let run = move || {
+            let mut writer = Writer::open(place.clone(), writer_lost);
+            let opening = writer.opening();
+            if let Err(error) = &opening {
+                tracing::error!(%error, "the store cannot be opened; every held call is refused");
+            }
+            spawn("holdshort-read", move || reader::serve(&place, opening, &read_queue));
+            writer.serve(&write_queue);
+        };
+        spawn("holdshort-store", run);
+        let engine = Engine::Threads(Threads {
+            writes,
+            write_slots: Arc::new(Semaphore::new(WRITES_QUEUED_MAX)),
+            event_slots: Arc::new(Semaphore::new(EVENTS_QUEUED_MAX)),
+            reads,
+            read_slots: Arc::new(Semaphore::new(READS_QUEUED_MAX)),
+            lost,
+        });
+        Self { engine: Arc::new(engine) }
+    }
+
+    /// A record that ends with its last handle. For tests: it works on the caller's thread, so that a runtime with paused
+    /// time never sees itself idle while a job is under way.
+    pub fn in_memory() -> Self {
+        let lost = Arc::new(AtomicU64::new(0));
+        let writer = Mutex::new(Writer::in_memory(Arc::clone(&lost)));
+        Self { engine: Arc::new(Engine::Inline { writer, lost }) }
+    }
+
+    /// Whether the record can be written now. Waits until the file is open.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.write(Job::Flush).await.map(drop)
+    }
+
+    /// Waits until everything that was given before is durable, events that ride along too. For an orderly end.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.write(Job::Flush).await.map(drop)
+    }
+
+    /// Records a call that is held, with its audit event. To be durable before anyone is asked about it.
+    pub async fn record_hold(&self, hold: NewHold) -> Result<(), StoreError> {
+        self.write(Job::Record(Box::new(hold))).await.map(drop)
+    }
+
+    /// Moves a hold to `state`, with its audit event, if [`State::may_become`] allows it from the state it has; otherwise
+    /// [`StoreError::NotHeld`], and of several racing callers exactly one wins. `votes` are added to those recorded.
+    pub async fn end(
+        &self,
+        id: HoldId,
+        state: State,
+        votes: Vec<Vote>,
+        note: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.write(Job::End { id, state, votes, note, at: Timestamp::now() }).await.map(drop)
+    }
+
+    /// Hands over an event that nobody waits for: it becomes durable with the next commit, or a quarter of a second later
+    /// by itself. Never blocks; when [`EVENTS_QUEUED_MAX`] wait or the disk fails it is dropped, counted, and the count
+    /// becomes an event as soon as one can be written. Events of states are the store's own: one given here is dropped.
+    pub fn ride_along(&self, event: AuditEvent) {
+        if matches!(event.kind, EventKind::State(_)) {
+            tracing::error!("an event of a hold's state was given to ride along, and dropped");
+            self.lost().fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let job = Job::Ride(Box::new(event));
+        match &*self.engine {
+            Engine::Inline { writer, .. } => {
+                let mut group = vec![Work { job, reply: None, slot: None }];
+                writer.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut group);
+            }
+            Engine::Threads(threads) => {
+                let slot = Arc::clone(&threads.event_slots).try_acquire_owned().ok();
+                let sent = slot.is_some_and(|slot| {
+                    threads.writes.try_send(Work { job, reply: None, slot: Some(slot) }).is_ok()
+                });
+                if !sent {
+                    threads.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Events that were dropped and that no line of the log tells of yet.
+    pub fn events_dropped(&self) -> u64 {
+        self.lost().load(Ordering::Relaxed)
+    }
+
+    /// Ends all that a dead process left open, in one commit: what waited is withdrawn, what was forwarded is unknown.
+    /// The caller knows that the process is dead.
+    pub async fn recover(&self, owner: &str) -> Result<Recovered, StoreError> {
+        match self.write(Job::Recover { owner: owner.into(), at: Timestamp::now() }).await? {
+            Written::Recovered(recovered) => Ok(recovered),
+            Written::Done => Ok(Recovered::default()),
+        }
+    }
+
+    /// The hold of this id.
+    pub async fn hold(&self, id: HoldId) -> Result<Option<HoldRecord>, StoreError> {
+        self.read(move |db| Ok(sqlite::hold(db, id)?.map(|(_, record)| record))).await
+    }
+
+    /// The holds whose written id begins with `prefix`, at most `limit`; none for what cannot begin an id.
+    pub async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(move |db| sqlite::find(db, &prefix, limit.min(ROWS_READ_MAX))).await
+    }
+
+    /// Holds of any state, the newest first.
+    pub async fn history(&self, filter: HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
+        let filter = HistoryFilter { limit: filter.limit.min(ROWS_READ_MAX), ..filter };
+        self.read(move |db| sqlite::history(db, &filter)).await
+    }
+
+    /// Holds that wait or are with a server, of all processes, the oldest first, at most [`ROWS_READ_MAX`].
+    pub async fn open_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
+        self.read(|db| sqlite::open_holds(db, ROWS_READ_MAX)).await
+    }
+
+    /// The processes that open holds belong to. Whether one is dead is for the caller to find out.
+    pub async fn owners_with_open_holds(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.read(sqlite::owners_with_open_holds).await
+    }
+
+    /// The lines of the audit log behind number `after_seq`, in order, at most `limit` (and [`ROWS_READ_MAX`]).
+    pub async fn audit_events(&self, after_seq: u64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
+        self.read(move |db| sqlite::lines_after(db, after_seq, limit.min(ROWS_READ_MAX))).await
+    }
+
+    /// Where the audit log ends now.
+    pub async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
+        self.read(sqlite::head).await
+    }
+
+    /// Reads the whole log and every hold, and tells the first thing that does not agree. What even a clean result leaves
+    /// open is [`crate::audit::CANNOT_PROVE`].
+    pub async fn verify(&self, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
+        self.read(move |db| verify::verify(db, against)).await
+    }
+
+    fn lost(&self) -> &AtomicU64 {
+        match &*self.engine {
+            Engine::Inline { lost, .. } => lost,
+            Engine::Threads(threads) => &threads.lost,
+        }
+    }
+
+    async fn write(&self, job: Job) -> Result<Written, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        match &*self.engine {
+            Engine::Inline { writer, .. } => {
+                let mut group = vec![Work { job, reply: Some(reply), slot: None }];
+                writer.lock().unwrap_or_else(PoisonError::into_inner).commit(&mut group);
+            }
+            Engine::Threads(threads) => {
+                let slot = slot(&threads.write_slots).await?;
+                let work = Work { job, reply: Some(reply), slot: Some(slot) };
+                threads.writes.try_send(work).map_err(|_| StoreError::Closed)?;
+            }
+        }
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let threads = match &*self.engine {
+            Engine::Inline { writer, .. } => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                return read(writer.connection()?);
+            }
+            Engine::Threads(threads) => threads,
+        };
+        let (reply, answer) = oneshot::channel();
+        let slot = slot(&threads.read_slots).await?;
+        let job: Read = Box::new(move |db| {
+            // Nobody waits any more: reading would be for nothing.
+            if !reply.is_closed() {
+                let result = db.and_then(read);
+                drop(slot);
+                let _ = reply.send(result);
+            }
+        });
+        threads.reads.try_send(job).map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// A place in a queue. There are as many as the queue is long, so that sending never finds it full.
+async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
+    Arc::clone(slots).acquire_owned().await.map_err(|_| StoreError::Closed)
+}
+
+/// Starts a thread. If the system refuses, its queue is dropped, and everything is answered with [`StoreError::Closed`].
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run) {
+        tracing::error!(%error, "a thread of the store cannot be started; every held call is refused");
+    }
+}

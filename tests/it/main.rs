@@ -1,5 +1,7 @@
-//! The one integration binary: a module per feature.
+//! The one integration binary: a module per feature. `support` holds what they share; nothing else is shared.
+
+mod support;
 
 mod canary;
 mod real_peers;
-mod support;
+mod transcripts;

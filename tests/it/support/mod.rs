@@ -1,3 +1,4 @@
-//! What the integration tests share.
+//! What the tests share: a session in memory that reads transcripts, and real peers as processes.
 
 pub(crate) mod peers;
+pub(crate) mod session;

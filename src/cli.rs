@@ -1,0 +1,205 @@
+//! The command line: what can be typed, and which command it becomes.
+//!
+//! Data goes to stdout, talk to stderr. Each command is a file below; `render` is the only one that writes to stdout.
+
+mod audit;
+mod holds;
+mod policy;
+mod render;
+mod run;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::{control::client::AskError, exit, exit::Exit, telemetry};
+
+/// Holds an agent's risky tool calls until people approve them.
+///
+/// A transparent proxy for the Model Context Protocol. Put `holdshort run --` in front of a server's command in the
+/// settings of your agent; the calls that your policy names then wait, and you decide on them with `holdshort holds`,
+/// `approve` and `reject` from another terminal.
+#[derive(Debug, Parser)]
+#[command(name = "holdshort", version, after_help = exit::HELP, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Wrap a stdio MCP server: allowed calls pass, denied ones are refused, held ones wait for people.
+    Run(RunArguments),
+    /// List the calls that wait, of all gates of this user.
+    Holds(HoldsArguments),
+    /// Show one hold, whole: everything that will run if it is approved.
+    Show(ShowArguments),
+    /// Approve a call: exactly the bytes that were shown go to the server.
+    Approve(ApproveArguments),
+    /// Reject a call: it does not run, and the agent reads the reason.
+    Reject(RejectArguments),
+    /// Show who decided what, and when.
+    History(HistoryArguments),
+    /// Read and prove the record.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Check and test policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Example: holdshort run --policy policy.yaml -- npx -y @modelcontextprotocol/server-filesystem /srv
+
+Where no --policy is given: $XDG_CONFIG_HOME/holdshort/policy.yaml or policy.d/*.yaml; where there is none, every call is
+held, and stderr says so."
+)]
+struct RunArguments {
+    /// A policy file, or a directory of them; may be given several times. The strictest matching rule wins.
+    #[arg(long, value_name = "PATH")]
+    policy: Vec<PathBuf>,
+    /// The server's name in rules, lists and the record; by default it comes from the command.
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// The file of the record; by default one for all of this user's gates.
+    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    store: Option<PathBuf>,
+    /// The server's command and its arguments, started as they are, without a shell.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct HoldsArguments {
+    /// Follow live: print each call that is held and each hold that ends, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// Also list what has ended, the newest first.
+    #[arg(long, conflicts_with = "watch")]
+    all: bool,
+    /// Print JSON: an array, or with --watch one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ShowArguments {
+    /// The hold's id, or any unique beginning of it.
+    id: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ApproveArguments {
+    /// The hold's id, or any unique beginning of it.
+    id: String,
+    /// A comment for the record, at most 500 characters.
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct RejectArguments {
+    /// The hold's id, or any unique beginning of it.
+    id: String,
+    /// Why, at most 500 characters: the agent reads it.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+struct HistoryArguments {
+    /// How many holds to show.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    limit: usize,
+    /// The record, where no gate runs that could be asked.
+    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    store: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Prove that the record was not altered, and say what cannot be proved.
+    Verify {
+        /// A checkpoint that an earlier `audit verify` printed: proves that nothing before it was cut off or rewritten.
+        #[arg(long, value_name = "CHECKPOINT")]
+        against: Option<String>,
+        /// The record, where no gate runs that could be asked.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the record's events as JSON Lines, the oldest first.
+    Export {
+        /// The record; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Read policies and say all that is wrong with them.
+    Check {
+        /// Policy files, or directories of them.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Run the cases of a test file against policies.
+    Test {
+        /// Policy files, or directories of them.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// The file of cases; by default the `*.test.yaml` beside each policy.
+        #[arg(long, value_name = "FILE")]
+        cases: Vec<PathBuf>,
+    },
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> Exit {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    telemetry::init();
+    match arguments.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Holds(arguments) => holds::list(&arguments),
+        Command::Show(arguments) => holds::show(&arguments),
+        Command::Approve(arguments) => holds::approve(&arguments),
+        Command::Reject(arguments) => holds::reject(&arguments),
+        Command::History(arguments) => audit::history(&arguments),
+        Command::Audit(command) => audit::audit(&command),
+        Command::Policy(command) => policy::policy(&command),
+        Command::Completions { shell } => {
+            render::completions(&mut Arguments::command(), shell);
+            Exit::Done
+        }
+    }
+}
+
+/// Runs what a command asks of gates or of the record.
+fn block_on(command: impl Future<Output = Result<Exit, AskError>>) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return render::failed(&error),
+    };
+    runtime.block_on(command).unwrap_or_else(|error| render::ask_failed(&error))
+}

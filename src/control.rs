@@ -1,0 +1,8 @@
+//! The control socket: how operators see and decide what is held, on this machine and by this user only.
+//!
+//! `place` says where the sockets are, `api` what can be asked, `server` answers for one gate, `client` asks all of them.
+
+pub mod api;
+pub mod client;
+pub mod place;
+pub mod server;

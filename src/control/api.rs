@@ -1,0 +1,293 @@
+//! What can be asked over the control socket: the methods, and the shapes of what they answer.
+//!
+//! JSON-RPC 2.0 in WebSocket frames (jsonrpsee). The shapes are the ones of `--json` on the command line. `server` answers,
+//! `client` asks; both are made from the one trait here.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOwned};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    audit::{self, Verification},
+    hold::{HoldId, HoldRecord, NewHold, State, Verdict, Vote},
+    jsonrpc::Frame,
+    mcp::ToolCall,
+    view,
+};
+
+/// Holds in one page of a list.
+pub const PAGE_HOLDS_MAX: usize = 500;
+
+/// Bytes of frames after which a page of a list ends, so that an answer stays well below [`ANSWER_BYTES_MAX`].
+pub const PAGE_FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// The longest answer of the control socket: a page whose last frame is the largest there can be, written as JSON text.
+pub const ANSWER_BYTES_MAX: u32 = 256 << 20;
+
+/// The longest question: ids, a comment and a page's end.
+pub const QUESTION_BYTES_MAX: u32 = 64 << 10;
+
+/// A held call as operators see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldView {
+    /// Its id; any unique beginning of it names it on the command line.
+    pub id: HoldId,
+    /// Where it stands.
+    pub state: State,
+    /// The server's name.
+    pub server: String,
+    /// The method, nearly always `tools/call`.
+    pub method: String,
+    /// The tool.
+    pub tool: String,
+    /// What the client says of itself. Untrusted.
+    pub agent: String,
+    /// Who asks, authenticated.
+    pub principal: String,
+    /// The arguments as they were written.
+    pub arguments: Box<RawValue>,
+    /// Why it is held.
+    pub reason: String,
+    /// The rules that hold it.
+    pub rules: Vec<String>,
+    /// What an approver should know besides: errors in conditions.
+    pub notes: Vec<String>,
+    /// When it was held.
+    pub created_at: Timestamp,
+    /// When it expires unless decided.
+    pub expires_at: Timestamp,
+    /// Whether a caller waits for it.
+    pub attached: bool,
+    /// The verdicts so far.
+    pub votes: Vec<Vote>,
+    /// When it ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended_at: Option<Timestamp>,
+    /// What is known of its end beyond the state.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+    /// SHA-256 of the frame that was received and that goes upstream.
+    pub frame_sha256: String,
+    /// The length of that frame, in bytes.
+    pub frame_bytes: usize,
+    /// The frame itself, without its line's end; only where one hold is shown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frame: Option<String>,
+    /// What in the frame could deceive a reader, in words; only where one hold is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+}
+
+impl HoldView {
+    /// A hold of the record; `attached` if a caller of this process waits for it.
+    pub fn new(record: &HoldRecord, attached: bool) -> Self {
+        let hold = &record.hold;
+        Self {
+            id: hold.id,
+            state: record.state,
+            server: hold.server.to_string(),
+            method: hold.method.to_string(),
+            tool: hold.tool.to_string(),
+            agent: hold.agent.to_string(),
+            principal: hold.principal.to_string(),
+            arguments: arguments(hold),
+            reason: hold.reason.to_string(),
+            rules: hold.rules.iter().map(ToString::to_string).collect(),
+            notes: hold.notes.clone(),
+            created_at: hold.created_at,
+            expires_at: hold.expires_at,
+            attached,
+            votes: record.votes.clone(),
+            ended_at: record.ended_at,
+            note: record.note.clone(),
+            frame_sha256: hold.frame_sha256.to_string(),
+            frame_bytes: hold.frame.len(),
+            frame: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// All that is known of `record`: with the frame, and with what an approver should be warned of.
+    pub fn whole(record: &HoldRecord, attached: bool) -> Self {
+        // A frame in the record was valid UTF-8 when it was held, else it would not have been.
+        let frame = String::from_utf8_lossy(&record.hold.frame).into_owned();
+        let mut warnings = view::warnings(&frame);
+        if record.state == State::Unknown {
+            warnings.push("nobody knows whether this call ran; it is never sent again".to_owned());
+        }
+        Self { frame: Some(frame), warnings, ..Self::new(record, attached) }
+    }
+
+    /// A hold that waits in this process.
+    pub fn waiting(hold: &Arc<NewHold>) -> Self {
+        let record = HoldRecord {
+            hold: NewHold::clone(hold),
+            state: State::Held,
+            votes: Vec::new(),
+            ended_at: None,
+            note: None,
+        };
+        Self::new(&record, true)
+    }
+}
+
+/// The arguments in a held frame, exactly as written; the params of other methods.
+fn arguments(hold: &NewHold) -> Box<RawValue> {
+    let frame = Frame::from_client(hold.frame.clone()).ok();
+    let text = frame.as_ref().and_then(|frame| match ToolCall::parse(frame) {
+        Ok(call) => Some(call.arguments.to_owned()),
+        Err(_) => frame.params().map(str::to_owned),
+    });
+    let empty = || RawValue::from_string("{}".to_owned()).unwrap_or_default();
+    text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(empty)
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// The holds.
+    pub holds: Vec<HoldView>,
+    /// Ask again with this as `after`, if it is there.
+    pub next: Option<HoldId>,
+}
+
+/// Who answers on a control socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GateInfo {
+    /// The gate's random name in the record.
+    pub instance: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The server behind it.
+    pub server: String,
+    /// The digest of its policy.
+    pub policy_sha256: String,
+    /// The rules of its policy.
+    pub rules: usize,
+    /// Its record.
+    pub store: String,
+    /// Calls that wait now.
+    pub holds: usize,
+}
+
+/// What a watcher hears.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Watched {
+    /// A call is held.
+    Held {
+        /// The call.
+        hold: HoldView,
+    },
+    /// A hold has reached a new state.
+    Ended {
+        /// The call, in that state.
+        hold: HoldView,
+    },
+    /// News were lost because the watcher was slow: list again.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What became of a verdict.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The hold.
+    pub id: HoldId,
+    /// Where it stands now.
+    pub state: State,
+}
+
+/// Whether the record was altered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerificationView {
+    /// Whether nothing is wrong, within what `cannot_prove` leaves.
+    pub sound: bool,
+    /// Events read and found right.
+    pub events: u64,
+    /// Holds whose record begins in those events.
+    pub holds: u64,
+    /// Where the record ends, as far as it is right: a line to keep elsewhere.
+    pub checkpoint: String,
+    /// The first thing that is wrong, if anything is.
+    pub broken: Option<String>,
+    /// What no verification can show.
+    pub cannot_prove: String,
+}
+
+impl From<&Verification> for VerificationView {
+    fn from(verification: &Verification) -> Self {
+        Self {
+            sound: verification.is_sound(),
+            events: verification.events,
+            holds: verification.holds,
+            checkpoint: verification.head.to_string(),
+            broken: verification.broken.as_ref().map(ToString::to_string),
+            cannot_prove: audit::CANNOT_PROVE.to_owned(),
+        }
+    }
+}
+
+/// What an error of the control socket means for an exit code; the `code` of the JSON-RPC error.
+///
+/// Outside the range that JSON-RPC 2.0 (section 5.1) reserves.
+pub mod error_code {
+    /// No such hold.
+    pub const NOT_FOUND: i32 = 4;
+    /// The hold has ended already.
+    pub const ENDED: i32 = 5;
+    /// This principal may not.
+    pub const NOT_ALLOWED: i32 = 3;
+    /// The request itself is wrong.
+    pub const INVALID: i32 = 2;
+    /// The record cannot be written or read.
+    pub const UNAVAILABLE: i32 = 1;
+}
+
+/// The methods of the control socket.
+#[rpc(server, client, namespace = "gate", namespace_separator = ".")]
+pub trait Control {
+    /// Who answers here.
+    #[method(name = "info")]
+    async fn info(&self) -> Result<GateInfo, ErrorObjectOwned>;
+
+    /// The calls that wait in this process, the oldest first, a page at a time.
+    #[method(name = "holds", param_kind = map)]
+    async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned>;
+
+    /// One hold, of this process or of its record.
+    #[method(name = "show", param_kind = map)]
+    async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned>;
+
+    /// Decides on a hold of this process. Answers once it is durable.
+    #[method(name = "resolve", param_kind = map, with_extensions)]
+    async fn resolve(
+        &self,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned>;
+
+    /// The ids in the record that begin with `prefix`, at most ten.
+    #[method(name = "find", param_kind = map)]
+    async fn find(&self, prefix: String) -> Result<Vec<HoldId>, ErrorObjectOwned>;
+
+    /// What the record knows, the newest first, a page at a time.
+    #[method(name = "history", param_kind = map)]
+    async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Page, ErrorObjectOwned>;
+
+    /// Whether the record has been altered, also against a checkpoint that was kept.
+    #[method(name = "verify", param_kind = map)]
+    async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned>;
+
+    /// Everything that is held or ends from now on.
+    #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched)]
+    async fn watch(&self) -> SubscriptionResult;
+}

@@ -1,0 +1,181 @@
+//! Asks the gates of this user: finds their control sockets and speaks to all of them as if they were one.
+//!
+//! Used by the command line. It holds no state and decides nothing.
+
+use std::{path::Path, time::Duration};
+
+use jsonrpsee::{
+    client_transport::ws::{Url, WsTransportClientBuilder},
+    core::client::{Client, ClientBuilder, Error as ClientError},
+    types::ErrorObjectOwned,
+};
+use tokio::{net::UnixStream, time::timeout};
+
+use super::{
+    api::{ANSWER_BYTES_MAX, ControlClient, HoldView, error_code},
+    place::{self, Registered},
+};
+use crate::hold::{HOLD_ID_CHARS, HoldId};
+
+/// How long a gate may take to be reached.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// How long it may take to answer: a verdict waits for the disk, a verification reads the whole record.
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// News kept for a watcher that is slow to print them.
+const NEWS_KEPT_MAX: usize = 4096;
+
+/// Why nothing came of a question.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No gate of this user runs, or none answers.
+    #[error("no gate is running that could be reached")]
+    NoGate,
+    /// A gate broke off.
+    #[error("a gate did not answer: {0}")]
+    Broken(String),
+    /// A gate said no.
+    #[error("{}", .0.message())]
+    Refused(ErrorObjectOwned),
+    /// The beginning of an id that no hold has.
+    #[error("no hold has an id that begins with `{0}`")]
+    NotFound(String),
+    /// The beginning of the ids of several holds.
+    #[error("several holds have an id that begins with `{prefix}`: {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// The ids that begin so.
+        ids: Vec<HoldId>,
+    },
+}
+
+impl From<ClientError> for AskError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Call(refused) => Self::Refused(refused),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+impl AskError {
+    /// The hold that has ended already, if that is why a verdict had no effect.
+    pub fn ended(&self) -> Option<HoldView> {
+        match self {
+            Self::Refused(refused) if refused.code() == error_code::ENDED => {
+                serde_json::from_str(refused.data()?.get()).ok()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One gate that answers.
+#[derive(Debug)]
+pub struct GateClient {
+    /// Who it is.
+    pub registered: Registered,
+    /// Its connection.
+    pub rpc: Client,
+}
+
+/// Connects to the control socket at `path`.
+///
+/// # Errors
+///
+/// When nobody listens there.
+async fn connect(path: &Path) -> Result<Client, AskError> {
+    let stream = timeout(CONNECT, UnixStream::connect(path))
+        .await
+        .map_err(|_| AskError::Broken("it does not accept the connection".to_owned()))?
+        .map_err(|error| AskError::Broken(error.to_string()))?;
+    // The address is never looked up: the stream is connected already.
+    let url = Url::parse("ws://gate.local/").map_err(|error| AskError::Broken(error.to_string()))?;
+    let transport = WsTransportClientBuilder::default()
+        .max_request_size(ANSWER_BYTES_MAX)
+        .max_response_size(ANSWER_BYTES_MAX)
+        .connection_timeout(CONNECT)
+        .build_with_stream(url, stream);
+    let (sender, receiver) = transport.await.map_err(|error| AskError::Broken(error.to_string()))?;
+    Ok(ClientBuilder::default()
+        .request_timeout(ANSWER)
+        .max_buffer_capacity_per_subscription(NEWS_KEPT_MAX)
+        .build_with_tokio(sender, receiver))
+}
+
+/// All gates of this user that answer.
+///
+/// # Errors
+///
+/// When there is none.
+pub async fn gates() -> Result<Vec<GateClient>, AskError> {
+    let mut gates = Vec::new();
+    for registered in place::live_gates() {
+        // A gate that ends just now is no error.
+        if let Ok(rpc) = connect(&registered.socket).await {
+            gates.push(GateClient { registered, rpc });
+        }
+    }
+    if gates.is_empty() { Err(AskError::NoGate) } else { Ok(gates) }
+}
+
+/// All calls that wait at `gates`, the oldest first.
+///
+/// # Errors
+///
+/// When a gate breaks off.
+pub async fn holds(gates: &[GateClient]) -> Result<Vec<HoldView>, AskError> {
+    let mut all = Vec::new();
+    for gate in gates {
+        let mut after = None;
+        loop {
+            let page = gate.rpc.holds(after).await?;
+            all.extend(page.holds);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    all.sort_by_key(|hold| (hold.created_at, hold.id));
+    Ok(all)
+}
+
+/// The gate and the whole id of the hold whose id begins with `prefix`: one that waits, else one of the record.
+///
+/// # Errors
+///
+/// When no hold or several have such an id.
+pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a GateClient, HoldId), AskError> {
+    let prefix = prefix.to_ascii_lowercase();
+    let not_found = || AskError::NotFound(prefix.clone());
+    if prefix.is_empty()
+        || prefix.len() > HOLD_ID_CHARS
+        || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
+        return Err(not_found());
+    }
+    let mut found: Vec<(&GateClient, HoldId)> = Vec::new();
+    for gate in gates {
+        let waiting = holds(std::slice::from_ref(gate)).await?;
+        let ids = waiting.iter().map(|hold| hold.id).filter(|id| id.to_string().starts_with(&prefix));
+        found.extend(ids.map(|id| (gate, id)));
+    }
+    if found.is_empty() {
+        for gate in gates {
+            for id in gate.rpc.find(prefix.clone()).await? {
+                // Several gates may share one record.
+                if !found.iter().any(|(_, known)| *known == id) {
+                    found.push((gate, id));
+                }
+            }
+        }
+    }
+    match found.as_slice() {
+        [] => Err(not_found()),
+        [one] => Ok(*one),
+        several => Err(AskError::Ambiguous { prefix, ids: several.iter().map(|(_, id)| *id).collect() }),
+    }
+}

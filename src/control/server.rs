@@ -1,0 +1,337 @@
+//! Answers on the control socket of one gate.
+//!
+//! Runs in a thread of its own, so that whatever operators ask never delays the protocol. Reads the peer's credentials
+//! before its first byte and serves this process's own user only. Every verdict goes to [`Gate::resolve`].
+
+use std::{
+    io,
+    os::unix::net::UnixListener as StdUnixListener,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use jsonrpsee::{
+    Extensions, PendingSubscriptionSink, SubscriptionMessage,
+    core::{SubscriptionResult, async_trait},
+    server::{
+        BatchRequestConfig, Methods, Server, ServerConfig, StopHandle, TowerServiceBuilder,
+        serve_with_graceful_shutdown, stop_channel,
+    },
+    types::ErrorObjectOwned,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, broadcast::error::RecvError, oneshot},
+};
+use tower::layer::util::Identity;
+
+use super::{
+    api::{
+        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
+        QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
+    },
+    place::Registration,
+};
+use crate::{
+    audit::{BadCheckpoint, Checkpoint},
+    gate::{Gate, News, ResolveError},
+    hold::{HoldId, HoldRecord, State, Verdict},
+    principal::Principal,
+    store::{HistoryFilter, StoreError},
+};
+
+/// Operators' connections at the same time.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a watcher may take to accept one piece of news before it is dropped.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ids that one beginning may stand for before it is not looked into further.
+const FOUND_MAX: usize = 10;
+
+/// A control socket that is being served; dropping it stops it.
+#[derive(Debug)]
+pub struct Control {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Serves `gate` on the socket of `registration` until the returned handle is dropped.
+///
+/// # Errors
+///
+/// When the socket cannot be bound.
+pub fn start(gate: Arc<Gate>, store_name: String, registration: Registration) -> io::Result<Control> {
+    let listener = StdUnixListener::bind(&registration.socket)?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new().name("holdshort-control".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            match UnixListener::from_std(listener) {
+                Ok(listener) => accept(listener, Desk { gate, store_name }, stopped).await,
+                Err(error) => tracing::error!(%error, "the control socket cannot be served"),
+            }
+        });
+        // The registration goes with the thread: nobody finds a gate that does not answer.
+        drop(registration);
+    })?;
+    Ok(Control { stop: Some(stop), thread: Some(thread) })
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<()>) {
+    let config = ServerConfig::builder()
+        .max_connections(u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX))
+        .max_request_body_size(QUESTION_BYTES_MAX)
+        .max_response_body_size(ANSWER_BYTES_MAX)
+        .set_batch_request_config(BatchRequestConfig::Disabled)
+        .build();
+    let services = Server::builder().set_config(config).to_service_builder();
+    let methods = Methods::from(desk.into_rpc());
+    let own_uid = rustix::process::getuid().as_raw();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (stop, handle) = stop_channel();
+    tokio::pin!(stopped);
+    loop {
+        let connection = tokio::select! {
+            // The other end is never used: it is dropped when the gate stops.
+            _ = &mut stopped => break,
+            connection = listener.accept() => connection,
+        };
+        let stream = match connection {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the control socket was not accepted");
+                // Out of file descriptors, most likely: not in a loop that takes the whole processor.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let uid = match stream.peer_cred() {
+            Ok(peer) if peer.uid() == own_uid => peer.uid(),
+            Ok(peer) => {
+                tracing::warn!(
+                    uid = peer.uid(),
+                    "another user's connection to the control socket was closed"
+                );
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection without credentials was closed");
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            tracing::warn!(limit = CONNECTIONS_MAX, "too many operators are connected; one was turned away");
+            continue;
+        };
+        let (services, methods, stop) = (services.clone(), methods.clone(), stop.clone());
+        tokio::spawn(async move {
+            serve_one(stream, Principal::user(uid), services, methods, stop).await;
+            drop(permit);
+        });
+    }
+    let _ = handle.stop();
+}
+
+/// Serves one connection, whose every request carries `peer`.
+async fn serve_one(
+    stream: UnixStream,
+    peer: Principal,
+    services: TowerServiceBuilder<Identity, Identity>,
+    methods: Methods,
+    stop: StopHandle,
+) {
+    let service = services.build(methods, stop.clone());
+    let service = tower::service_fn(move |mut request: jsonrpsee::server::HttpRequest<_>| {
+        request.extensions_mut().insert(peer.clone());
+        let mut service = service.clone();
+        async move { tower::Service::call(&mut service, request).await.map_err(io::Error::other) }
+    });
+    if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await {
+        tracing::debug!(%error, "an operator's connection broke");
+    }
+}
+
+/// One gate, as operators see it.
+struct Desk {
+    gate: Arc<Gate>,
+    store_name: String,
+}
+
+impl Desk {
+    /// A hold of this process, or of the record.
+    async fn record(&self, id: HoldId) -> Result<(HoldRecord, bool), ErrorObjectOwned> {
+        if let Some(hold) = self.gate.held(id) {
+            let waiting = HoldRecord {
+                hold: (*hold).clone(),
+                state: State::Held,
+                votes: Vec::new(),
+                ended_at: None,
+                note: None,
+            };
+            return Ok((waiting, true));
+        }
+        match self.gate.store().hold(id).await.map_err(unavailable)? {
+            Some(record) => Ok((record, false)),
+            None => Err(resolve_error(&ResolveError::NotFound)),
+        }
+    }
+}
+
+#[async_trait]
+impl ControlServer for Desk {
+    async fn info(&self) -> Result<GateInfo, ErrorObjectOwned> {
+        let policy = self.gate.policy();
+        Ok(GateInfo {
+            instance: self.gate.instance().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            server: self.gate.server().to_string(),
+            policy_sha256: policy.digest().to_string(),
+            rules: policy.rules_len(),
+            store: self.store_name.clone(),
+            holds: self.gate.holds_len(),
+        })
+    }
+
+    async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned> {
+        let holds = self.gate.holds();
+        let begin = match after {
+            Some(after) => holds.iter().position(|hold| hold.id == after).map_or(0, |position| position + 1),
+            None => 0,
+        };
+        Ok(page(holds[begin..].iter().map(HoldView::waiting)))
+    }
+
+    async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned> {
+        let (record, attached) = self.record(id).await?;
+        Ok(HoldView::whole(&record, attached))
+    }
+
+    async fn resolve(
+        &self,
+        extensions: &Extensions,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        let Some(approver) = extensions.get::<Principal>() else {
+            return Err(ErrorObjectOwned::owned(
+                error_code::NOT_ALLOWED,
+                "who asks is not known",
+                None::<()>,
+            ));
+        };
+        let state = self.gate.resolve(id, verdict, approver, comment.as_deref()).await;
+        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
+    async fn find(&self, prefix: String) -> Result<Vec<HoldId>, ErrorObjectOwned> {
+        let records = self.gate.store().find(&prefix, FOUND_MAX).await.map_err(unavailable)?;
+        Ok(records.iter().map(|record| record.hold.id).collect())
+    }
+
+    async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Page, ErrorObjectOwned> {
+        let limit = limit.min(PAGE_HOLDS_MAX);
+        let records = self
+            .gate
+            .store()
+            .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
+            .await
+            .map_err(unavailable)?;
+        let mut page = page(records.iter().map(|record| HoldView::new(record, false)));
+        if records.len() == limit && page.next.is_none() {
+            page.next = page.holds.last().map(|hold| hold.id);
+        }
+        Ok(page)
+    }
+
+    async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned> {
+        let against: Option<Checkpoint> = against.map(|text| text.parse()).transpose().map_err(invalid)?;
+        let verification = self.gate.store().verify(against).await.map_err(unavailable)?;
+        Ok(VerificationView::from(&verification))
+    }
+
+    async fn watch(&self, pending: PendingSubscriptionSink) -> SubscriptionResult {
+        // Subscribed before it is accepted, so that nothing is lost in between.
+        let mut news = self.gate.watch();
+        let sink = pending.accept().await?;
+        loop {
+            let watched = tokio::select! {
+                () = sink.closed() => return Ok(()),
+                news = news.recv() => match news {
+                    Ok(news) => watched(news),
+                    Err(RecvError::Lagged(count)) => Watched::Missed { count },
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+            };
+            let message = SubscriptionMessage::from(serde_json::value::to_raw_value(&watched)?);
+            sink.send_timeout(message, WATCHER_PATIENCE).await?;
+        }
+    }
+}
+
+fn watched(news: News) -> Watched {
+    match news {
+        News::Held(hold) => Watched::Held { hold: HoldView::waiting(&hold) },
+        News::Now { hold, state, vote } => {
+            let record = HoldRecord {
+                hold: (*hold).clone(),
+                state,
+                votes: vote.into_iter().collect(),
+                ended_at: Some(jiff::Timestamp::now()),
+                note: None,
+            };
+            Watched::Ended { hold: HoldView::new(&record, false) }
+        }
+    }
+}
+
+/// As many holds as a page takes; `next` says that there are more.
+fn page(holds: impl Iterator<Item = HoldView>) -> Page {
+    let mut page = Page { holds: Vec::new(), next: None };
+    let mut bytes = 0;
+    for hold in holds {
+        if page.holds.len() >= PAGE_HOLDS_MAX || bytes > PAGE_FRAME_BYTES_MAX {
+            page.next = page.holds.last().map(|last| last.id);
+            break;
+        }
+        bytes += hold.frame_bytes;
+        page.holds.push(hold);
+    }
+    page
+}
+
+fn invalid(error: BadCheckpoint) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(error_code::INVALID, error.to_string(), None::<()>)
+}
+
+fn unavailable(error: StoreError) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(error_code::UNAVAILABLE, error.to_string(), None::<()>)
+}
+
+fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
+    let code = match error {
+        ResolveError::NotFound => error_code::NOT_FOUND,
+        ResolveError::Ended(_) => error_code::ENDED,
+        ResolveError::NotAllowed(_) => error_code::NOT_ALLOWED,
+        ResolveError::NoReason => error_code::INVALID,
+        ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,
+    };
+    let detail = match error {
+        ResolveError::Ended(record) => Some(HoldView::new(record, false)),
+        _ => None,
+    };
+    ErrorObjectOwned::owned(code, error.to_string(), detail)
+}

@@ -1,0 +1,656 @@
+//! The policy enforcement point: what may pass, what is refused, what waits, and how waiting ends.
+//!
+//! The session shows it every frame of the client ([`Gate::screen`]) and lets it keep the calls that are held
+//! ([`Gate::hold`]); every way to a verdict ends in [`Gate::resolve`]. It is the only maker of [`Permitted`]. It orders the
+//! writes to the store, and never speaks to a peer itself.
+//!
+//! How a hold ends, in one place: whoever removes it from the table owns the end. A verdict is handed to the task in
+//! [`Gate::hold`], which alone writes the end down and only then lets it take effect.
+
+mod permit;
+mod refusal;
+
+use std::{collections::HashSet, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{broadcast, oneshot},
+    time::Instant,
+};
+
+pub use self::{
+    permit::Permitted,
+    refusal::{Refusal, Why},
+};
+use crate::{
+    audit::{AuditEvent, Occasion},
+    gate::refusal::Refused,
+    hold::{
+        COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Verdict, Vote, Withdrawal,
+    },
+    hold_table::{Claim, HoldTable},
+    jsonrpc::{ErrorCode, Frame, Kind},
+    mcp::{self, Era, ToolCall, method},
+    policy::{Call, Decision, Effect, Policy},
+    principal::Principal,
+    sanitize,
+    store::{Store, StoreError},
+};
+
+/// News that a slow watcher of [`Gate::watch`] may miss before it has to list again.
+const NEWS_KEPT_MAX: usize = 1024;
+
+/// What bounds a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct GateLimits {
+    /// Calls that may wait in this process.
+    pub holds_max: usize,
+    /// Bytes that the frames of the waiting calls may take together.
+    pub held_frame_bytes_max: usize,
+}
+
+impl Default for GateLimits {
+    /// 100,000 calls of 256 MiB together: some 2.5 KiB each, far above the usual call.
+    fn default() -> Self {
+        Self { holds_max: 100_000, held_frame_bytes_max: 256 << 20 }
+    }
+}
+
+/// The client at the other end of a session, as far as the gate needs to know it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who asks, authenticated.
+    pub principal: Arc<str>,
+    /// What the client says of itself, name only; for conditions (`client`). Untrusted.
+    pub client: Arc<str>,
+    /// What the client says of itself, with its version; for people. Untrusted.
+    pub agent: Arc<str>,
+    /// The revision that `initialize` has negotiated. None in the era where each request declares its own.
+    pub revision: Option<Arc<str>>,
+    /// Names in more than one script that the server has listed. Any other such name is refused: it may be a look-alike.
+    pub mixed_script_tools: HashSet<Box<str>>,
+}
+
+impl Caller {
+    /// A client that has not said anything yet.
+    pub fn new(principal: &Principal) -> Self {
+        Self {
+            principal: principal.to_string().into(),
+            client: Arc::from(""),
+            agent: Arc::from(""),
+            revision: None,
+            mixed_script_tools: HashSet::new(),
+        }
+    }
+}
+
+/// What the policy says of one call, with what the rest of its way needs.
+struct Judged {
+    tool: Arc<str>,
+    agent: Arc<str>,
+    era: Era,
+    progress_token: Option<Box<str>>,
+    decision: Decision,
+}
+
+/// What the gate says of a frame at once.
+#[derive(Debug)]
+pub enum Screened {
+    /// It may go upstream.
+    Pass(Permitted),
+    /// It does not.
+    Refuse(Refusal),
+    /// It waits for people.
+    Hold(Box<HeldCall>),
+}
+
+/// A call on its way into the table.
+#[derive(Debug)]
+pub struct HeldCall {
+    frame: Frame,
+    hold: Arc<NewHold>,
+    terms: Arc<HoldTerms>,
+    refused: Refused,
+    progress_token: Option<Box<str>>,
+}
+
+impl HeldCall {
+    /// The id that people will use for it.
+    pub fn id(&self) -> HoldId {
+        self.hold.id
+    }
+
+    /// The raw token for progress, if the client wants to hear of it.
+    pub fn progress_token(&self) -> Option<&str> {
+        self.progress_token.as_deref()
+    }
+
+    /// What the agent may be told while it waits: the policy's words, and the id for the person to use.
+    pub fn message(&self) -> String {
+        let message =
+            self.terms.hold_message.as_deref().unwrap_or("Waiting for a person to approve this call");
+        format!("{message} (hold {})", self.hold.id.short())
+    }
+}
+
+/// An approved call, on record as forwarding and not sent yet: send it, or say [`Gate::not_forwarded`].
+#[derive(Debug)]
+pub struct Approved {
+    permitted: Permitted,
+    hold: HoldId,
+    refused: Refused,
+}
+
+impl Approved {
+    /// The frame to send.
+    pub fn into_permitted(self) -> Permitted {
+        self.permitted
+    }
+
+    /// It cannot be sent any more: what the client hears instead.
+    pub fn too_late(self, why: Withdrawal) -> Refusal {
+        self.refused.withdrawn(self.hold, why)
+    }
+}
+
+/// How a held call came out of the table.
+#[derive(Debug)]
+pub enum Released {
+    /// It may run now.
+    Resume(Box<Approved>),
+    /// It does not run; tell the client.
+    Refuse(Refusal),
+}
+
+/// Something that watchers hear of.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// A call waits for people, and its record is durable.
+    Held(Arc<NewHold>),
+    /// A held call has reached this state.
+    Now {
+        /// The hold.
+        hold: Arc<NewHold>,
+        /// Its state.
+        state: State,
+        /// The verdict, where a person gave one.
+        vote: Option<Vote>,
+    },
+}
+
+/// What became of a verdict: the state that it led to.
+type Answer = Result<State, StoreError>;
+
+/// Why a verdict has no effect.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ResolveError {
+    /// No such hold waits here, and the record does not know it either.
+    #[error("no hold has this id")]
+    NotFound,
+    /// Somebody or something was faster.
+    #[error("this hold has ended already: it is {}", .0.state)]
+    Ended(Box<HoldRecord>),
+    /// This principal may not decide.
+    #[error("{0} may not decide on this hold")]
+    NotAllowed(Principal),
+    /// A rejection without a reason: the agent could not learn from it.
+    #[error("a rejection needs a reason")]
+    NoReason,
+    /// The verdict could not be made durable, so the call was refused.
+    #[error("the verdict could not be recorded, so the call was refused: {0}")]
+    Unrecorded(#[source] StoreError),
+}
+
+/// The policy enforcement point of one process.
+pub struct Gate {
+    instance: Arc<str>,
+    server: Arc<str>,
+    policy: Arc<Policy>,
+    store: Store,
+    table: HoldTable<Answer>,
+    news: broadcast::Sender<News>,
+}
+
+impl Gate {
+    /// A gate for `server`, which keeps `policy` and records in `store`. `instance` names this process for the record.
+    pub fn new(
+        instance: Arc<str>,
+        server: Arc<str>,
+        policy: Arc<Policy>,
+        store: Store,
+        limits: GateLimits,
+    ) -> Self {
+        let table = HoldTable::new(limits.holds_max, limits.held_frame_bytes_max);
+        let (news, _) = broadcast::channel(NEWS_KEPT_MAX);
+        Self { instance, server, policy, store, table, news }
+    }
+
+    /// Judges one frame of the client. Total: what is not permitted here does not go upstream.
+    pub fn screen(&self, caller: &Caller, frame: Frame) -> Screened {
+        let Some(method) = frame.method() else {
+            // A response: whether anybody asked for it is the session's to know.
+            return Screened::Pass(Permitted::new(frame));
+        };
+        if method == method::TOOLS_CALL {
+            return self.screen_tool_call(caller, frame);
+        }
+        if mcp::looks_like(method, method::TOOLS_CALL) {
+            return Screened::Refuse(unknown_method(&frame));
+        }
+        if self.policy.gates_methods() {
+            return self.screen_other_method(caller, frame);
+        }
+        Screened::Pass(Permitted::new(frame))
+    }
+
+    fn screen_tool_call(&self, caller: &Caller, frame: Frame) -> Screened {
+        if frame.kind() != Kind::Request {
+            self.note(caller, "", "a tools/call without an id cannot be answered");
+            return Screened::Refuse(Refusal::dropped("a tools/call without an id cannot be answered"));
+        }
+        let judged = match ToolCall::parse(&frame) {
+            Ok(call) => self.judge_tool_call(caller, &call),
+            Err(error) => Err(error.to_string()),
+        };
+        match judged {
+            Ok(judged) => self.apply(caller, frame, judged),
+            Err(text) => {
+                self.note(caller, "", &text);
+                Screened::Refuse(Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_PARAMS, text))
+            }
+        }
+    }
+
+    /// What the policy says of a call, or why it cannot be asked.
+    fn judge_tool_call(&self, caller: &Caller, call: &ToolCall<'_>) -> Result<Judged, String> {
+        if sanitize::is_mixed_script(&call.name) && !caller.mixed_script_tools.contains(&*call.name) {
+            return Err("the tool's name mixes scripts, and the server has not listed it".to_owned());
+        }
+        if let (Some(negotiated), Some(declared)) = (&caller.revision, &call.protocol_version)
+            && **negotiated != **declared
+        {
+            return Err(
+                "the request declares another protocol version than the session has negotiated".to_owned()
+            );
+        }
+        let client = call.client.as_ref().map_or(&*caller.client, |client| &*client.name);
+        let decision = self.policy.decide(&Call {
+            server: &self.server,
+            method: method::TOOLS_CALL,
+            tool: Some(&call.name),
+            arguments: call.arguments,
+            client,
+            principal: &caller.principal,
+        });
+        Ok(Judged {
+            tool: Arc::from(&*call.name),
+            agent: call
+                .client
+                .as_ref()
+                .map_or_else(|| Arc::clone(&caller.agent), |client| client.to_string().into()),
+            era: if call.is_modern() { Era::Modern } else { Era::Legacy },
+            progress_token: call.progress_token.map(Into::into),
+            decision,
+        })
+    }
+
+    /// A method that some rule may name: the rule speaks of its `params`.
+    fn screen_other_method(&self, caller: &Caller, frame: Frame) -> Screened {
+        let method = frame.method().unwrap_or_default();
+        if !self.policy.gates_method(&self.server, method) {
+            if self.policy.gated_methods().any(|gated| mcp::looks_like(method, gated)) {
+                return Screened::Refuse(unknown_method(&frame));
+            }
+            return Screened::Pass(Permitted::new(frame));
+        }
+        let decision = self.policy.decide(&Call {
+            server: &self.server,
+            method,
+            tool: None,
+            arguments: frame.params().unwrap_or("{}"),
+            client: &caller.client,
+            principal: &caller.principal,
+        });
+        if frame.kind() != Kind::Request && decision.effect == Effect::Hold {
+            self.note(caller, "", "a notification cannot be held");
+            return Screened::Refuse(Refusal::dropped("a notification cannot be held"));
+        }
+        let judged = Judged {
+            tool: Arc::from(""),
+            agent: Arc::clone(&caller.agent),
+            era: Era::Legacy,
+            progress_token: None,
+            decision,
+        };
+        self.apply(caller, frame, judged)
+    }
+
+    /// Turns the policy's decision on `frame` into what happens to it.
+    fn apply(&self, caller: &Caller, frame: Frame, judged: Judged) -> Screened {
+        let decision = &judged.decision;
+        let refused = |on_rejection| Refused {
+            id: frame.id().cloned(),
+            era: judged.era,
+            is_tool_call: frame.method() == Some(method::TOOLS_CALL),
+            on_rejection,
+        };
+        match decision.effect {
+            Effect::Allow => Screened::Pass(Permitted::new(frame)),
+            Effect::Deny => {
+                self.store.ride_along(AuditEvent {
+                    frame_sha256: Some(frame.sha256()),
+                    method: frame.method().map(str::to_owned),
+                    rules: decision.rules.iter().map(ToString::to_string).collect(),
+                    reason: Some(decision.reason.to_string()),
+                    notes: decision.notes.clone(),
+                    ..self.event(Occasion::Denied, caller, &judged.tool)
+                });
+                Screened::Refuse(refused(decision.on_rejection).denied(&decision.reason))
+            }
+            Effect::Hold => {
+                let terms = decision.terms.clone().unwrap_or_default();
+                let refused = refused(terms.on_rejection);
+                // The frame's own copy: a slice would keep the whole read buffer alive for as long as people think.
+                let frame = frame.detached();
+                let Some(hold) = self.new_hold(caller, &frame, &judged, &terms) else {
+                    let text = "the system gave no random number for the hold's id";
+                    return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
+                };
+                let hold = Arc::new(hold);
+                Screened::Hold(Box::new(HeldCall {
+                    frame,
+                    hold,
+                    terms,
+                    refused,
+                    progress_token: judged.progress_token,
+                }))
+            }
+        }
+    }
+
+    fn new_hold(
+        &self,
+        caller: &Caller,
+        frame: &Frame,
+        judged: &Judged,
+        terms: &HoldTerms,
+    ) -> Option<NewHold> {
+        let decision = &judged.decision;
+        let mut id = [0; 16];
+        aws_lc_rs::rand::fill(&mut id).ok()?;
+        let created_at = Timestamp::now();
+        Some(NewHold {
+            id: HoldId(id),
+            owner: Arc::clone(&self.instance),
+            server: Arc::clone(&self.server),
+            method: Arc::from(frame.method().unwrap_or_default()),
+            tool: Arc::clone(&judged.tool),
+            agent: Arc::clone(&judged.agent),
+            principal: Arc::clone(&caller.principal),
+            frame: frame.line(),
+            frame_sha256: frame.sha256(),
+            policy_sha256: self.policy.digest(),
+            rules: decision.rules.clone(),
+            reason: Arc::clone(&decision.reason),
+            notes: decision.notes.clone(),
+            created_at,
+            expires_at: created_at.checked_add(terms.timeout).unwrap_or(created_at),
+        })
+    }
+
+    /// Keeps a held call until it ends: record ▸ announce ▸ wait ▸ claim. Run it in a task of its own.
+    ///
+    /// Nobody is asked before the record is durable, and no end takes effect before it is.
+    pub async fn hold(&self, held: Box<HeldCall>) -> Released {
+        let HeldCall { frame, hold, terms, refused, .. } = *held;
+        let mut claimed = match self.table.insert(Arc::clone(&hold)) {
+            Ok(claimed) => claimed,
+            Err(full) => {
+                return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, &full.to_string()));
+            }
+        };
+        let deadline = Instant::now() + terms.timeout;
+        drop(terms);
+        if let Err(error) = self.store.record_hold(NewHold::clone(&hold)).await {
+            self.table.claim(hold.id);
+            tracing::error!(hold = %hold.id, %error, "a call could not be held, so it was refused");
+            return Released::Refuse(refused.ended(
+                hold.id,
+                Cause::Unavailable,
+                "its record could not be written",
+            ));
+        }
+        if self.table.recorded(hold.id) {
+            self.announce(News::Held(Arc::clone(&hold)));
+        }
+        let claim = tokio::select! {
+            biased;
+            claim = &mut claimed => claim.ok(),
+            () = tokio::time::sleep_until(deadline) => match self.table.claim(hold.id) {
+                // INVARIANT: expiry ends a hold only by taking it out of the table. If it is gone, a verdict or a
+                // withdrawal was faster and is about to arrive.
+                Some(_) => None,
+                None => claimed.await.ok(),
+            },
+        };
+        match claim {
+            Some(Claim::Verdict { vote, answer }) => self.judged(frame, hold, refused, vote, answer).await,
+            Some(Claim::Withdrawn(why)) => {
+                self.end(&hold, State::Withdrawn, Some(why.note().to_owned())).await;
+                Released::Refuse(refused.withdrawn(hold.id, why))
+            }
+            None => {
+                self.end(&hold, State::Expired, None).await;
+                Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
+            }
+        }
+    }
+
+    /// Makes a person's verdict durable, tells the approver, and only then lets it take effect.
+    async fn judged(
+        &self,
+        frame: Frame,
+        hold: Arc<NewHold>,
+        refused: Refused,
+        vote: Vote,
+        answer: oneshot::Sender<Answer>,
+    ) -> Released {
+        // INVARIANT: what is sent is what was shown. Nothing can have changed it; if it has, memory is not to be trusted.
+        let intact = frame.sha256() == hold.frame_sha256;
+        let (state, note) = match vote.verdict {
+            Verdict::Approve if intact => (State::Forwarding, None),
+            Verdict::Approve => {
+                (State::Unavailable, Some("the held bytes have changed in memory".to_owned()))
+            }
+            Verdict::Reject => (State::Rejected, None),
+        };
+        let recorded = self.store.end(hold.id, state, vec![vote.clone()], note).await;
+        if let Err(error) = recorded {
+            tracing::error!(hold = %hold.id, %error, "a verdict could not be recorded, so the call was refused");
+            let reason = "the verdict could not be recorded";
+            let _ = answer.send(Err(error));
+            return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, reason));
+        }
+        let _ = answer.send(Ok(state));
+        let reason = vote.comment.clone().unwrap_or_default();
+        let id = hold.id;
+        self.announce(News::Now { hold, state, vote: Some(vote) });
+        match state {
+            State::Forwarding => {
+                let permitted = Permitted::new(frame);
+                Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
+            }
+            State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
+            _ => Released::Refuse(refused.ended(
+                id,
+                Cause::Unavailable,
+                "the held bytes have changed in memory",
+            )),
+        }
+    }
+
+    /// The one door for verdicts, whatever the channel.
+    ///
+    /// # Errors
+    ///
+    /// See [`ResolveError`]; after any of them this verdict has had no effect.
+    pub async fn resolve(
+        &self,
+        id: HoldId,
+        verdict: Verdict,
+        approver: &Principal,
+        comment: Option<&str>,
+    ) -> Result<State, ResolveError> {
+        if !matches!(approver, Principal::User { .. }) {
+            return Err(ResolveError::NotAllowed(approver.clone()));
+        }
+        let comment = comment.map(str::trim).filter(|text| !text.is_empty()).map(cut_comment);
+        if verdict == Verdict::Reject && comment.is_none() {
+            return Err(ResolveError::NoReason);
+        }
+        let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now() };
+        let (answer, answered) = oneshot::channel();
+        let Some(claim) = self.table.claim_recorded(id) else {
+            return Err(self.why_not_there(id).await);
+        };
+        if claim.send(Claim::Verdict { vote, answer }).is_err() {
+            return Err(self.why_not_there(id).await);
+        }
+        match answered.await {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(error)) => Err(ResolveError::Unrecorded(error)),
+            Err(_) => Err(self.why_not_there(id).await),
+        }
+    }
+
+    async fn why_not_there(&self, id: HoldId) -> ResolveError {
+        match self.store.hold(id).await {
+            Ok(Some(record)) => ResolveError::Ended(Box::new(record)),
+            Ok(None) => ResolveError::NotFound,
+            Err(error) => ResolveError::Unrecorded(error),
+        }
+    }
+
+    /// Nobody waits for `id` any more. `false` if something else has ended the hold already.
+    pub fn withdraw(&self, id: HoldId, why: Withdrawal) -> bool {
+        self.table.claim(id).is_some_and(|claim| claim.send(Claim::Withdrawn(why)).is_ok())
+    }
+
+    /// The server has answered an approved call.
+    pub async fn answered(&self, id: HoldId) {
+        self.ended_upstream(id, State::Answered, None).await;
+    }
+
+    /// An approved call was sent, and its answer will never come.
+    pub async fn lost(&self, id: HoldId) {
+        let note = "the session ended before the server answered";
+        self.ended_upstream(id, State::Unknown, Some(note.to_owned())).await;
+    }
+
+    /// An approved call was not sent after all: not one byte of it went upstream.
+    pub async fn not_forwarded(&self, id: HoldId, why: Withdrawal) {
+        self.ended_upstream(id, State::Withdrawn, Some(why.note().to_owned())).await;
+    }
+
+    async fn ended_upstream(&self, id: HoldId, state: State, note: Option<String>) {
+        if let Err(error) = self.store.end(id, state, Vec::new(), note).await {
+            tracing::error!(hold = %id, %error, %state, "the end of an approved call could not be recorded");
+        }
+    }
+
+    /// Records an end that needs nobody's answer. The call does not run whether or not this succeeds.
+    async fn end(&self, hold: &Arc<NewHold>, state: State, note: Option<String>) {
+        if let Err(error) = self.store.end(hold.id, state, Vec::new(), note).await {
+            tracing::error!(hold = %hold.id, %error, %state, "the end of a hold could not be recorded");
+        }
+        self.announce(News::Now { hold: Arc::clone(hold), state, vote: None });
+    }
+
+    /// Tells whoever watches; nobody need.
+    fn announce(&self, news: News) {
+        if let News::Now { hold, state, .. } = &news {
+            tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), %state, "hold ended");
+        } else if let News::Held(hold) = &news {
+            tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), "call held");
+        }
+        let _ = self.news.send(news);
+    }
+
+    /// Everything that is held or ends from now on.
+    pub fn watch(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// The holds of this process that can be decided, the oldest first.
+    pub fn holds(&self) -> Vec<Arc<NewHold>> {
+        self.table.list()
+    }
+
+    /// One of them.
+    pub fn held(&self, id: HoldId) -> Option<Arc<NewHold>> {
+        self.table.get(id)
+    }
+
+    /// How many calls wait, including those whose record is being written.
+    pub fn holds_len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The record behind this gate.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The name of the server behind this gate.
+    pub fn server(&self) -> &Arc<str> {
+        &self.server
+    }
+
+    /// The random name of this process in the record.
+    pub fn instance(&self) -> &Arc<str> {
+        &self.instance
+    }
+
+    /// Puts into the record that a frame was refused or dropped before any rule was asked.
+    pub fn note(&self, caller: &Caller, tool: &str, note: &str) {
+        self.store.ride_along(AuditEvent {
+            note: Some(note.to_owned()),
+            ..self.event(Occasion::Refused, caller, tool)
+        });
+    }
+
+    fn event(&self, occasion: Occasion, caller: &Caller, tool: &str) -> AuditEvent {
+        AuditEvent {
+            who: Some(caller.principal.to_string()),
+            server: Some(self.server.to_string()),
+            tool: (!tool.is_empty()).then(|| tool.to_owned()),
+            agent: (!caller.agent.is_empty()).then(|| caller.agent.to_string()),
+            policy_sha256: Some(self.policy.digest()),
+            ..AuditEvent::new(occasion, &self.instance, Timestamp::now())
+        }
+    }
+}
+
+/// A comment as it is kept: whole, or cut with a mark.
+fn cut_comment(comment: &str) -> String {
+    match comment.char_indices().nth(COMMENT_CHARS_MAX) {
+        Some((end, _)) => format!("{}… (cut)", &comment[..end]),
+        None => comment.to_owned(),
+    }
+}
+
+/// The answer to a name that some server might take for a gated method.
+fn unknown_method(frame: &Frame) -> Refusal {
+    match frame.id() {
+        Some(id) => {
+            let text = "no such method; its name resembles a gated one";
+            Refusal::invalid(Some(id.clone()), ErrorCode::METHOD_NOT_FOUND, text)
+        }
+        None => Refusal::dropped("no such notification; its name resembles a gated method"),
+    }
+}

@@ -1,0 +1,172 @@
+//! Why a frame does not go upstream, for its readers: the peer that sent it, the operator, the approver and the auditor.
+//!
+//! Made by the gate and by the session; the only place that words a refusal. It never contains an argument of the call,
+//! the name of an approver or anything of the inside of this process.
+
+use bytes::Bytes;
+
+use crate::{
+    hold::{Cause, HoldId, OnRejection, Withdrawal},
+    jsonrpc::{ErrorCode, FrameError, RequestId},
+    mcp::{self, Era},
+};
+
+/// Why not, as one word: for the agent's program, the log and the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The policy says no.
+    Denied,
+    /// It was held, and did not run.
+    Ended(Cause),
+    /// It breaks the protocol, or could be read in two ways.
+    Invalid,
+}
+
+impl Why {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Ended(Cause::Rejected) => "rejected",
+            Self::Ended(Cause::Expired) => "expired",
+            Self::Ended(Cause::Withdrawn) => "withdrawn",
+            Self::Ended(Cause::Unavailable) => "unavailable",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// How the peer hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A tool result that models read.
+    ToolResult(Era),
+    /// A JSON-RPC error.
+    Error(ErrorCode),
+    /// Not at all: it was a notification, or the peer has taken its request back.
+    Silence,
+}
+
+/// A frame that does not go upstream.
+#[derive(Clone, Debug)]
+#[must_use = "a refusal that is not told leaves the client waiting"]
+pub struct Refusal {
+    /// The request to answer. `None` with [`Form::Error`]: an unreadable one, answered with `id: null`.
+    id: Option<RequestId>,
+    form: Form,
+    /// Why, as one word.
+    pub why: Why,
+    /// The hold, where there was one.
+    pub hold: Option<HoldId>,
+    /// What the peer reads.
+    pub text: String,
+}
+
+/// The call that a refusal is about: what it takes to word the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    /// The request's id; `None` for a notification.
+    pub(crate) id: Option<RequestId>,
+    /// Which shape of result the client reads.
+    pub(crate) era: Era,
+    /// Whether it is a `tools/call`; other methods have no result that could carry a reason.
+    pub(crate) is_tool_call: bool,
+    /// What the matching rules want.
+    pub(crate) on_rejection: OnRejection,
+}
+
+impl Refused {
+    fn form(&self) -> Form {
+        match (&self.id, self.is_tool_call, self.on_rejection) {
+            (None, ..) => Form::Silence,
+            (Some(_), true, OnRejection::Continue) => Form::ToolResult(self.era),
+            (Some(_), ..) => Form::Error(ErrorCode::REFUSED),
+        }
+    }
+
+    /// The policy denies it, for `reason`.
+    pub(crate) fn denied(self, reason: &str) -> Refusal {
+        let text = format!(
+            "DENIED by policy: {} The tool did not run. Do not repeat this call; change the plan or ask the user.",
+            sentence(reason)
+        );
+        Refusal { form: self.form(), id: self.id, why: Why::Denied, hold: None, text }
+    }
+
+    /// The hold ended without the call having run. `reason` is a person's, or the gate's own.
+    pub(crate) fn ended(self, hold: HoldId, cause: Cause, reason: &str) -> Refusal {
+        let short = hold.short();
+        let reason = sentence(reason);
+        let text = match cause {
+            Cause::Rejected => format!(
+                "REJECTED by a person (hold {short}): {reason} The tool did not run. Do not repeat this call; change \
+                 the plan or ask the user."
+            ),
+            Cause::Expired => format!(
+                "EXPIRED (hold {short}): {reason} The tool did not run. Calling again asks people again; tell the \
+                 user first."
+            ),
+            Cause::Withdrawn => format!("WITHDRAWN (hold {short}): {reason} The tool did not run."),
+            Cause::Unavailable => format!(
+                "UNAVAILABLE (hold {short}): {reason} The tool did not run. Calling again later may work."
+            ),
+        };
+        Refusal { form: self.form(), id: self.id, why: Why::Ended(cause), hold: Some(hold), text }
+    }
+
+    /// Nobody decided, and it did not run.
+    pub(crate) fn withdrawn(self, hold: HoldId, why: Withdrawal) -> Refusal {
+        let refusal = self.ended(hold, Cause::Withdrawn, why.note());
+        if why.is_told() { refusal } else { Refusal { form: Form::Silence, ..refusal } }
+    }
+}
+
+impl Refusal {
+    /// A frame that no peer may get, because it cannot be read, or not in one way only.
+    pub fn unreadable(error: &FrameError) -> Self {
+        let text = error.to_string();
+        Self { id: error.id.clone(), form: Form::Error(error.code), why: Why::Invalid, hold: None, text }
+    }
+
+    /// A request that breaks the protocol for the reason in `text`.
+    pub fn invalid(id: Option<RequestId>, code: ErrorCode, text: impl Into<String>) -> Self {
+        Self { id, form: Form::Error(code), why: Why::Invalid, hold: None, text: text.into() }
+    }
+
+    /// A notification that is dropped for the reason in `text`.
+    pub fn dropped(text: impl Into<String>) -> Self {
+        Self { id: None, form: Form::Silence, why: Why::Invalid, hold: None, text: text.into() }
+    }
+
+    /// The line that tells the peer, if it is told.
+    pub fn to_bytes(&self) -> Option<Bytes> {
+        let id = self.id.as_ref();
+        match self.form {
+            Form::Silence => None,
+            Form::Error(code) => {
+                Some(crate::jsonrpc::error_response(id, code, &self.text, self.decision().as_deref()))
+            }
+            Form::ToolResult(era) => {
+                id.map(|id| mcp::tool_refusal(id, era, &self.text, self.decision().as_deref()))
+            }
+        }
+    }
+
+    /// For programs: the word and the hold, beside the text for models.
+    fn decision(&self) -> Option<String> {
+        if self.why == Why::Invalid {
+            return None;
+        }
+        let hold = self.hold.map(|hold| format!(",\"hold\":\"{hold}\"")).unwrap_or_default();
+        Some(format!("{{\"state\":\"{}\"{hold}}}", self.why.word()))
+    }
+}
+
+/// `reason` as a sentence of its own.
+fn sentence(reason: &str) -> String {
+    let reason = reason.trim();
+    if reason.is_empty() {
+        return "no reason was given.".to_owned();
+    }
+    if reason.ends_with(['.', '!', '?']) { reason.to_owned() } else { format!("{reason}.") }
+}

@@ -1,0 +1,126 @@
+//! Lines out of a byte stream (MCP's stdio transport: one message a line, ended by LF).
+//!
+//! Used by the line transports through `tokio_util::codec::FramedRead`. It splits and counts; what a line says is for
+//! `frame`. Bounded: a line over the limit is thrown away as it comes, and is reported once. It never gives out a line
+//! that lacks its LF, because a peer that dies in mid-line has not said what it meant.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
+use tokio_util::codec::Decoder;
+
+/// Bytes of a line with its terminator, unless the configuration says otherwise. Official SDKs stop at 10 to 16 MiB.
+pub const DEFAULT_MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What came on the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A line with its terminator, sharing the read buffer.
+    Text(Bytes),
+    /// A line over the limit has ended; nothing of it was kept.
+    Oversize {
+        /// How long it was, with its terminator.
+        bytes: u64,
+    },
+    /// The stream ended after so many bytes of a line. They are gone: a line without an end is never a frame.
+    Unterminated(u64),
+    /// A line of nothing but spaces, tabs and carriage returns.
+    Blank,
+}
+
+/// Splits a byte stream into [`Line`]s.
+#[derive(Debug)]
+pub struct LineCodec {
+    max_line_bytes: usize,
+    /// How much of the buffer is known to hold no LF, so that a slow line is searched once, not once per read.
+    scanned: usize,
+    /// How much of an oversize line has been thrown away; `None` while the line fits.
+    discarded: Option<u64>,
+}
+
+impl LineCodec {
+    /// A codec for lines of at most `max_line_bytes` bytes, terminator included.
+    pub fn new(max_line_bytes: usize) -> Self {
+        Self { max_line_bytes, scanned: 0, discarded: None }
+    }
+
+    /// Goes on throwing away a line that is over the limit.
+    fn discard(&mut self, buffer: &mut BytesMut, discarded: u64) -> Option<Line> {
+        match memchr(b'\n', buffer) {
+            Some(at) => {
+                buffer.advance(at + 1);
+                self.discarded = None;
+                Some(Line::Oversize { bytes: discarded + count(at + 1) })
+            }
+            None => {
+                self.discarded = Some(discarded + count(buffer.len()));
+                buffer.clear();
+                None
+            }
+        }
+    }
+}
+
+impl Default for LineCodec {
+    fn default() -> Self {
+        Self::new(DEFAULT_MAX_LINE_BYTES)
+    }
+}
+
+impl Decoder for LineCodec {
+    type Item = Line;
+    type Error = io::Error;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Line>, io::Error> {
+        if let Some(discarded) = self.discarded {
+            return Ok(self.discard(buffer, discarded));
+        }
+        let unscanned = buffer.get(self.scanned..).unwrap_or_default();
+        let Some(at) = memchr(b'\n', unscanned).map(|at| self.scanned + at) else {
+            self.scanned = buffer.len();
+            // The LF to come would be one byte more than the limit.
+            if buffer.len() >= self.max_line_bytes {
+                self.scanned = 0;
+                return Ok(self.discard(buffer, 0));
+            }
+            return Ok(None);
+        };
+        self.scanned = 0;
+        let line = buffer.split_to(at + 1);
+        Ok(Some(if line.len() > self.max_line_bytes {
+            Line::Oversize { bytes: count(line.len()) }
+        } else if is_blank(&line) {
+            Line::Blank
+        } else {
+            Line::Text(line.freeze())
+        }))
+    }
+
+    fn decode_eof(&mut self, buffer: &mut BytesMut) -> Result<Option<Line>, io::Error> {
+        if let Some(line) = self.decode(buffer)? {
+            return Ok(Some(line));
+        }
+        let rest = self.discarded.take().unwrap_or(0) + count(buffer.len());
+        let is_blank = is_blank(buffer);
+        buffer.clear();
+        self.scanned = 0;
+        Ok(match rest {
+            0 => None,
+            // White space at the end of a stream says nothing; `rest` is longer than the buffer only for an oversize line.
+            _ if is_blank && rest <= count(self.max_line_bytes) => Some(Line::Blank),
+            _ => Some(Line::Unterminated(rest)),
+        })
+    }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
+}
+
+fn count(bytes: usize) -> u64 {
+    bytes as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,567 @@
+//! One JSON-RPC message as it arrived: its bytes, and where in them the members of its envelope stand.
+//!
+//! Made by the transports from a line or a body, screened by `gate`, and forwarded as the very bytes that came. A frame is
+//! made only of what has one reading: [`Frame::from_client`] applies the strict profile (JSON-RPC 2.0 and MCP demand most
+//! of it, the rest is where parsers are known to differ), [`Frame::from_server`] the loose one. Neither repairs anything,
+//! and nothing here serialises.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    error::{ErrorCode, quote},
+    scan::{self, MAX_TEXT_BYTES, Member, Outline, Profile, Span, Top},
+};
+use crate::{digest::Digest, sanitize};
+
+/// Bytes of a string id, decoded. Ids are echoed, kept and shown, so they have a limit.
+pub const MAX_ID_BYTES: usize = 256;
+
+/// The largest integer id: 2^53 − 1. JavaScript peers round above it, and would answer another id.
+pub const MAX_ID_INTEGER: u64 = (1 << 53) - 1;
+
+/// Bytes of a method's name, decoded.
+pub const MAX_METHOD_BYTES: usize = 128;
+
+/// Elements of a batch. A batch is one line, so the limit keeps one line from being any number of calls.
+pub const MAX_BATCH_ELEMENTS: usize = 100;
+
+/// What a message is, by the members of its envelope (JSON-RPC 2.0, sections 4 and 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `method` and `id`: demands an answer.
+    Request,
+    /// `method` without `id`: cannot be answered.
+    Notification,
+    /// `id` and one of `result` and `error`.
+    Response,
+}
+
+/// Why a text is not a frame. Displays as a short reason in our own words; text of the peer is never in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Fault {
+    /// The bytes are not UTF-8 (RFC 8259 section 8.1).
+    #[error("the message is not valid UTF-8")]
+    NotUtf8,
+    /// A byte order mark (RFC 8259 section 8.1).
+    #[error("the message begins with a byte order mark")]
+    ByteOrderMark,
+    /// A carriage return that is not part of the line's end: to several servers it ends a line, so that one message is two.
+    #[error("the message holds a bare carriage return")]
+    CarriageReturn,
+    /// A line feed inside the message.
+    #[error("the message holds a line feed")]
+    LineFeed,
+    /// Not JSON (RFC 8259).
+    #[error("not valid JSON at byte {at}")]
+    Syntax {
+        /// Offset of the first byte that does not fit.
+        at: usize,
+    },
+    /// An escape of half a surrogate pair: refused, replaced or kept, depending on the parser.
+    #[error("a string holds half of a surrogate pair")]
+    LoneSurrogate,
+    /// A code point that Unicode never assigns.
+    #[error("the message holds a Unicode noncharacter")]
+    Noncharacter,
+    /// A number above the range of an f64: an error or infinity, depending on the parser.
+    #[error("a number is too large for a 64-bit float")]
+    NumberOverflow,
+    /// More bytes than a frame may have.
+    #[error("the message is too large")]
+    TooLarge,
+    /// More open arrays and objects than some peers accept.
+    #[error("arrays and objects are nested too deep")]
+    TooDeep,
+    /// A number of more than [`scan::MAX_NUMBER_CHARS`] characters.
+    #[error("a number has more than 1,000 characters")]
+    NumberTooLong,
+    /// A string, number or literal instead of a message.
+    #[error("the message is not an object")]
+    NotAnObject,
+    /// An array: a batch where none is agreed on.
+    #[error("batches are not accepted")]
+    Batch,
+    /// A batch of no elements.
+    #[error("the batch is empty")]
+    BatchEmpty,
+    /// A batch of more than [`MAX_BATCH_ELEMENTS`] elements.
+    #[error("the batch has more than 100 elements")]
+    BatchTooLarge,
+    /// A member of the envelope stands there twice: which one counts depends on the parser.
+    #[error("a member of the envelope is repeated")]
+    DuplicateMember,
+    /// A member of the envelope that JSON-RPC does not have: some peers refuse it, some execute.
+    #[error("the envelope has an unknown member")]
+    UnknownMember,
+    /// A member of the envelope that some parsers take for a known one.
+    #[error("the envelope has a member that can be mistaken for a known one")]
+    LookAlikeMember,
+    /// `jsonrpc` is not the string `2.0`.
+    #[error("`jsonrpc` is not \"2.0\"")]
+    BadVersion,
+    /// Not exactly one of request, notification and response.
+    #[error("the message is not exactly one of request, notification and response")]
+    BadShape,
+    /// The id is neither a plain string nor an integer that every peer reads alike.
+    #[error("`id` is neither a short plain string nor an integer within ±(2^53 − 1)")]
+    BadId,
+    /// The method is not 1 to 128 visible ASCII characters.
+    #[error("`method` is not a string of 1 to 128 visible ASCII characters")]
+    BadMethod,
+    /// `params` is not an object; MCP has no other form.
+    #[error("`params` is not an object")]
+    BadParams,
+    /// A key repeated in an object inside the message.
+    #[error("an object has the same key twice")]
+    DuplicateKey,
+    /// A key of `params` that some parsers take for one that decides.
+    #[error("`params` has a key that can be mistaken for a known one")]
+    LookAlikeKey,
+    /// Two keys of `params` that differ only in case or in their Unicode form.
+    #[error("`params` has two keys that some parsers take for the same")]
+    TwinKeys,
+}
+
+impl Fault {
+    /// The code that the peer is told.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::NotUtf8
+            | Self::ByteOrderMark
+            | Self::CarriageReturn
+            | Self::LineFeed
+            | Self::Syntax { .. }
+            | Self::LoneSurrogate
+            | Self::Noncharacter
+            | Self::NumberOverflow => ErrorCode::PARSE_ERROR,
+            Self::BadParams | Self::DuplicateKey | Self::LookAlikeKey | Self::TwinKeys => {
+                ErrorCode::INVALID_PARAMS
+            }
+            Self::TooLarge
+            | Self::TooDeep
+            | Self::NumberTooLong
+            | Self::NotAnObject
+            | Self::Batch
+            | Self::BatchEmpty
+            | Self::BatchTooLarge
+            | Self::DuplicateMember
+            | Self::UnknownMember
+            | Self::LookAlikeMember
+            | Self::BadVersion
+            | Self::BadShape
+            | Self::BadId
+            | Self::BadMethod => ErrorCode::INVALID_REQUEST,
+        }
+    }
+
+    /// Whether the fault lies in the envelope's own member names.
+    pub(super) fn is_of_envelope(self) -> bool {
+        matches!(self, Self::DuplicateMember | Self::UnknownMember | Self::LookAlikeMember)
+    }
+}
+
+/// A text that is not a frame, with what an answer to it needs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct FrameError {
+    /// The code for the error response.
+    pub code: ErrorCode,
+    /// The id to answer to: that of a request which can be read and is legal. `None` also for a response of the peer,
+    /// whose id is one of the other side's and must not be answered as if it were a request's.
+    pub id: Option<RequestId>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl FrameError {
+    /// A line over the limit, of which nothing was kept.
+    pub fn too_large() -> Self {
+        Self::new(Fault::TooLarge, None)
+    }
+
+    fn new(fault: Fault, id: Option<RequestId>) -> Self {
+        Self { code: fault.code(), id, fault }
+    }
+}
+
+/// The id of a request, as a JSON token: `7` or `"7"`. Equal ids have the same type and the same value, so `7` and `"7"`
+/// differ, while `"a"` and `"\u0061"` are one id (the token is kept without needless escapes: an answer to one is an
+/// answer to the other). Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Reads a token that stands in a scanned text. `None` unless it is a string of at most [`MAX_ID_BYTES`] bytes
+    /// without control and direction characters, or an integer within ±[`MAX_ID_INTEGER`] written in the one usual way.
+    pub fn from_token(token: &str) -> Option<Self> {
+        if token.starts_with('"') { Self::from_string(token) } else { Self::from_integer(token) }
+    }
+
+    /// The JSON token, to be written into an answer as it is.
+    pub fn as_raw(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the `null` of an error response to a request that could not be read.
+    pub fn is_null(&self) -> bool {
+        &*self.0 == "null"
+    }
+
+    fn from_string(token: &str) -> Option<Self> {
+        let text = scan::unescape(token);
+        if text.len() > MAX_ID_BYTES || text.chars().any(|c| c.is_control() || sanitize::is_bidi_control(c)) {
+            return None;
+        }
+        Some(Self(if token.contains('\\') { quote(&text).into() } else { token.into() }))
+    }
+
+    fn from_integer(token: &str) -> Option<Self> {
+        let digits = token.strip_prefix('-').unwrap_or(token);
+        let is_canonical = digits.bytes().all(|byte| byte.is_ascii_digit())
+            && (!digits.starts_with('0') || token == "0")
+            // More digits than the limit has are above it; so `parse` cannot overflow.
+            && digits.len() <= 16;
+        (is_canonical && digits.parse::<u64>().is_ok_and(|value| value <= MAX_ID_INTEGER))
+            .then(|| Self(token.into()))
+    }
+
+    /// What a server may use as an id: any string or number; `null` only where `is_response`. Numbers are kept as written,
+    /// so that `1.0` is not an answer to `1`.
+    fn from_server_token(token: &str, is_response: bool) -> Option<Self> {
+        match token.as_bytes().first()? {
+            b'"' => {
+                let text = scan::unescape(token);
+                Some(Self(if token.contains('\\') { quote(&text).into() } else { token.into() }))
+            }
+            b'-' | b'0'..=b'9' => Some(Self(token.into())),
+            b'n' if is_response => Some(Self(token.into())),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The method's name: a span of the text, unless it was written with escapes.
+#[derive(Clone, Debug)]
+enum Method {
+    Plain(Span),
+    Decoded(Arc<str>),
+}
+
+/// What stands in the frame besides the envelope's small members.
+#[derive(Clone, Copy, Debug)]
+enum Payload {
+    None,
+    Params(Span),
+    Result(Span),
+    Error(Span),
+}
+
+/// One JSON-RPC message as it arrived. Cheap to clone.
+///
+/// The accessors that return text check once more that the bytes are UTF-8 (this crate has no `unsafe`), which costs some
+/// 50 µs for each megabyte; keep the text rather than asking for it twice.
+#[derive(Clone)]
+pub struct Frame {
+    bytes: Bytes,
+    object: Span,
+    kind: Kind,
+    id: Option<RequestId>,
+    method: Option<Method>,
+    payload: Payload,
+}
+
+impl Frame {
+    /// Reads a client's message under the strict profile. `bytes` is the line as received, with its terminator (`\n` or
+    /// `\r\n`) if it has one.
+    ///
+    /// # Errors
+    /// Whatever not every JSON-RPC peer reads in the same way; [`Fault::Batch`] for an array that is otherwise in order.
+    pub fn from_client(bytes: Bytes) -> Result<Self, FrameError> {
+        Self::read(bytes, Profile::Strict)
+    }
+
+    /// Reads a server's message: one line of JSON, an object with an unambiguous envelope. What is deeper is not judged.
+    ///
+    /// # Errors
+    /// Text that is not such a message; [`Fault::Batch`] for an array.
+    pub fn from_server(bytes: Bytes) -> Result<Self, FrameError> {
+        Self::read(bytes, Profile::Loose)
+    }
+
+    fn read(bytes: Bytes, profile: Profile) -> Result<Self, FrameError> {
+        let bare = |fault| FrameError::new(fault, None);
+        let text = one_line(&bytes).map_err(bare)?;
+        let outline = scan::scan(text, profile);
+        match judge(text, &outline, profile) {
+            Ok(envelope) => Ok(Self {
+                object: outline.span,
+                kind: envelope.kind,
+                id: envelope.id,
+                method: envelope.method,
+                payload: envelope.payload,
+                bytes,
+            }),
+            Err(fault) => Err(FrameError::new(fault, id_to_answer(text, &outline, fault))),
+        }
+    }
+
+    /// The elements of a client's batch, as slices of `bytes` without a terminator, each still to be read by
+    /// [`Frame::from_client`]. Only for a session that has negotiated a protocol version with batches.
+    ///
+    /// # Errors
+    /// An array that breaks the strict profile, is empty, or has more than [`MAX_BATCH_ELEMENTS`] elements; anything that
+    /// is not an array is [`Fault::BadShape`].
+    pub fn batch_from_client(bytes: &Bytes) -> Result<Vec<Bytes>, FrameError> {
+        Self::batch(bytes, Profile::Strict).map_err(|fault| FrameError::new(fault, None))
+    }
+
+    /// The elements of a server's batch, each still to be read by [`Frame::from_server`].
+    ///
+    /// # Errors
+    /// As for [`Frame::batch_from_client`], under the loose profile.
+    pub fn batch_from_server(bytes: &Bytes) -> Result<Vec<Bytes>, FrameError> {
+        Self::batch(bytes, Profile::Loose).map_err(|fault| FrameError::new(fault, None))
+    }
+
+    fn batch(bytes: &Bytes, profile: Profile) -> Result<Vec<Bytes>, Fault> {
+        let text = one_line(bytes)?;
+        let outline = scan::scan(text, profile);
+        if let Some(fault) = outline.fault {
+            return Err(fault);
+        }
+        if outline.top != Some(Top::Array) {
+            return Err(Fault::BadShape);
+        }
+        // One more than the limit tells that it is exceeded; the rest need not be walked.
+        let elements: Vec<Bytes> = scan::elements(outline.span.of(text))
+            .take(MAX_BATCH_ELEMENTS + 1)
+            .map(|element| bytes.slice_ref(element.as_bytes()))
+            .collect();
+        match elements.len() {
+            0 => Err(Fault::BatchEmpty),
+            1..=MAX_BATCH_ELEMENTS => Ok(elements),
+            _ => Err(Fault::BatchTooLarge),
+        }
+    }
+
+    /// The bytes exactly as received, with the line terminator if there was one.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Whether the bytes end with a line feed. An element of a batch and a body do not; a line transport adds it.
+    pub fn is_terminated(&self) -> bool {
+        self.bytes.last() == Some(&b'\n')
+    }
+
+    /// The message's JSON text: the object alone, without white space and terminator around it.
+    pub fn text(&self) -> &str {
+        self.str(self.object)
+    }
+
+    /// What the message is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The id of a request or response. A server's error response can have the id `null`.
+    pub fn id(&self) -> Option<&RequestId> {
+        self.id.as_ref()
+    }
+
+    /// The decoded method of a request or notification.
+    pub fn method(&self) -> Option<&str> {
+        match self.method.as_ref()? {
+            Method::Plain(span) => Some(self.str(*span)),
+            Method::Decoded(method) => Some(method),
+        }
+    }
+
+    /// The raw text of `params`: in a client's frame always an object.
+    pub fn params(&self) -> Option<&str> {
+        if let Payload::Params(span) = self.payload { Some(self.str(span)) } else { None }
+    }
+
+    /// The raw text of a response's `result`.
+    pub fn result(&self) -> Option<&str> {
+        if let Payload::Result(span) = self.payload { Some(self.str(span)) } else { None }
+    }
+
+    /// The raw text of a response's `error`.
+    pub fn error(&self) -> Option<&str> {
+        if let Payload::Error(span) = self.payload { Some(self.str(span)) } else { None }
+    }
+
+    /// The digest over the bytes without the line terminator: what people see and the record keeps.
+    pub fn sha256(&self) -> Digest {
+        Digest::of(without_terminator(&self.bytes))
+    }
+
+    /// The bytes without the line terminator: what is hashed, recorded and shown.
+    pub fn line(&self) -> Bytes {
+        self.bytes.slice(..without_terminator(&self.bytes).len())
+    }
+
+    /// The same frame in memory of its own. Frames share the buffer that they were read into; one that waits for people
+    /// should not keep that buffer alive.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.bytes = Bytes::copy_from_slice(&self.bytes);
+        self
+    }
+
+    fn str(&self, span: Span) -> &str {
+        let bytes = self.bytes.get(span.start as usize..span.end as usize).unwrap_or_default();
+        // The bytes cannot change, and were UTF-8 when the frame was made.
+        std::str::from_utf8(bytes).expect("a frame's bytes are UTF-8 since it was read")
+    }
+}
+
+impl fmt::Debug for Frame {
+    /// Arguments may be secret: a frame shows what it is, not what it holds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("kind", &self.kind)
+            .field("id", &self.id)
+            .field("method", &self.method())
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The envelope of a frame, judged.
+struct Envelope {
+    kind: Kind,
+    id: Option<RequestId>,
+    method: Option<Method>,
+    payload: Payload,
+}
+
+fn judge(text: &str, outline: &Outline, profile: Profile) -> Result<Envelope, Fault> {
+    if let Some(fault) = outline.fault {
+        return Err(fault);
+    }
+    match outline.top {
+        Some(Top::Object) => {}
+        Some(Top::Array) => return Err(Fault::Batch),
+        Some(Top::Scalar) | None => return Err(Fault::NotAnObject),
+    }
+    let raw = |member| outline.member(member).map(|span| span.of(text));
+    if !raw(Member::Jsonrpc).is_some_and(|token| token.starts_with('"') && scan::unescape(token) == "2.0") {
+        return Err(Fault::BadVersion);
+    }
+    let (kind, payload) = shape(outline)?;
+    let id = match raw(Member::Id) {
+        None => None,
+        Some(token) => Some(
+            match profile {
+                Profile::Strict => RequestId::from_token(token),
+                Profile::Loose => RequestId::from_server_token(token, kind == Kind::Response),
+            }
+            .ok_or(Fault::BadId)?,
+        ),
+    };
+    let method = outline.member(Member::Method).map(|span| method(text, span)).transpose()?;
+    if profile == Profile::Strict {
+        let object = match payload {
+            Payload::None => None,
+            Payload::Params(span) => Some((span, Fault::BadParams)),
+            // Some peers drop a response whose result is not an object, others take it.
+            Payload::Result(span) | Payload::Error(span) => Some((span, Fault::BadShape)),
+        };
+        if let Some((span, fault)) = object
+            && !span.of(text).starts_with('{')
+        {
+            return Err(fault);
+        }
+    }
+    Ok(Envelope { kind, id, method, payload })
+}
+
+/// Which of the three forms the members make. Mixtures are executed by some servers and dropped by others.
+fn shape(outline: &Outline) -> Result<(Kind, Payload), Fault> {
+    let has = |member| outline.member(member).is_some();
+    let params = outline.member(Member::Params);
+    match (
+        has(Member::Method),
+        has(Member::Id),
+        outline.member(Member::Result),
+        outline.member(Member::Error),
+    ) {
+        (true, has_id, None, None) => {
+            let kind = if has_id { Kind::Request } else { Kind::Notification };
+            Ok((kind, params.map_or(Payload::None, Payload::Params)))
+        }
+        (false, true, Some(result), None) if params.is_none() => {
+            Ok((Kind::Response, Payload::Result(result)))
+        }
+        (false, true, None, Some(error)) if params.is_none() => Ok((Kind::Response, Payload::Error(error))),
+        _ => Err(Fault::BadShape),
+    }
+}
+
+fn method(text: &str, span: Span) -> Result<Method, Fault> {
+    let token = span.of(text);
+    if !token.starts_with('"') {
+        return Err(Fault::BadMethod);
+    }
+    let name = scan::unescape(token);
+    let is_plain = (1..=MAX_METHOD_BYTES).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    if !is_plain {
+        return Err(Fault::BadMethod);
+    }
+    Ok(if token.contains('\\') {
+        Method::Decoded(name.into())
+    } else {
+        // Without the quotes.
+        Method::Plain(Span { start: span.start + 1, end: span.end - 1 })
+    })
+}
+
+/// The id that an error answer to a refused text should carry.
+fn id_to_answer(text: &str, outline: &Outline, fault: Fault) -> Option<RequestId> {
+    // Of a text that is not JSON nothing is certain; and if its id stands there twice, there is none.
+    if fault.code() == ErrorCode::PARSE_ERROR || outline.id_is_ambiguous {
+        return None;
+    }
+    let has = |member| outline.member(member).is_some();
+    // The id of a response is one that the other side chose: an error with it would answer some request of the peer's own.
+    if !has(Member::Method) && (has(Member::Result) || has(Member::Error)) {
+        return None;
+    }
+    outline.member(Member::Id).and_then(|span| RequestId::from_token(span.of(text)))
+}
+
+/// The text of the line without its terminator.
+fn one_line(bytes: &Bytes) -> Result<&str, Fault> {
+    let line = without_terminator(bytes);
+    if line.len() > MAX_TEXT_BYTES {
+        return Err(Fault::TooLarge);
+    }
+    std::str::from_utf8(line).map_err(|_| Fault::NotUtf8)
+}
+
+/// What is left of a line without `\n` or `\r\n` at its end. A carriage return alone is not a terminator.
+fn without_terminator(bytes: &[u8]) -> &[u8] {
+    match bytes.strip_suffix(b"\n") {
+        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+        None => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! The keys of the objects that are open: found twice, or found to look like a key that decides.
+//!
+//! Used by the scanner only. Parsers disagree on a repeated key (most take the last, some the first), and some match keys
+//! without regard to case or after Unicode normalisation (CVE-2026-27896); where a key decides what will run, such a text
+//! has no one meaning.
+
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hasher},
+};
+
+use super::{MEMBER_NAMES, Member, Profile, Span};
+use crate::{jsonrpc::frame::Fault, sanitize};
+
+/// Keys of one object that are compared each with each. Above, they are sorted by hash.
+const PAIRWISE_KEYS: usize = 16;
+
+/// Members of `params` that decide what a request does: a key that some parser would take for one of them must be it.
+const PARAMS_NAMES: [&str; 11] = [
+    "_meta",
+    "argument",
+    "arguments",
+    "inputResponses",
+    "name",
+    "ref",
+    "requestId",
+    "requestState",
+    "task",
+    "taskId",
+    "uri",
+];
+
+/// Marks a key whose text is in `decoded`, not in the scanned text. Offsets are below 2^31.
+const IN_DECODED: u32 = 1 << 31;
+
+/// The keys of all open objects, innermost last. Eight bytes a key: a frame of the largest size has millions of them.
+pub(super) struct Keys<'a> {
+    text: &'a str,
+    /// The keys that hold escapes, decoded, one after the other.
+    decoded: String,
+    keys: Vec<Span>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, decoded: String::new(), keys: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Adds the key whose token's inside is `raw`.
+    pub(super) fn push(&mut self, raw: Span, has_escapes: bool) {
+        let key = if has_escapes {
+            let start = self.decoded.len();
+            self.decoded.push_str(&super::decode(raw.of(self.text)));
+            let mark = |at| super::offset(at) | IN_DECODED;
+            Span { start: mark(start), end: mark(self.decoded.len()) }
+        } else {
+            raw
+        };
+        self.keys.push(key);
+    }
+
+    /// The key added last.
+    pub(super) fn last(&self) -> &str {
+        self.keys.last().map_or("", |&key| self.name(key))
+    }
+
+    /// Forgets the keys of an object that has ended.
+    pub(super) fn truncate(&mut self, first: usize) {
+        self.keys.truncate(first);
+    }
+
+    fn name(&self, key: Span) -> &str {
+        if key.start & IN_DECODED == 0 {
+            key.of(self.text)
+        } else {
+            Span { start: key.start & !IN_DECODED, end: key.end & !IN_DECODED }.of(&self.decoded)
+        }
+    }
+
+    fn names(&self, first: usize) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.keys[first..].iter().map(|&key| self.name(key))
+    }
+
+    /// Whether two keys from `first` on are the same text once decoded.
+    pub(super) fn has_duplicate(&self, first: usize) -> bool {
+        let names = self.names(first);
+        if names.len() <= PAIRWISE_KEYS {
+            return has_equal_pair(names);
+        }
+        // Equal keys have equal hashes. Sorting hashes is fast, and whoever makes hashes collide gets only the exact
+        // comparison below, never quadratic time.
+        let mut hashes: Vec<u64> = names.clone().map(hash).collect();
+        hashes.sort_unstable();
+        if hashes.windows(2).all(|pair| pair[0] != pair[1]) {
+            return false;
+        }
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
+    /// What is wrong with the envelope's member names, which begin at `first`.
+    pub(super) fn judge_envelope(&self, first: usize, profile: Profile) -> Option<Fault> {
+        let mut fault = None;
+        for name in self.names(first).filter(|name| Member::named(name).is_none()) {
+            if looks_like_one_of(name, &MEMBER_NAMES) {
+                return Some(Fault::LookAlikeMember);
+            }
+            // A server may add members that its client ignores.
+            if profile == Profile::Strict {
+                fault = Some(Fault::UnknownMember);
+            }
+        }
+        fault
+    }
+
+    /// What is wrong with the keys of `params`, which begin at `first`.
+    pub(super) fn judge_params(&self, first: usize) -> Option<Fault> {
+        let names = self.names(first);
+        if names.clone().any(|name| !PARAMS_NAMES.contains(&name) && looks_like_one_of(name, &PARAMS_NAMES)) {
+            return Some(Fault::LookAlikeKey);
+        }
+        let mut folded: Vec<Cow<'_, str>> = names.map(sanitize::fold).collect();
+        folded.sort_unstable();
+        // Exact duplicates were found before, and come first in the report.
+        folded.windows(2).any(|pair| pair[0] == pair[1]).then_some(Fault::TwinKeys)
+    }
+}
+
+fn has_equal_pair<'k>(names: impl Iterator<Item = &'k str> + Clone) -> bool {
+    let mut rest = names;
+    while let Some(name) = rest.next() {
+        if rest.clone().any(|other| other == name) {
+            return true;
+        }
+    }
+    false
+}
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+fn looks_like_one_of(name: &str, known: &[&str]) -> bool {
+    let folded = sanitize::fold(name);
+    known.iter().any(|known| known.eq_ignore_ascii_case(&folded))
+}

@@ -1,0 +1,166 @@
+//! String tokens: finding their end, checking their escapes, decoding them.
+//!
+//! Used by the scanner (which checks) and by the walkers (which only decode what was checked).
+
+use std::borrow::Cow;
+
+use memchr::memchr2_iter;
+
+use super::Profile;
+use crate::jsonrpc::frame::Fault;
+
+/// Why a string token is refused.
+pub(super) enum StringFault {
+    /// It breaks the grammar at this offset.
+    Syntax(usize),
+    /// It is grammatical, but not read alike by all.
+    Is(Fault),
+}
+
+/// One byte of each lane of a word.
+const LANES: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of each lane.
+const HIGH_BITS: u64 = LANES * 0x80;
+
+/// Skips the string token that begins (with its quote) at `start`. Answers with the offset after the closing quote, and
+/// whether the token holds escapes.
+pub(super) fn skip(bytes: &[u8], start: usize, profile: Profile) -> Result<(usize, bool), StringFault> {
+    let mut at = start + 1;
+    let mut has_escapes = false;
+    loop {
+        at = skip_plain(bytes, at);
+        match bytes.get(at) {
+            Some(b'"') => return Ok((at + 1, has_escapes)),
+            Some(b'\\') => {
+                has_escapes = true;
+                at = skip_escape(bytes, at, profile)?;
+            }
+            // A control character, or the end of the text.
+            _ => return Err(StringFault::Syntax(at)),
+        }
+    }
+}
+
+/// The offset of the next quote, backslash or control character at or after `at`, or the end of `bytes`.
+#[inline]
+fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
+    // Eight bytes at a time: a lane's high bit is set where the byte is one of those looked for. A borrow can set bits
+    // above a hit, never below it, so the lowest bit is right.
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = word ^ (LANES * 0x22);
+        let backslash = word ^ (LANES * 0x5c);
+        let hits = (quote.wrapping_sub(LANES) & !quote)
+            | (backslash.wrapping_sub(LANES) & !backslash)
+            | (word.wrapping_sub(LANES * 0x20) & !word);
+        let hits = hits & HIGH_BITS;
+        if hits != 0 {
+            return at + (hits.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = bytes.get(at) {
+        if byte == b'"' || byte == b'\\' || byte < 0x20 {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// Skips the escape whose backslash stands at `at`.
+fn skip_escape(bytes: &[u8], at: usize, profile: Profile) -> Result<usize, StringFault> {
+    match bytes.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(b'u') => {
+            let Some(unit) = hex4(bytes, at + 2) else { return Err(StringFault::Syntax(at)) };
+            if profile == Profile::Loose {
+                return Ok(at + 6);
+            }
+            let (code, end) = match unit {
+                0xd800..=0xdbff => {
+                    // A high surrogate must be followed by the escape of a low one.
+                    let low = (bytes.get(at + 6..at + 8) == Some(b"\\u"))
+                        .then(|| hex4(bytes, at + 8))
+                        .flatten()
+                        .filter(|low| (0xdc00..=0xdfff).contains(low))
+                        .ok_or(StringFault::Is(Fault::LoneSurrogate))?;
+                    (combine(unit, low), at + 12)
+                }
+                0xdc00..=0xdfff => return Err(StringFault::Is(Fault::LoneSurrogate)),
+                _ => (unit, at + 6),
+            };
+            if is_noncharacter(code) { Err(StringFault::Is(Fault::Noncharacter)) } else { Ok(end) }
+        }
+        _ => Err(StringFault::Syntax(at)),
+    }
+}
+
+/// The four hexadecimal digits at `at`.
+fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.iter().try_fold(0, |unit, &byte| Some(unit * 16 + char::from(byte).to_digit(16)?))
+}
+
+/// The code point of a surrogate pair (RFC 8259 section 7).
+fn combine(high: u32, low: u32) -> u32 {
+    0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00)
+}
+
+/// The 66 code points that Unicode guarantees never to assign.
+fn is_noncharacter(code: u32) -> bool {
+    code & 0xfffe == 0xfffe || (0xfdd0..=0xfdef).contains(&code)
+}
+
+/// Whether `text` holds a noncharacter as itself (not as an escape).
+pub(super) fn has_noncharacter(text: &str) -> bool {
+    // In UTF-8 their last two bytes are BF BE or BF BF, or (U+FDD0 to U+FDEF) B7 90 to B7 AF.
+    !text.is_ascii()
+        && memchr2_iter(0xb7, 0xbf, text.as_bytes()).any(|at| {
+            let start = text.floor_char_boundary(at);
+            text.get(start..)
+                .and_then(|rest| rest.chars().next())
+                .is_some_and(|c| is_noncharacter(u32::from(c)))
+        })
+}
+
+/// The decoded inside of a string token. Borrows where there is no escape. A lone surrogate, which only a loosely scanned
+/// text can hold, becomes U+FFFD; so does an escape that is none.
+pub(super) fn decode(inside: &str) -> Cow<'_, str> {
+    let Some(first) = memchr::memchr(b'\\', inside.as_bytes()) else { return Cow::Borrowed(inside) };
+    let mut decoded = String::with_capacity(inside.len());
+    let mut rest = inside;
+    let mut next = Some(first);
+    while let Some(at) = next {
+        decoded.push_str(&rest[..at]);
+        let (c, length) = decode_escape(&rest.as_bytes()[at..]);
+        decoded.push(c);
+        rest = rest.get(at + length..).unwrap_or_default();
+        next = memchr::memchr(b'\\', rest.as_bytes());
+    }
+    decoded.push_str(rest);
+    Cow::Owned(decoded)
+}
+
+/// The character of the escape at the beginning of `escape`, and the escape's length in bytes.
+fn decode_escape(escape: &[u8]) -> (char, usize) {
+    let simple = match escape.get(1) {
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(b'u') => {
+            let Some(unit) = hex4(escape, 2) else { return (char::REPLACEMENT_CHARACTER, 2) };
+            let low = (0xd800..=0xdbff)
+                .contains(&unit)
+                .then(|| (escape.get(6..8) == Some(b"\\u")).then(|| hex4(escape, 8)).flatten())
+                .flatten()
+                .filter(|low| (0xdc00..=0xdfff).contains(low));
+            let (code, length) = low.map_or((unit, 6), |low| (combine(unit, low), 12));
+            return (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), length);
+        }
+        Some(&byte @ (b'"' | b'\\' | b'/')) => char::from(byte),
+        _ => return (char::REPLACEMENT_CHARACTER, 1),
+    };
+    (simple, 2)
+}

@@ -1,0 +1,215 @@
+//! The condition of a rule: compiled once, asked once for each call that the rule's patterns match.
+//!
+//! The only file that evaluates CEL. What a condition can see is in [`Facts`]; it can do nothing, and how long it can take is
+//! bounded before it starts, because the evaluator has no limit of its own. An error is not an answer: the caller decides
+//! what it means, by the rule's effect.
+
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use cel::{
+    Context, Env, ExecutionError, IdedExpr, Value,
+    common::{
+        ast::{EntryExpr, Expr, operators},
+        types::{CelBool, CelString},
+        value::CowVal,
+    },
+    context::VariableResolver,
+    parser::Parser,
+};
+
+use super::{
+    Call,
+    arguments::{self, Arguments, Unreadable},
+    equality,
+    lint::{self, Finding},
+};
+
+/// The longest condition, in bytes.
+pub(super) const CONDITION_BYTES_MAX: usize = 8_192;
+
+/// The most work of a loop, in rounds times bytes of arguments: each round may read all of them.
+const LOOP_BYTES_MAX: u128 = 1 << 28;
+
+/// The most rounds of nested loops together.
+const LOOP_ROUNDS_MAX: u128 = 1_000_000;
+
+/// The functions and operators of conditions.
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    // Optional values (`args.?amount.orValue(0)`) would be one more way to read a missing argument as a harmless one.
+    let mut env = Env::default().with_optional_support(false).with_stdlib();
+    equality::declare(&mut env).expect("no standard function begins with `@`");
+    Arc::new(env)
+});
+
+/// A compiled condition.
+#[derive(Debug)]
+pub(super) struct Condition {
+    expression: IdedExpr,
+    text: Box<str>,
+    /// How deep its loops nest.
+    loops: u32,
+}
+
+impl Condition {
+    /// Compiles `text`, with what is worth a warning; or all that is wrong with it.
+    pub(super) fn compile(text: &str) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        if text.len() > CONDITION_BYTES_MAX {
+            let message = format!("a condition has at most {CONDITION_BYTES_MAX} bytes");
+            return Err(vec![Finding::error("P0103", 0..text.len(), message)]);
+        }
+        if text.trim().is_empty() {
+            return Err(vec![Finding::error("P0103", 0..text.len(), "the condition is empty")]);
+        }
+        let (mut expression, info) =
+            Parser::default().parse_with_source_info(text).map_err(|errors| lint::syntax(text, &errors))?;
+        let report = lint::check(text, &expression, &info);
+        if report.findings.iter().any(Finding::is_error) {
+            return Err(report.findings);
+        }
+        replace_equality(&mut expression);
+        Ok((Self { expression, text: text.into(), loops: report.loops }, report.findings))
+    }
+
+    /// As it was written; the map form as the expression it stands for.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is true of the call.
+    pub(super) fn is_met(&self, facts: &Facts<'_>) -> Result<bool, Unanswered> {
+        if self.loops > 0
+            && let Ok(arguments) = facts.arguments()
+        {
+            let rounds = (arguments.largest as u128).saturating_pow(self.loops);
+            if rounds > LOOP_ROUNDS_MAX || rounds * arguments.bytes as u128 > LOOP_BYTES_MAX {
+                return Err(Unanswered(
+                    "the arguments are too large for the loops in the condition".to_owned(),
+                ));
+            }
+        }
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.set_variable_resolver(facts);
+        let value =
+            Value::resolve_val(&self.expression, &context).map_err(|error| self.unanswered(facts, &error))?;
+        match value.downcast_ref::<CelBool>() {
+            Some(answer) => Ok(*answer.inner()),
+            None => Err(Unanswered(format!("it gave a value of type {}", value.get_type().name()))),
+        }
+    }
+
+    /// The reason in words. An error of the evaluator may carry values of the call; none of them is repeated.
+    fn unanswered(&self, facts: &Facts<'_>, error: &ExecutionError) -> Unanswered {
+        if let Some(Err(unreadable)) = facts.arguments.get() {
+            return Unanswered(unreadable.to_string());
+        }
+        Unanswered(match error {
+            ExecutionError::NoSuchKey(key) if self.text.contains(key.as_str()) => {
+                format!("there is no `{key}`")
+            }
+            ExecutionError::NoSuchKey(_) => "a key is missing".to_owned(),
+            ExecutionError::NoSuchOverload(overload) => {
+                let kinds = overload.argument_types().join(" and ");
+                format!("`{}` does not work on {kinds}", operator(overload.function()))
+            }
+            ExecutionError::UnexpectedType { got, want } => format!("{want} was expected, it is {got}"),
+            ExecutionError::ValuesNotComparable(..) => "values of different types were compared".to_owned(),
+            ExecutionError::UnsupportedBinaryOperator(operator, ..) => {
+                format!("`{operator}` does not work on these types")
+            }
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+                "division by zero".to_owned()
+            }
+            ExecutionError::Overflow(..) => "a number overflowed".to_owned(),
+            ExecutionError::IndexOutOfBounds(_) => "the list is shorter than the index".to_owned(),
+            ExecutionError::FunctionError { function, .. } => format!("`{function}` failed"),
+            _ => "it cannot be evaluated with these arguments".to_owned(),
+        })
+    }
+}
+
+/// Why a condition has no answer, in words that hold nothing of the call's arguments.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unanswered(String);
+
+/// How an operator is written: the evaluator calls `>` `_>_`.
+fn operator(name: &str) -> &str {
+    match name {
+        "_[_]" => "[]",
+        _ => name.trim_matches(['_', '@']),
+    }
+}
+
+/// What a condition can read. Arguments are converted when the first condition asks for them.
+pub(super) struct Facts<'a> {
+    call: &'a Call<'a>,
+    arguments: OnceLock<Result<Arguments<'a>, Unreadable>>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn new(call: &'a Call<'a>) -> Self {
+        Self { call, arguments: OnceLock::new() }
+    }
+
+    fn arguments(&self) -> Result<&Arguments<'a>, Unreadable> {
+        self.arguments.get_or_init(|| arguments::read(self.call.arguments)).as_ref().map_err(|error| *error)
+    }
+}
+
+impl VariableResolver for Facts<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let text = match variable {
+            // A failure shows as an undeclared variable to the evaluator; `unanswered` tells the real reason.
+            "args" => return self.arguments().ok().map(|arguments| CowVal::Borrowed(&*arguments.value)),
+            "tool" => self.call.tool.unwrap_or_default(),
+            "server" => self.call.server,
+            "client" => self.call.client,
+            "principal" => self.call.principal,
+            "method" => self.call.method,
+            _ => return None,
+        };
+        Some(CowVal::owned(CelString::from(text)))
+    }
+}
+
+/// Puts the functions of `equality` in the place of `==`, `!=` and `in`.
+fn replace_equality(node: &mut IdedExpr) {
+    match &mut node.expr {
+        Expr::Call(call) => {
+            if call.target.is_none() && call.args.len() == 2 {
+                let replaced = match call.func_name.as_str() {
+                    operators::EQUALS => Some(equality::EQUAL),
+                    operators::NOT_EQUALS => Some(equality::UNEQUAL),
+                    operators::IN => Some(equality::ELEMENT),
+                    _ => None,
+                };
+                if let Some(name) = replaced {
+                    name.clone_into(&mut call.func_name);
+                }
+            }
+            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(replace_equality);
+        }
+        Expr::Comprehension(comprehension) => {
+            for part in [
+                &mut comprehension.iter_range,
+                &mut comprehension.accu_init,
+                &mut comprehension.loop_cond,
+                &mut comprehension.loop_step,
+                &mut comprehension.result,
+            ] {
+                replace_equality(part);
+            }
+        }
+        Expr::List(list) => list.elements.iter_mut().for_each(replace_equality),
+        Expr::Map(map) => {
+            for entry in &mut map.entries {
+                if let EntryExpr::MapEntry(entry) = &mut entry.expr {
+                    replace_equality(&mut entry.key);
+                    replace_equality(&mut entry.value);
+                }
+            }
+        }
+        Expr::Select(select) => replace_equality(&mut select.operand),
+        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
+    }
+}

@@ -1,0 +1,428 @@
+//! One policy file, from its text to checked rules.
+//!
+//! Called by the policy when it is loaded. Everything that can be wrong with a rule is told at once, with its place; a key
+//! that is not known is an error, because a rule that is only half understood is not the rule that was written.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use crate::hold::OnRejection;
+
+use super::{
+    Effect,
+    condition::Condition,
+    diagnostic::{Diagnostic, Source, did_you_mean},
+    matchers,
+    pattern::Pattern,
+    yaml::{self, Node, Value},
+};
+
+/// How long people have when a rule does not say.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// The shortest time that people can be given.
+pub const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The longest time that people can be given.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest hold message, in characters: clients show it beside a spinner.
+pub const HOLD_MESSAGE_CHARS_MAX: usize = 300;
+/// The longest reason, in characters.
+pub const REASON_CHARS_MAX: usize = 500;
+/// The longest name of a rule, in characters.
+pub const NAME_CHARS_MAX: usize = 100;
+/// How many patterns one list may have.
+const PATTERNS_MAX: usize = 1_000;
+
+const DOCUMENT_KEYS: [&str; 3] = ["version", "default", "rules"];
+const RULE_KEYS: [&str; 11] = [
+    "name",
+    "tool",
+    "server",
+    "method",
+    "when",
+    "action",
+    "reason",
+    "timeout",
+    "on_timeout",
+    "on_rejection",
+    "hold_message",
+];
+
+/// A policy file, read.
+pub(super) struct Document {
+    pub(super) default: Option<(Effect, Range<usize>)>,
+    pub(super) rules: Vec<Draft>,
+}
+
+/// A rule as it was written, checked on its own.
+pub(super) struct Draft {
+    pub(super) source: Arc<Source>,
+    pub(super) span: Range<usize>,
+    pub(super) name: String,
+    pub(super) name_span: Range<usize>,
+    pub(super) tools: Vec<Pattern>,
+    pub(super) servers: Vec<Pattern>,
+    pub(super) methods: Vec<Pattern>,
+    pub(super) when: Option<Condition>,
+    pub(super) effect: Effect,
+    pub(super) reason: Option<String>,
+    pub(super) timeout: Duration,
+    pub(super) on_rejection: OnRejection,
+    pub(super) hold_message: Option<String>,
+}
+
+/// Reads `source`. What is wrong goes to `problems`; a rule with errors is left out of the result.
+pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Document {
+    let mut document = Document { default: None, rules: Vec::new() };
+    let before = problems.len();
+    let root = yaml::read(source, problems);
+    let root = match root {
+        Some(Node { value: Value::Null, .. }) | None => {
+            if problems.len() == before {
+                let message = "the file has no policy in it";
+                let hint = "it needs at least `version: 1` and `rules:`; no file at all holds every call";
+                problems.push(Diagnostic::error("P0002", source, 0..0, message).hint(hint.to_owned()));
+            }
+            return document;
+        }
+        Some(root) => root,
+    };
+    let mut reader = Reader { source, problems };
+    let Some(mut keys) = reader.mapping(&root, "a policy", &DOCUMENT_KEYS) else { return document };
+    match keys.take("version") {
+        None => {
+            reader.fail(
+                "P0011",
+                start_of(&root.span),
+                "the policy does not say its `version`",
+                "add `version: 1`",
+            );
+        }
+        Some(Node { value: Value::Number(text), .. }) if text == "1" => {}
+        Some(node) => {
+            reader.fail("P0013", node.span.clone(), "the version of this grammar is 1", "write `version: 1`")
+        }
+    }
+    if let Some(node) = keys.take("default") {
+        document.default = reader.effect(node).map(|effect| (effect, node.span.clone()));
+    }
+    match keys.take("rules") {
+        None => {}
+        Some(Node { value: Value::List(items), .. }) => {
+            document.rules = items.iter().filter_map(|item| reader.rule(item)).collect();
+        }
+        Some(Node { value: Value::Null, .. }) => {}
+        Some(node) => {
+            reader.fail("P0012", node.span.clone(), "`rules` is a list", "begin each rule with `- name:`")
+        }
+    }
+    document
+}
+
+fn start_of(span: &Range<usize>) -> Range<usize> {
+    span.start..span.start
+}
+
+/// The entries of a mapping whose keys are known.
+pub(super) struct Keys<'a> {
+    entries: Vec<(&'a str, &'a Node, &'a Node)>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn take(&mut self, name: &str) -> Option<&'a Node> {
+        let at = self.entries.iter().position(|(key, ..)| *key == name)?;
+        Some(self.entries.swap_remove(at).2)
+    }
+}
+
+/// Reads nodes and collects what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub(super) source: &'a Arc<Source>,
+    pub(super) problems: &'a mut Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    pub(super) fn fail(
+        &mut self,
+        code: &'static str,
+        span: Range<usize>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
+        self.problems.push(Diagnostic::error(code, self.source, span, message).hint(hint));
+    }
+
+    /// The entries of `node`; unknown keys are errors.
+    pub(super) fn mapping<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Keys<'n>> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!("{what} is a mapping, not {}", node.value.kind());
+            self.fail("P0012", node.span.clone(), message, format!("its keys are {}", known.join(", ")));
+            return None;
+        };
+        let mut keys = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let Value::Text(name) = &key.value else { continue };
+            if known.contains(&name.as_str()) {
+                keys.push((name.as_str(), key, value));
+                continue;
+            }
+            let list = format!("known keys are {}", known.join(", "));
+            let hint = did_you_mean(name, known.iter().copied())
+                .map_or_else(|| list.clone(), |meant| format!("did you mean `{meant}`? {list}"));
+            self.fail("P0010", key.span.clone(), format!("{what} has no key `{name}`"), hint);
+        }
+        Some(Keys { entries: keys })
+    }
+
+    fn rule(&mut self, node: &Node) -> Option<Draft> {
+        let before = self.problems.len();
+        let mut keys = self.mapping(node, "a rule", &RULE_KEYS)?;
+        let at = start_of(&node.span);
+        let name_node = keys.take("name");
+        let name = match name_node {
+            Some(node) => self.line(node, "name", NAME_CHARS_MAX),
+            None => {
+                let hint = "the name is what people and the record see: `name: large-refunds`";
+                self.fail("P0011", at.clone(), "the rule has no `name`", hint);
+                None
+            }
+        };
+        let effect = match keys.take("action") {
+            Some(node) => self.effect(node),
+            None => {
+                self.fail(
+                    "P0011",
+                    at.clone(),
+                    "the rule has no `action`",
+                    "add `action: allow`, `hold` or `deny`",
+                );
+                None
+            }
+        };
+        let tools = keys.take("tool").map_or_else(Vec::new, |node| self.patterns(node, "tool"));
+        let servers = keys.take("server").map_or_else(Vec::new, |node| self.patterns(node, "server"));
+        let method = keys.take("method");
+        let methods = method.map_or_else(Vec::new, |node| self.patterns(node, "method"));
+        if let Some(node) = method
+            && !tools.is_empty()
+            && methods.iter().any(|pattern| pattern.text() != "tools/call")
+        {
+            let message = "a rule with `tool` is about `tools/call` only";
+            self.fail(
+                "P0016",
+                node.span.clone(),
+                message,
+                "make two rules, one with `tool` and one with `method`",
+            );
+        }
+        let when = keys.take("when").and_then(|node| self.condition(node, effect));
+        let reason = keys.take("reason").and_then(|node| self.reason(node));
+        let timeout = keys.take("timeout");
+        let on_timeout = keys.take("on_timeout");
+        let hold_message = keys.take("hold_message");
+        for (key, node) in [("timeout", timeout), ("on_timeout", on_timeout), ("hold_message", hold_message)]
+        {
+            self.only_for(key, node, effect, &[Effect::Hold]);
+        }
+        let on_rejection = keys.take("on_rejection");
+        self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
+        let timeout = timeout.map_or(Some(TIMEOUT_DEFAULT), |node| self.timeout(node));
+        if let Some(node) = on_timeout
+            && node.value != Value::Text("deny".to_owned())
+        {
+            let hint = "write `on_timeout: deny` or leave it out";
+            self.fail("P0013", node.span.clone(), "a call that nobody approved in time does not run", hint);
+        }
+        let on_rejection = match on_rejection.map(|node| (&node.value, node)) {
+            None => OnRejection::default(),
+            Some((Value::Text(word), _)) if word == "continue" => OnRejection::Continue,
+            Some((Value::Text(word), _)) if word == "fail" => OnRejection::Fail,
+            Some((_, node)) => {
+                let hint =
+                    "`continue` tells the agent why and lets it go on, `fail` is an error in the client";
+                self.fail("P0013", node.span.clone(), "`on_rejection` is `continue` or `fail`", hint);
+                OnRejection::default()
+            }
+        };
+        let hold_message =
+            hold_message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
+        let errors = |found: &Diagnostic| found.severity() == super::Severity::Error;
+        if self.problems[before..].iter().any(errors) {
+            return None;
+        }
+        Some(Draft {
+            source: Arc::clone(self.source),
+            span: node.span.clone(),
+            name: name?,
+            name_span: name_node?.span.clone(),
+            tools,
+            servers,
+            methods,
+            when,
+            effect: effect?,
+            reason,
+            timeout: timeout?,
+            on_rejection,
+            hold_message,
+        })
+    }
+
+    fn only_for(&mut self, key: &str, node: Option<&Node>, effect: Option<Effect>, meant: &[Effect]) {
+        if let (Some(node), Some(effect)) = (node, effect)
+            && !meant.contains(&effect)
+        {
+            let message = format!("`{key}` means nothing in a rule with `action: {effect}`");
+            self.fail("P0016", node.span.clone(), message, "take it out, or hold the call");
+        }
+    }
+
+    pub(super) fn effect(&mut self, node: &Node) -> Option<Effect> {
+        if let Value::Text(word) = &node.value
+            && let Some(effect) = Effect::from_word(word)
+        {
+            return Some(effect);
+        }
+        let hint = match &node.value {
+            Value::Text(word) => did_you_mean(word, ["allow", "hold", "deny"]),
+            _ => None,
+        };
+        let hint = hint.map_or_else(String::new, |meant| format!("did you mean `{meant}`?"));
+        self.fail("P0013", node.span.clone(), "this is `allow`, `hold` or `deny`", hint);
+        None
+    }
+
+    fn patterns(&mut self, node: &Node, key: &str) -> Vec<Pattern> {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        if items.is_empty() {
+            let hint = format!("leave `{key}` out for a rule about every one");
+            self.fail("P0018", node.span.clone(), format!("the list of `{key}` is empty"), hint);
+        }
+        if items.len() > PATTERNS_MAX {
+            let message = format!("a list has at most {PATTERNS_MAX} patterns");
+            self.fail("P0018", node.span.clone(), message, "make several rules");
+            return Vec::new();
+        }
+        let mut patterns = Vec::with_capacity(items.len());
+        for item in items {
+            let Some(text) = self.text(item, key) else { continue };
+            match Pattern::parse(text) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(told) => self.fail("P0018", item.span.clone(), format!("`{key}`: {told}"), ""),
+            }
+        }
+        patterns
+    }
+
+    pub(super) fn text<'n>(&mut self, node: &'n Node, key: &str) -> Option<&'n str> {
+        if let Value::Text(text) = &node.value {
+            return Some(text);
+        }
+        let hint = match &node.value {
+            Value::Number(text) => format!("quote it: \"{text}\""),
+            Value::Bool(value) => format!("quote it: \"{value}\""),
+            _ => String::new(),
+        };
+        self.fail("P0012", node.span.clone(), format!("`{key}` is text, not {}", node.value.kind()), hint);
+        None
+    }
+
+    /// A text of one line.
+    pub(super) fn line(&mut self, node: &Node, key: &str, chars_max: usize) -> Option<String> {
+        let text = self.text(node, key)?.trim();
+        let told = if text.is_empty() {
+            format!("`{key}` is empty")
+        } else if text.chars().count() > chars_max {
+            format!("`{key}` has more than {chars_max} characters")
+        } else if text.contains(['\n', '\r']) {
+            format!("`{key}` is one line")
+        } else if text.chars().any(is_unseen) {
+            format!("`{key}` has characters that cannot be seen")
+        } else {
+            return Some(text.to_owned());
+        };
+        self.fail("P0017", node.span.clone(), told, "");
+        None
+    }
+
+    fn reason(&mut self, node: &Node) -> Option<String> {
+        let text = self.text(node, "reason")?.trim();
+        if text.is_empty() || text.chars().count() > REASON_CHARS_MAX {
+            let message = format!("`reason` has 1 to {REASON_CHARS_MAX} characters");
+            self.fail("P0017", node.span.clone(), message, "");
+            return None;
+        }
+        if text.chars().any(|letter| is_unseen(letter) && letter != '\n') {
+            self.fail("P0017", node.span.clone(), "`reason` has characters that cannot be seen", "");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn timeout(&mut self, node: &Node) -> Option<Duration> {
+        let hint = "write 1s to 7d, such as `90s`, `30m`, `2h` or `1h 30m`; a hold always ends";
+        let Value::Text(text) = &node.value else {
+            self.fail("P0015", node.span.clone(), "`timeout` needs a unit", hint);
+            return None;
+        };
+        let span: Option<jiff::Span> = text.trim().parse().ok();
+        let seconds = span.and_then(|span| {
+            span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok()
+        });
+        let limits = TIMEOUT_MIN.as_secs_f64()..=TIMEOUT_MAX.as_secs_f64();
+        match seconds.filter(|seconds| limits.contains(seconds)) {
+            Some(seconds) => Some(Duration::from_secs_f64(seconds)),
+            None => {
+                self.fail(
+                    "P0015",
+                    node.span.clone(),
+                    format!("`{text}` is not a time that people can be given"),
+                    hint,
+                );
+                None
+            }
+        }
+    }
+
+    fn condition(&mut self, node: &Node, effect: Option<Effect>) -> Option<Condition> {
+        let written = match &node.value {
+            Value::Text(text) => text.clone(),
+            Value::Map(_) => matchers::translate(node, self.source, self.problems)?,
+            other => {
+                let message = format!("`when` is an expression or a mapping, not {}", other.kind());
+                self.fail("P0012", node.span.clone(), message, "write `when: args.amount > 1000`");
+                return None;
+            }
+        };
+        let (condition, findings) = match Condition::compile(&written) {
+            Ok((condition, findings)) => (Some(condition), findings),
+            Err(findings) => (None, findings),
+        };
+        for finding in findings {
+            let relevant = match finding.code {
+                // Failing open is what a guard does to a rule that restricts; matching too much, to one that allows.
+                "P0201" => effect != Some(Effect::Allow),
+                "P0204" => effect == Some(Effect::Allow),
+                _ => true,
+            };
+            if !relevant {
+                continue;
+            }
+            let span = match &node.value {
+                Value::Text(text) => yaml::place(&self.source.text, &node.span, text, finding.span),
+                _ => node.span.clone(),
+            };
+            let found =
+                Diagnostic::error(finding.code, self.source, span, finding.message).hint(finding.hint);
+            self.problems.push(Diagnostic { severity: finding.severity, ..found });
+        }
+        condition
+    }
+}
+
+/// Control characters, and characters that change how a text looks without being seen.
+fn is_unseen(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}

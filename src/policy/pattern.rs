@@ -1,0 +1,108 @@
+//! Which rules speak of a name: patterns for tools, servers and methods, and the index that finds them quickly.
+//!
+//! Called by `document` (to read patterns) and by the policy (to find rules). A pattern stands for the whole name, and case
+//! counts. `*` and `?` match any characters, `.` and `/` too; `[ab]` and `{a,b}` choose.
+
+use std::{collections::HashMap, fmt};
+
+use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+
+/// The longest pattern, in bytes.
+pub(super) const PATTERN_BYTES_MAX: usize = 256;
+
+/// A name, or a pattern of names.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    text: String,
+    glob: Option<(Glob, GlobMatcher)>,
+}
+
+impl Pattern {
+    /// Reads a pattern; the error says what is wrong, for people.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a pattern cannot be empty; `*` matches every name".to_owned());
+        }
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"));
+        }
+        if let Some(odd) = text.chars().find(|letter| letter.is_whitespace() || letter.is_control()) {
+            return Err(format!("names have no spaces or control characters, this has {odd:?}"));
+        }
+        if !text.contains(['*', '?', '[', ']', '{', '}', '\\']) {
+            return Ok(Self { text: text.to_owned(), glob: None });
+        }
+        let glob = GlobBuilder::new(text)
+            .literal_separator(false)
+            .backslash_escape(true)
+            .build()
+            .map_err(|error| format!("not a pattern: {}", error.kind()))?;
+        let matcher = glob.compile_matcher();
+        Ok(Self { text: text.to_owned(), glob: Some((glob, matcher)) })
+    }
+
+    pub(super) fn matches(&self, name: &str) -> bool {
+        match &self.glob {
+            Some((_, matcher)) => matcher.is_match(name),
+            None => self.text == name,
+        }
+    }
+
+    /// As it was written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// From a tool's name to the rules with a pattern for it: names by hash, patterns by one automaton.
+#[derive(Debug)]
+pub(super) struct Index {
+    names: HashMap<Box<str>, Vec<u32>>,
+    globs: GlobSet,
+    /// For each pattern of `globs`, the rules that use it.
+    glob_rules: Vec<Vec<u32>>,
+}
+
+impl Index {
+    /// Builds it from pairs of a pattern and the rule that has it.
+    pub(super) fn new<'a>(
+        patterns: impl IntoIterator<Item = (&'a Pattern, u32)>,
+    ) -> Result<Self, globset::Error> {
+        let mut names: HashMap<Box<str>, Vec<u32>> = HashMap::new();
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut builder = GlobSetBuilder::new();
+        let mut glob_rules: Vec<Vec<u32>> = Vec::new();
+        for (pattern, rule) in patterns {
+            match &pattern.glob {
+                None => names.entry(pattern.text.as_str().into()).or_default().push(rule),
+                Some((glob, _)) => {
+                    let at = *known.entry(pattern.text.as_str()).or_insert_with(|| {
+                        builder.add(glob.clone());
+                        glob_rules.push(Vec::new());
+                        glob_rules.len() - 1
+                    });
+                    glob_rules[at].push(rule);
+                }
+            }
+        }
+        Ok(Self { names, globs: builder.build()?, glob_rules })
+    }
+
+    /// Adds the rules with a pattern for `name` to `rules`, some of them perhaps twice.
+    pub(super) fn find(&self, name: &str, rules: &mut Vec<u32>) {
+        if let Some(found) = self.names.get(name) {
+            rules.extend_from_slice(found);
+        }
+        if !self.glob_rules.is_empty() {
+            for at in self.globs.matches(name) {
+                rules.extend_from_slice(&self.glob_rules[at]);
+            }
+        }
+    }
+}

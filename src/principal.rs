@@ -1,0 +1,70 @@
+//! Who acts: the authenticated someone behind a call or a verdict.
+//!
+//! Made where somebody is authenticated (the control socket reads peer credentials, the stdio session knows its own user)
+//! and carried into the record. Never read from anything a peer says about itself.
+
+use std::fmt;
+
+/// An authenticated someone, as the record names them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Principal {
+    /// A local process, known by the kernel's word (`SO_PEERCRED`): its user.
+    User {
+        /// The user's number.
+        uid: u32,
+        /// The user's name, where the system knows one.
+        name: Option<String>,
+    },
+    /// The program at the other end of a wrapped server's stdin: started by this user, not told apart from others of theirs.
+    Client {
+        /// The number of the user who runs the wrapper.
+        uid: u32,
+        /// That user's name, where the system knows one.
+        name: Option<String>,
+    },
+    /// The gate itself: expiry, recovery.
+    Gate,
+}
+
+impl Principal {
+    /// The user `uid`, named if the system knows a name.
+    pub fn user(uid: u32) -> Self {
+        Self::User { uid, name: user_name(uid) }
+    }
+
+    /// The MCP client on this process's stdin.
+    pub fn client() -> Self {
+        let uid = rustix::process::getuid().as_raw();
+        Self::Client { uid, name: user_name(uid) }
+    }
+}
+
+/// The name of a user. Names are for people; two users are the same only if their numbers are.
+fn user_name(uid: u32) -> Option<String> {
+    uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned())
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User { name: Some(name), .. } => write!(f, "uid:{name}"),
+            Self::User { uid, name: None } => write!(f, "uid:{uid}"),
+            Self::Client { name: Some(name), .. } => write!(f, "client-of:{name}"),
+            Self::Client { uid, name: None } => write!(f, "client-of:{uid}"),
+            Self::Gate => f.write_str("gate"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_never_the_user_who_may_approve() {
+        let uid = rustix::process::getuid().as_raw();
+        assert_ne!(Principal::user(uid).to_string(), Principal::client().to_string());
+        assert_eq!(Principal::User { uid: 7, name: None }.to_string(), "uid:7");
+        assert_eq!(Principal::User { uid: 7, name: Some("alice".into()) }.to_string(), "uid:alice");
+    }
+}

@@ -1,0 +1,163 @@
+//! What can go wrong with the record. Every one of these means that nothing was recorded: the caller fails closed.
+
+use std::{io, path::Path, sync::Arc};
+
+use rusqlite::ErrorCode;
+
+use super::BUSY_WAIT_SECONDS;
+use crate::hold::{HoldId, State};
+
+/// Why the store did not do what it was asked. Cheap to clone: one failure answers all the jobs of a commit.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The hold is in a state that may not become the one asked for. Somebody else was first.
+    #[error("the hold is `{state}` already")]
+    NotHeld {
+        /// The state it has.
+        state: State,
+    },
+    /// No such hold was recorded.
+    #[error("no hold `{0}` is recorded")]
+    NoSuchHold(HoldId),
+    /// A hold of this id was recorded before.
+    #[error("hold `{0}` is recorded already")]
+    Duplicate(HoldId),
+    /// A time outside the years 1677 to 2262, which the record cannot keep.
+    #[error("a time is out of the range that can be recorded")]
+    Time,
+    /// A text that cannot be written as JSON.
+    #[error("an event cannot be written as JSON")]
+    Encode(#[source] Arc<serde_json::Error>),
+    /// Another process kept the file locked too long. The job may be tried again.
+    #[error("another process has been writing to the store for {BUSY_WAIT_SECONDS} s")]
+    Busy,
+    /// The store has ended, or could not be started.
+    #[error("the store is not running")]
+    Closed,
+    /// The directory or the file is not one that only we can write.
+    #[error("`{path}` {fault}")]
+    Place {
+        /// The directory or file.
+        path: Arc<Path>,
+        /// What is wrong with it.
+        fault: PlaceFault,
+    },
+    /// The operating system refused.
+    #[error("`{path}` cannot be used")]
+    Io {
+        /// The directory or file.
+        path: Arc<Path>,
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// A file, but not one of ours.
+    #[error("`{path}` is not a store of holdshort")]
+    Foreign {
+        /// The file.
+        path: Arc<Path>,
+    },
+    /// A store that a later version of this program wrote.
+    #[error(
+        "`{path}` has schema version {found}, and this program knows versions up to {known}: use the newer one"
+    )]
+    Newer {
+        /// The file.
+        path: Arc<Path>,
+        /// The version of the file.
+        found: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// The file was deleted or replaced while it was open.
+    #[error("`{path}` was deleted or replaced while it was in use")]
+    Replaced {
+        /// The file.
+        path: Arc<Path>,
+    },
+    /// After a failure, the end of the log is not what this process left.
+    #[error("the log is not as this process left it at line {seq}: verify the store, then restart")]
+    Diverged {
+        /// The line that is missing or different.
+        seq: u64,
+    },
+    /// SQLite failed: disk full, I/O error, damage.
+    #[error("the database failed")]
+    Database(#[source] Arc<rusqlite::Error>),
+}
+
+/// What is wrong with a directory or file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceFault {
+    /// The path has no parent directory.
+    #[error("names no file in a directory")]
+    NoName,
+    /// Not a directory where one is needed.
+    #[error("is not a directory")]
+    NotADirectory,
+    /// A symbolic link, a device, a directory.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// It belongs to somebody else.
+    #[error("belongs to another user (uid {owner})")]
+    Owner {
+        /// The numeric id of the owner.
+        owner: u32,
+    },
+    /// Group or others may write it.
+    #[error("can be written by others (mode {mode:03o}): take that permission away")]
+    Writable {
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// We may not write it.
+    #[error("cannot be written (mode {mode:03o})")]
+    ReadOnly {
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl StoreError {
+    pub(super) fn place(path: &Path, fault: PlaceFault) -> Self {
+        Self::Place { path: path.into(), fault }
+    }
+
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.into(), source: Arc::new(source) }
+    }
+
+    /// Whether one job alone failed. After anything else the state of the file is in doubt.
+    pub(super) fn spares_the_store(&self) -> bool {
+        match self {
+            Self::Database(error) => match error.sqlite_error_code() {
+                Some(code) => matches!(
+                    code,
+                    ErrorCode::ConstraintViolation
+                        | ErrorCode::TooBig
+                        | ErrorCode::TypeMismatch
+                        | ErrorCode::OperationInterrupted
+                ),
+                // A stored value that cannot be read back: the row is damaged, not the file.
+                None => true,
+            },
+            Self::Replaced { .. } | Self::Diverged { .. } => false,
+            _ => true,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Encode(Arc::new(error))
+    }
+}

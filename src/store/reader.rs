@@ -1,0 +1,34 @@
+//! The thread that reads, with a connection of its own: a long verification never delays a commit, nor a commit a list.
+//!
+//! Started by `Store::open` once the file is open. Cannot write: its connection is read-only.
+
+use std::sync::mpsc::Receiver;
+
+use rusqlite::Connection;
+
+use super::{
+    error::StoreError,
+    place::{Opened, Place},
+};
+
+/// A question, with the way back to whoever asked.
+pub(super) type Read = Box<dyn FnOnce(Result<&Connection, StoreError>) + Send>;
+
+/// Answers questions until every handle is gone. `opening` is how opening the file ended; if it failed, that is the answer.
+pub(super) fn serve(place: &Place, opening: Result<(), StoreError>, reads: &Receiver<Read>) {
+    let mut kept: Option<Opened> = None;
+    while let Ok(read) = reads.recv() {
+        let opened = opening.clone().and_then(|()| match kept.take() {
+            // A file that was replaced is read anew: the writer tells of it, a reader shows what is there.
+            Some(opened) if place.check_still(&opened).is_ok() => Ok(opened),
+            _ => place.open_for_reading(),
+        });
+        match opened {
+            Ok(opened) => {
+                read(Ok(&opened.connection));
+                kept = Some(opened);
+            }
+            Err(error) => read(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The statements: how holds and the audit log are written to and read from SQLite.
+//!
+//! Called by `writer` (inside its transaction), `reader` and `verify` with an open connection. Decides nothing except what
+//! [`State::may_become`] says, and never begins or ends a transaction.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Params, Row, params,
+    types::{FromSqlError, Type},
+};
+use serde::de::DeserializeOwned;
+
+use super::{HistoryFilter, Recovered, error::StoreError};
+use crate::{
+    audit::{AuditEvent, AuditLine, Checkpoint, link},
+    digest::Digest,
+    hold::{HOLD_ID_CHARS, HoldId, HoldRecord, NewHold, State, Vote},
+};
+
+/// What recovery notes on a hold whose caller is gone.
+const NOTE_WITHDRAWN: &str = "the gate that had the caller is gone";
+
+/// What recovery notes on a call of which nobody knows whether it ran.
+const NOTE_UNKNOWN: &str = "the gate that forwarded it is gone; nobody knows whether it ran";
+
+/// The columns that [`record`] reads, in its order.
+macro_rules! hold_columns {
+    () => {
+        "h.seq, h.id, h.owner, h.server, h.method, h.tool, h.agent, h.principal, h.frame_sha256, h.policy_sha256, \
+         h.rules, h.reason, h.notes, h.created_at, h.expires_at, h.state, h.votes, h.ended_at, h.note"
+    };
+}
+
+/// A hold with its frame, whose column follows those of [`record`].
+macro_rules! select_hold {
+    ($rest:literal) => {
+        concat!("SELECT ", hold_columns!(), ", f.frame FROM holds h JOIN frames f ON f.hold = h.seq ", $rest)
+    };
+}
+
+/// The place of the frame among the columns of [`select_hold`].
+const FRAME_COLUMN: usize = 19;
+
+// --- audit -----------------------------------------------------------------------------------------------------------
+
+const INSERT_LINE: &str = "INSERT INTO audit (seq, line, hash) VALUES (?1, ?2, ?3)";
+const LAST_LINE: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+const LINES_AFTER: &str = "SELECT seq, line, hash FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+
+/// Where the log ends. Inside an IMMEDIATE transaction nobody else can move it.
+pub(super) fn head(db: &Connection) -> Result<Checkpoint, StoreError> {
+    let head = db
+        .prepare_cached(LAST_LINE)?
+        .query_row([], |row| Ok(Checkpoint { seq: number(row, 0)?, hash: Digest(row.get(1)?) }))
+        .optional()?;
+    Ok(head.unwrap_or(Checkpoint::EMPTY))
+}
+
+/// Writes `event` at the end of the log and gives its number.
+pub(super) fn append(db: &Connection, head: &mut Checkpoint, event: AuditEvent) -> Result<u64, StoreError> {
+    let line = head.append(event)?;
+    db.prepare_cached(INSERT_LINE)?.execute(params![integer(line.seq), line.line, line.hash.0])?;
+    Ok(line.seq)
+}
+
+/// The lines behind `seq`, in order.
+pub(super) fn lines_after(db: &Connection, seq: u64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
+    collect(db, LINES_AFTER, params![integer(seq), integer(limit)], |row| {
+        Ok(AuditLine { seq: number(row, 0)?, line: row.get(1)?, hash: Digest(row.get(2)?) })
+    })
+}
+
+/// Checks, after a failure, that the log still has the line this process last knew to be durable, and that the chain is
+/// whole from there to its end.
+pub(super) fn check_tail(db: &Connection, known: Checkpoint) -> Result<Checkpoint, StoreError> {
+    const LINES_AT_ONCE: usize = 256;
+    if known.seq > 0 {
+        let line = lines_after(db, known.seq - 1, 1)?;
+        if line.first().is_none_or(|line| line.seq != known.seq || line.hash != known.hash) {
+            return Err(StoreError::Diverged { seq: known.seq });
+        }
+    }
+    let mut head = known;
+    loop {
+        let lines = lines_after(db, head.seq, LINES_AT_ONCE)?;
+        if lines.is_empty() {
+            return Ok(head);
+        }
+        for line in lines {
+            if line.seq != head.seq + 1 || line.hash != link(head.hash, &line.line) {
+                return Err(StoreError::Diverged { seq: head.seq + 1 });
+            }
+            head = Checkpoint { seq: line.seq, hash: line.hash };
+        }
+    }
+}
+
+// --- holds -----------------------------------------------------------------------------------------------------------
+
+const INSERT_HOLD: &str = "INSERT INTO holds (seq, id, owner, server, method, tool, agent, principal, frame_sha256, \
+     policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+const INSERT_FRAME: &str = "INSERT INTO frames (hold, frame) VALUES (?1, ?2)";
+const UPDATE_STATE: &str =
+    "UPDATE holds SET state = ?3, votes = ?4, ended_at = ?5, note = ?6 WHERE seq = ?1 AND state = ?2";
+const HOLD_WITHOUT_FRAME: &str = concat!("SELECT ", hold_columns!(), " FROM holds h WHERE h.id = ?1");
+const OPEN_OF_OWNER: &str = concat!(
+    "SELECT ",
+    hold_columns!(),
+    " FROM holds h WHERE h.owner = ?1 AND h.state IN ('held', 'forwarding') ORDER BY h.seq"
+);
+const HOLD: &str = select_hold!("WHERE h.id = ?1");
+const FIND: &str = select_hold!("WHERE h.id BETWEEN ?1 AND ?2 ORDER BY h.id LIMIT ?3");
+const OPEN: &str = select_hold!("WHERE h.state IN ('held', 'forwarding') ORDER BY h.seq LIMIT ?1");
+const HISTORY: &str = select_hold!(
+    "WHERE (?1 IS NULL OR h.seq < (SELECT seq FROM holds WHERE id = ?1)) \
+     AND (?2 = '' OR instr(?2, ' ' || h.state || ' ') > 0) \
+     AND (?3 IS NULL OR h.server = ?3) AND (?4 IS NULL OR h.tool = ?4) ORDER BY h.seq DESC LIMIT ?5"
+);
+const OWNERS: &str = "SELECT DISTINCT owner FROM holds WHERE state IN ('held', 'forwarding') ORDER BY owner";
+
+/// Records a new hold, its frame and its `held` event.
+pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold) -> Result<(), StoreError> {
+    let seq = append(db, head, AuditEvent::held(hold))?;
+    db.prepare_cached(INSERT_HOLD)?
+        .execute(params![
+            integer(seq),
+            hold.id.0,
+            hold.owner,
+            hold.server,
+            hold.method,
+            hold.tool,
+            hold.agent,
+            hold.principal,
+            hold.frame_sha256.0,
+            hold.policy_sha256.0,
+            json_list(hold.rules.iter().map(AsRef::as_ref))?,
+            hold.reason,
+            json_list(hold.notes.iter().map(AsRef::as_ref))?,
+            nanoseconds(hold.created_at)?,
+            nanoseconds(hold.expires_at)?,
+            State::Held.word(),
+            "[]",
+            None::<i64>,
+            None::<String>,
+        ])
+        .map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => StoreError::Duplicate(hold.id),
+            _ => error.into(),
+        })?;
+    db.prepare_cached(INSERT_FRAME)?.execute(params![integer(seq), hold.frame.as_ref()])?;
+    Ok(())
+}
+
+/// Moves a hold to `state`, if it may become that now, with `votes` added to those it has.
+pub(super) fn end(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    state: State,
+    votes: Vec<Vote>,
+    note: Option<String>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let (seq, found) = db
+        .prepare_cached(HOLD_WITHOUT_FRAME)?
+        .query_row([id.0], |row| record(row, Bytes::new()))
+        .optional()?
+        .ok_or(StoreError::NoSuchHold(id))?;
+    move_on(db, head, seq, found, state, votes, note, at)
+}
+
+/// Ends what a dead process left: what waited is withdrawn, of what was forwarded nobody knows.
+pub(super) fn recover(
+    db: &Connection,
+    head: &mut Checkpoint,
+    owner: &str,
+    at: Timestamp,
+) -> Result<Recovered, StoreError> {
+    let mut recovered = Recovered::default();
+    for (seq, found) in collect(db, OPEN_OF_OWNER, [owner], |row| record(row, Bytes::new()))? {
+        let id = found.hold.id;
+        let (state, note, list) = match found.state {
+            State::Held => (State::Withdrawn, NOTE_WITHDRAWN, &mut recovered.withdrawn),
+            _ => (State::Unknown, NOTE_UNKNOWN, &mut recovered.unknown),
+        };
+        move_on(db, head, seq, found, state, Vec::new(), Some(note.to_owned()), at)?;
+        list.push(id);
+    }
+    Ok(recovered)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the row as it is, and the four things that change in it")]
+fn move_on(
+    db: &Connection,
+    head: &mut Checkpoint,
+    seq: u64,
+    found: HoldRecord,
+    state: State,
+    new_votes: Vec<Vote>,
+    note: Option<String>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    if !found.state.may_become(state) {
+        return Err(StoreError::NotHeld { state: found.state });
+    }
+    let mut votes = found.votes;
+    votes.extend(new_votes);
+    let note = note.or(found.note);
+    let rows = db.prepare_cached(UPDATE_STATE)?.execute(params![
+        integer(seq),
+        found.state.word(),
+        state.word(),
+        serde_json::to_string(&votes)?,
+        nanoseconds(at)?,
+        note,
+    ])?;
+    if rows != 1 {
+        // Cannot be while the transaction has the write lock; refused all the same.
+        return Err(StoreError::NotHeld { state: found.state });
+    }
+    append(db, head, AuditEvent::moved(state, &found.hold, votes, note, at))?;
+    Ok(())
+}
+
+/// The hold of this id, with its place.
+pub(super) fn hold(db: &Connection, id: HoldId) -> Result<Option<(u64, HoldRecord)>, StoreError> {
+    Ok(db.prepare_cached(HOLD)?.query_row([id.0], record_with_frame).optional()?)
+}
+
+/// The holds whose written id begins with `prefix`, whatever its case.
+pub(super) fn find(db: &Connection, prefix: &str, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+    // The smallest and the largest id with this beginning; the first character carries three bits only.
+    const LEAST: &str = "00000000000000000000000000";
+    const MOST: &str = "7zzzzzzzzzzzzzzzzzzzzzzzzz";
+    if prefix.len() > HOLD_ID_CHARS || !prefix.is_ascii() {
+        return Ok(Vec::new());
+    }
+    let bound = |rest: &str| format!("{prefix}{}", &rest[prefix.len()..]).parse::<HoldId>();
+    let (Ok(least), Ok(most)) = (bound(LEAST), bound(MOST)) else {
+        return Ok(Vec::new());
+    };
+    Ok(records(collect(db, FIND, params![least.0, most.0, integer(limit)], record_with_frame)?))
+}
+
+/// What happened, newest first.
+pub(super) fn history(db: &Connection, filter: &HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
+    let mut states: String = filter.states.iter().map(|state| format!(" {state}")).collect();
+    if !states.is_empty() {
+        states.push(' ');
+    }
+    let parameters =
+        params![filter.before.map(|id| id.0), states, filter.server, filter.tool, integer(filter.limit)];
+    Ok(records(collect(db, HISTORY, parameters, record_with_frame)?))
+}
+
+/// What waits or is with a server, oldest first.
+pub(super) fn open_holds(db: &Connection, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+    Ok(records(collect(db, OPEN, [integer(limit)], record_with_frame)?))
+}
+
+/// The processes that have, or had, callers of open holds.
+pub(super) fn owners_with_open_holds(db: &Connection) -> Result<Vec<Arc<str>>, StoreError> {
+    collect(db, OWNERS, [], |row| row.get(0))
+}
+
+// --- rows ------------------------------------------------------------------------------------------------------------
+
+fn collect<T>(
+    db: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, StoreError> {
+    Ok(db.prepare_cached(sql)?.query_map(parameters, read)?.collect::<rusqlite::Result<_>>()?)
+}
+
+fn records(rows: Vec<(u64, HoldRecord)>) -> Vec<HoldRecord> {
+    rows.into_iter().map(|(_, record)| record).collect()
+}
+
+fn record_with_frame(row: &Row<'_>) -> rusqlite::Result<(u64, HoldRecord)> {
+    record(row, Bytes::from(row.get::<_, Vec<u8>>(FRAME_COLUMN)?))
+}
+
+/// Reads the columns of `hold_columns!`.
+fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, HoldRecord)> {
+    let hold = NewHold {
+        id: HoldId(row.get(1)?),
+        owner: row.get(2)?,
+        server: row.get(3)?,
+        method: row.get(4)?,
+        tool: row.get(5)?,
+        agent: row.get(6)?,
+        principal: row.get(7)?,
+        frame,
+        frame_sha256: Digest(row.get(8)?),
+        policy_sha256: Digest(row.get(9)?),
+        rules: json::<Vec<String>>(row, 10)?.into_iter().map(Into::into).collect(),
+        reason: row.get(11)?,
+        notes: json(row, 12)?,
+        created_at: timestamp(row.get(13)?, 13)?,
+        expires_at: timestamp(row.get(14)?, 14)?,
+    };
+    let state = row.get_ref(15)?.as_str()?;
+    let state = State::from_word(state).ok_or(FromSqlError::InvalidType)?;
+    let ended_at = row.get::<_, Option<i64>>(17)?.map(|at| timestamp(at, 17)).transpose()?;
+    Ok((number(row, 0)?, HoldRecord { hold, state, votes: json(row, 16)?, ended_at, note: row.get(18)? }))
+}
+
+/// SQLite has signed integers only. A negative one where we write none is a damaged row.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+/// A number as SQLite has it. A larger one than it can have stands for the largest.
+fn integer(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(row.get_ref(column)?.as_str()?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+fn json_list<'a>(items: impl Iterator<Item = &'a str>) -> Result<String, StoreError> {
+    Ok(serde_json::to_string(&items.collect::<Vec<_>>())?)
+}
+
+fn timestamp(nanoseconds: i64, column: usize) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_nanosecond(nanoseconds.into())
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error)))
+}
+
+fn nanoseconds(at: Timestamp) -> Result<i64, StoreError> {
+    i64::try_from(at.as_nanosecond()).map_err(|_| StoreError::Time)
+}

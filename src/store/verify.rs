@@ -1,0 +1,190 @@
+//! Verification: reads the whole log and every hold once, and tells the first thing that does not agree.
+//!
+//! Called through `Store::verify`. It trusts nothing of the file: not the numbering, not the types, not the digests that
+//! the rows keep. Its memory grows with the number of open holds, not with the length of the log.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row};
+
+use super::{error::StoreError, sqlite};
+use crate::{
+    audit::{AuditEvent, AuditLine, Break, Checkpoint, EventKind, Fault, Verification, link},
+    digest::Digest,
+    hold::{HoldId, HoldRecord, State},
+};
+
+const ALL_LINES: &str = "SELECT seq, line, hash FROM audit ORDER BY seq";
+const COUNT_HOLDS: &str = "SELECT (SELECT count(*) FROM holds), (SELECT count(*) FROM frames)";
+
+/// Verifies log and holds, and that the log still has the line of `against`.
+pub(super) fn verify(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
+    // One snapshot: writers go on meanwhile, and holds and log are of the same moment.
+    let snapshot = db.unchecked_transaction()?;
+    let verification = Pass::new(&snapshot, against).run()?;
+    snapshot.rollback()?;
+    Ok(verification)
+}
+
+struct Pass<'db> {
+    db: &'db Connection,
+    against: Option<Checkpoint>,
+    head: Checkpoint,
+    holds: u64,
+    /// The last event of every hold that has not ended.
+    open: HashMap<HoldId, AuditEvent>,
+}
+
+impl<'db> Pass<'db> {
+    fn new(db: &'db Connection, against: Option<Checkpoint>) -> Self {
+        Self { db, against, head: Checkpoint::EMPTY, holds: 0, open: HashMap::new() }
+    }
+
+    fn run(mut self) -> Result<Verification, StoreError> {
+        let fault = match self.lines()? {
+            Some(fault) => Some(fault),
+            None => self.rest()?,
+        };
+        let broken = fault.map(|(seq, fault)| Break { seq, fault });
+        Ok(Verification { events: self.head.seq, holds: self.holds, head: self.head, broken })
+    }
+
+    fn lines(&mut self) -> Result<Option<(u64, Fault)>, StoreError> {
+        let mut statement = self.db.prepare(ALL_LINES)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let seq = self.head.seq + 1;
+            let line = match read_line(row, seq) {
+                Ok(line) => line,
+                Err(fault) => return Ok(Some((seq, fault))),
+            };
+            if let Some(fault) = self.line(&line)? {
+                return Ok(Some((seq, fault)));
+            }
+            self.head = Checkpoint { seq, hash: line.hash };
+        }
+        Ok(None)
+    }
+
+    fn line(&mut self, line: &AuditLine) -> Result<Option<Fault>, StoreError> {
+        if link(self.head.hash, &line.line) != line.hash {
+            return Ok(Some(Fault::Hash));
+        }
+        if self.against.is_some_and(|known| known.seq == line.seq && known.hash != line.hash) {
+            return Ok(Some(Fault::Rewritten));
+        }
+        let Ok(event) = line.event() else {
+            return Ok(Some(Fault::NotAnEvent));
+        };
+        if event.seq != line.seq || event.prev != self.head.hash {
+            return Ok(Some(Fault::Misplaced));
+        }
+        match event.kind {
+            EventKind::Occasion(_) => Ok(None),
+            EventKind::State(state) => self.step(state, event),
+        }
+    }
+
+    /// An event that moves a hold: it must follow from the one before, and the last one must be what the row says.
+    fn step(&mut self, state: State, event: AuditEvent) -> Result<Option<Fault>, StoreError> {
+        let Some(id) = event.hold else {
+            return Ok(Some(Fault::NotAnEvent));
+        };
+        if state == State::Held {
+            return self.begin(id, event);
+        }
+        let before = self.open.remove(&id);
+        let may = before.is_some_and(
+            |before| matches!(before.kind, EventKind::State(before) if before.may_become(state)),
+        );
+        if !may {
+            return Ok(Some(Fault::Order(id)));
+        }
+        if state == State::Forwarding {
+            self.open.insert(id, event);
+            return Ok(None);
+        }
+        self.outcome(id, &event)
+    }
+
+    fn begin(&mut self, id: HoldId, event: AuditEvent) -> Result<Option<Fault>, StoreError> {
+        let (seq, record) = match self.record(id)? {
+            Ok(record) => record,
+            Err(fault) => return Ok(Some(fault)),
+        };
+        // The row names the line at which it begins, so no two `held` events can share one.
+        if seq != event.seq {
+            return Ok(Some(Fault::NoHold(id)));
+        }
+        if Some(Digest::of(&record.hold.frame)) != event.frame_sha256 {
+            return Ok(Some(Fault::Frame(id)));
+        }
+        let expected = AuditEvent { seq, prev: event.prev, ..AuditEvent::held(&record.hold) };
+        if expected != event {
+            return Ok(Some(Fault::Record(id)));
+        }
+        self.holds += 1;
+        self.open.insert(id, event);
+        Ok(None)
+    }
+
+    /// Whether the row of the hold is what its last event says.
+    fn outcome(&self, id: HoldId, last: &AuditEvent) -> Result<Option<Fault>, StoreError> {
+        let (_, HoldRecord { hold, state, votes, ended_at, note }) = match self.record(id)? {
+            Ok(record) => record,
+            Err(fault) => return Ok(Some(fault)),
+        };
+        let agrees = if last.kind == EventKind::State(State::Held) {
+            state == State::Held && votes.is_empty() && ended_at.is_none() && note.is_none()
+        } else {
+            ended_at.is_some_and(|at| {
+                let expected = AuditEvent::moved(state, &hold, votes, note, at);
+                AuditEvent { seq: last.seq, prev: last.prev, ..expected } == *last
+            })
+        };
+        Ok((!agrees).then_some(Fault::Outcome(id)))
+    }
+
+    /// What is left when all lines were right: holds that have not ended, holds without an event, and the checkpoint.
+    fn rest(&mut self) -> Result<Option<(u64, Fault)>, StoreError> {
+        for (id, last) in std::mem::take(&mut self.open) {
+            if let Some(fault) = self.outcome(id, &last)? {
+                return Ok(Some((last.seq, fault)));
+            }
+        }
+        let (holds, frames): (i64, i64) =
+            self.db.query_row(COUNT_HOLDS, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let strangers = u64::try_from(holds.max(frames)).unwrap_or(0).saturating_sub(self.holds);
+        if strangers > 0 {
+            return Ok(Some((self.head.seq, Fault::NoEvent(strangers))));
+        }
+        Ok(match self.against {
+            Some(known) if known.seq > self.head.seq => Some((self.head.seq, Fault::Truncated(known.seq))),
+            Some(known) if known.seq == 0 && known != Checkpoint::EMPTY => Some((0, Fault::Rewritten)),
+            _ => None,
+        })
+    }
+
+    /// The row of a hold. One that cannot be read is a finding, a failure of the database is not.
+    fn record(&self, id: HoldId) -> Result<Result<(u64, HoldRecord), Fault>, StoreError> {
+        match sqlite::hold(self.db, id) {
+            Ok(Some(found)) => Ok(Ok(found)),
+            Ok(None) => Ok(Err(Fault::NoHold(id))),
+            Err(StoreError::Database(error)) if error.sqlite_error_code().is_none() => {
+                Ok(Err(Fault::Record(id)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The row at which line `seq` is expected.
+fn read_line(row: &Row<'_>, seq: u64) -> Result<AuditLine, Fault> {
+    let found: i64 = row.get(0).map_err(|_| Fault::Unreadable)?;
+    if u64::try_from(found) != Ok(seq) {
+        return Err(Fault::Gap { found });
+    }
+    let line = row.get(1).map_err(|_| Fault::Unreadable)?;
+    let hash = row.get(2).map_err(|_| Fault::Unreadable)?;
+    Ok(AuditLine { seq, line, hash: Digest(hash) })
+}

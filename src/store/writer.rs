@@ -1,0 +1,310 @@
+//! The one place that writes: jobs are taken together, each in a savepoint, and answered when their commit is on the disk.
+//!
+//! Run by the thread that `Store::open` starts, or on the caller's thread for a store in memory. Never says that something
+//! was done which is not durable: an error that leaves the file in doubt fails the whole group, and nothing more is
+//! written before the file was opened again and the end of the log was found as we left it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::Receiver,
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{
+    Recovered,
+    error::StoreError,
+    place::{Opened, Place},
+    sqlite,
+};
+use crate::{
+    audit::{AuditEvent, Checkpoint, EventKind, Occasion},
+    hold::{HoldId, NewHold, State, Vote},
+};
+
+/// Jobs in one commit at most: bounds how long the first of them waits for the others.
+const JOBS_PER_COMMIT: usize = 512;
+
+/// How long an event that nobody waits for may wait for a commit to go along with, in milliseconds.
+const RIDE_WAIT_MS: u64 = 250;
+
+/// Something to write.
+pub(super) enum Job {
+    Record(Box<NewHold>),
+    End { id: HoldId, state: State, votes: Vec<Vote>, note: Option<String>, at: Timestamp },
+    Recover { owner: Arc<str>, at: Timestamp },
+    Ride(Box<AuditEvent>),
+    Flush,
+}
+
+/// What a job gives back.
+#[derive(Debug)]
+pub(super) enum Written {
+    Done,
+    Recovered(Recovered),
+}
+
+pub(super) type Answer = Result<Written, StoreError>;
+
+/// A job, who waits for it (nobody, for an event that rides along), and its place in the queue.
+pub(super) struct Work {
+    pub(super) job: Job,
+    pub(super) reply: Option<oneshot::Sender<Answer>>,
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Work {
+    fn rides(&self) -> bool {
+        matches!(self.job, Job::Ride(_))
+    }
+
+    fn answer(self, answer: Answer) {
+        // The place in the queue is free before the answer arrives, so that a caller with one job at a time finds it.
+        drop(self.slot);
+        if let Some(reply) = self.reply {
+            // Whoever asked may be gone; the job is done all the same.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// The connection that writes, and what is known of the file.
+pub(super) struct Writer {
+    /// `None`: in memory, so that there is nothing to open again.
+    place: Option<Place>,
+    state: Result<Opened, Broken>,
+    /// The end of the log after our last commit, or after the last look at it.
+    known: Checkpoint,
+    /// Events that were lost and that no line of the log tells of yet.
+    lost: Arc<AtomicU64>,
+}
+
+enum Broken {
+    /// It could not be opened at all. Final: the cause is for a person to remove.
+    Unopened(StoreError),
+    /// It failed in use.
+    Poisoned,
+}
+
+/// Why a group of jobs was not committed.
+enum GroupError {
+    /// The file is as it was.
+    Spared(StoreError),
+    /// The file is in doubt.
+    Fatal(StoreError),
+}
+
+impl From<StoreError> for GroupError {
+    fn from(error: StoreError) -> Self {
+        if error.spares_the_store() { Self::Spared(error) } else { Self::Fatal(error) }
+    }
+}
+
+impl Writer {
+    pub(super) fn open(place: Place, lost: Arc<AtomicU64>) -> Self {
+        let opened = place.create_or_open();
+        Self::with(Some(place), opened, lost)
+    }
+
+    pub(super) fn in_memory(lost: Arc<AtomicU64>) -> Self {
+        Self::with(None, Opened::in_memory(), lost)
+    }
+
+    fn with(place: Option<Place>, opened: Result<Opened, StoreError>, lost: Arc<AtomicU64>) -> Self {
+        let opened = opened.and_then(|opened| Ok((sqlite::head(&opened.connection)?, opened)));
+        match opened {
+            Ok((known, opened)) => Self { place, state: Ok(opened), known, lost },
+            Err(error) => Self { place, state: Err(Broken::Unopened(error)), known: Checkpoint::EMPTY, lost },
+        }
+    }
+
+    /// Whether it could be opened at first.
+    pub(super) fn opening(&self) -> Result<(), StoreError> {
+        match &self.state {
+            Err(Broken::Unopened(error)) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Serves jobs until every handle is gone.
+    pub(super) fn serve(&mut self, jobs: &Receiver<Work>) {
+        let mut group = Vec::new();
+        while let Ok(first) = jobs.recv() {
+            let mut all_ride = first.rides();
+            group.push(first);
+            let deadline = Instant::now() + Duration::from_millis(RIDE_WAIT_MS);
+            while all_ride && group.len() < JOBS_PER_COMMIT {
+                let Ok(next) = jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                    break;
+                };
+                all_ride = next.rides();
+                group.push(next);
+            }
+            while group.len() < JOBS_PER_COMMIT
+                && let Ok(next) = jobs.try_recv()
+            {
+                group.push(next);
+            }
+            self.commit(&mut group);
+        }
+    }
+
+    /// Writes all jobs of `group` in one transaction and answers them; `group` is empty afterwards.
+    pub(super) fn commit(&mut self, group: &mut Vec<Work>) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let result = self.usable().map_err(GroupError::from).and_then(|db| write_group(db, group, lost));
+        let error = match result {
+            Ok((head, answers)) => {
+                self.known = head;
+                for (work, answer) in group.drain(..).zip(answers) {
+                    self.count_if_lost(&work, &answer);
+                    work.answer(answer);
+                }
+                return;
+            }
+            Err(GroupError::Spared(error)) => error,
+            Err(GroupError::Fatal(error)) => {
+                tracing::error!(%error, "the store failed; nothing is recorded until it was checked");
+                if self.state.is_ok() {
+                    self.state = Err(Broken::Poisoned);
+                }
+                error
+            }
+        };
+        self.lost.fetch_add(lost, Ordering::Relaxed);
+        for work in group.drain(..) {
+            let answer = Err(error.clone());
+            self.count_if_lost(&work, &answer);
+            work.answer(answer);
+        }
+    }
+
+    fn count_if_lost(&self, work: &Work, answer: &Answer) {
+        if work.rides() && answer.is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection, if what is written to it is in the file that the path names. Opens it again after a failure.
+    fn usable(&mut self) -> Result<&Connection, StoreError> {
+        if let (Ok(opened), Some(place)) = (&self.state, &self.place) {
+            place.check_still(opened)?;
+        }
+        if let Err(broken) = &self.state {
+            let opened = match (broken, &self.place) {
+                (Broken::Unopened(error), _) => return Err(error.clone()),
+                (Broken::Poisoned, None) => return Err(StoreError::Closed),
+                (Broken::Poisoned, Some(place)) => place.open_existing()?,
+            };
+            // Not created anew, and not believed: the log must still have what we know to be durable.
+            self.known = sqlite::check_tail(&opened.connection, self.known)?;
+            tracing::info!("the store was opened again, and its log is whole");
+            self.state = Ok(opened);
+        }
+        match &self.state {
+            Ok(opened) => Ok(&opened.connection),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+
+    /// For reading on the same thread; only a store in memory does that.
+    pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
+        self.usable().map(|db| &*db)
+    }
+}
+
+/// One transaction over all of `group`. An error means that nothing of it is in the file, or that nobody knows.
+fn write_group(
+    db: &Connection,
+    group: &mut [Work],
+    lost: u64,
+) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+    run(db, "BEGIN IMMEDIATE")?;
+    let outcome = write_jobs(db, group, lost);
+    match outcome {
+        Ok(done) => match run(db, "COMMIT") {
+            Ok(()) => Ok(done),
+            // Whatever the code: whether the commit is on the disk is not known.
+            Err(error) => {
+                roll_back(db);
+                Err(GroupError::Fatal(error))
+            }
+        },
+        Err(error) => {
+            roll_back(db);
+            Err(error)
+        }
+    }
+}
+
+fn write_jobs(
+    db: &Connection,
+    group: &mut [Work],
+    lost: u64,
+) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+    let mut head = sqlite::head(db)?;
+    if lost > 0 {
+        sqlite::append(db, &mut head, dropped(lost))?;
+    }
+    let mut answers = Vec::with_capacity(group.len());
+    for work in group {
+        run(db, "SAVEPOINT job")?;
+        let before = head;
+        let answer = write(db, &mut head, &mut work.job);
+        if let Err(error) = &answer {
+            // SQLite ends the transaction by itself after some failures: then none of the jobs is in it any more.
+            if !error.spares_the_store() || db.is_autocommit() {
+                return Err(GroupError::Fatal(error.clone()));
+            }
+            head = before;
+            run(db, "ROLLBACK TO job")?;
+        }
+        run(db, "RELEASE job")?;
+        answers.push(answer);
+    }
+    Ok((head, answers))
+}
+
+fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
+    match job {
+        Job::Record(hold) => sqlite::record_hold(db, head, hold)?,
+        Job::End { id, state, votes, note, at } => {
+            sqlite::end(db, head, *id, *state, std::mem::take(votes), note.take(), *at)?;
+        }
+        Job::Recover { owner, at } => {
+            return sqlite::recover(db, head, owner, *at).map(Written::Recovered);
+        }
+        Job::Ride(event) => {
+            sqlite::append(db, head, (**event).clone())?;
+        }
+        Job::Flush => (),
+    }
+    Ok(Written::Done)
+}
+
+fn dropped(lost: u64) -> AuditEvent {
+    AuditEvent {
+        kind: EventKind::Occasion(Occasion::EventsDropped),
+        note: Some(format!("{lost} event(s)")),
+        ..AuditEvent::new(Occasion::EventsDropped, "", Timestamp::now())
+    }
+}
+
+fn run(db: &Connection, sql: &'static str) -> Result<(), StoreError> {
+    db.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn roll_back(db: &Connection) {
+    if !db.is_autocommit()
+        && let Err(error) = run(db, "ROLLBACK")
+    {
+        tracing::error!(%error, "the transaction could not be rolled back");
+    }
+}

@@ -1,0 +1,113 @@
+//! The requests of one client that have no answer yet.
+//!
+//! The session asks here whether an id is in flight, whose answer a response is, and what a cancellation means. Ids are
+//! raw tokens: `7` and `"7"` are two requests.
+
+use std::collections::HashMap;
+
+use crate::{gate::Permitted, hold::HoldId, jsonrpc::RequestId};
+
+/// The raw JSON token by which a client recognises the progress of a request.
+pub(super) type ProgressToken = Box<str>;
+
+/// Requests of one client that may be without an answer at the same time.
+pub(super) const REQUESTS_MAX: usize = 65_536;
+
+/// What the session wants to read in an answer, besides passing it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    /// Nothing.
+    None,
+    /// The negotiated revision.
+    Initialize,
+    /// The names of the tools.
+    ToolsList,
+}
+
+/// One request without an answer.
+#[derive(Debug)]
+pub(super) enum Call {
+    /// The server has it.
+    Forwarded {
+        /// What to read in the answer.
+        interest: Interest,
+        /// The hold it came out of, if it was held.
+        hold: Option<HoldId>,
+        /// The token of its progress, if the client was told of progress while it was held.
+        token: Option<ProgressToken>,
+        /// Whether the client has taken it back; the server may answer all the same.
+        cancelled: bool,
+    },
+    /// It waits for people; the server has never seen it.
+    Held {
+        /// The hold.
+        hold: HoldId,
+        /// The token of its progress, if the client wants to hear of it.
+        token: Option<ProgressToken>,
+        /// How often the client has been told that it waits.
+        told: u32,
+        /// A cancellation that came while an approval was being recorded: it follows the call upstream.
+        cancel: Option<Permitted>,
+    },
+}
+
+/// The client's requests in flight, by id.
+#[derive(Default)]
+pub(super) struct Calls(HashMap<RequestId, Call>);
+
+impl Calls {
+    /// Whether a new request must not use `id`: two answers to one id could not be told apart.
+    pub(super) fn is_in_flight(&self, id: &RequestId) -> bool {
+        !matches!(self.0.get(id), None | Some(Call::Forwarded { cancelled: true, .. }))
+    }
+
+    /// Whether one more request may begin. Cancelled ones, which may never be answered, are forgotten first.
+    pub(super) fn has_room(&mut self) -> bool {
+        if self.0.len() >= REQUESTS_MAX {
+            self.0.retain(|_, call| !matches!(call, Call::Forwarded { cancelled: true, hold: None, .. }));
+        }
+        self.0.len() < REQUESTS_MAX
+    }
+
+    pub(super) fn insert(&mut self, id: RequestId, call: Call) {
+        self.0.insert(id, call);
+    }
+
+    pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {
+        self.0.get_mut(id)
+    }
+
+    pub(super) fn remove(&mut self, id: &RequestId) -> Option<Call> {
+        self.0.remove(id)
+    }
+
+    /// Takes out the forwarded request that a response with `id` answers. `None` if the server was not asked.
+    pub(super) fn answer(
+        &mut self,
+        id: &RequestId,
+    ) -> Option<(Interest, Option<HoldId>, Option<ProgressToken>)> {
+        if matches!(self.0.get(id)?, Call::Held { .. }) {
+            return None;
+        }
+        match self.0.remove(id)? {
+            Call::Forwarded { interest, hold, token, .. } => Some((interest, hold, token)),
+            Call::Held { .. } => None,
+        }
+    }
+
+    /// The holds that wait.
+    pub(super) fn held(&self) -> impl Iterator<Item = HoldId> {
+        self.0.values().filter_map(|call| match call {
+            Call::Held { hold, .. } => Some(*hold),
+            Call::Forwarded { .. } => None,
+        })
+    }
+
+    /// The approved calls that the server has not answered.
+    pub(super) fn approved_unanswered(&self) -> impl Iterator<Item = HoldId> {
+        self.0.values().filter_map(|call| match call {
+            Call::Forwarded { hold, .. } => *hold,
+            Call::Held { .. } => None,
+        })
+    }
+}

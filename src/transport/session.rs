@@ -1,0 +1,622 @@
+//! One session between a client and a server over two streams of lines: the loop that owns both writers.
+//!
+//! Started by a transport (`stdio`). Each line of the client is read strictly and shown to the gate; what the gate permits
+//! goes upstream in order, what it refuses is answered, what it holds waits in a task of its own while everything else
+//! flows. Lines of the server go to the client as they came. The session knows the requests in flight; it decides
+//! nothing about any of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    calls::{Call, Calls, Interest, ProgressToken, REQUESTS_MAX},
+    outbox::{Downstream, Upstream},
+};
+use crate::{
+    gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
+    hold::{HoldId, Withdrawal},
+    jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, Line, LineCodec, RequestId},
+    mcp::{self, Cancelled, Initialize, Progress, method},
+    sanitize,
+};
+
+/// How often a client that asked for progress hears that its call still waits. Below the 15 s after which the first
+/// clients and networks take silence for a failure.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// The step of the progress values sent while a call waits. So small that the server's own first value is larger: the
+/// protocol wants progress to increase.
+const PROGRESS_STEP: f64 = 1e-6;
+
+/// Held calls that may tell the session something at once; the others wait their turn.
+const NEWS_QUEUE_MAX: usize = 256;
+
+/// Requests of the server that may be without an answer at the same time.
+const ASKED_MAX: usize = 4096;
+
+/// Tool names in several scripts that are remembered from the server's lists.
+const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
+
+/// Bytes read at once.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What bounds a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// The longest line of the client that is read, in bytes.
+    pub client_frame_bytes_max: usize,
+    /// The longest line of the server that is read, in bytes.
+    pub server_frame_bytes_max: usize,
+}
+
+impl Default for SessionLimits {
+    /// 16 MiB from the client; 64 MiB from the server, whose results carry images and files.
+    fn default() -> Self {
+        Self { client_frame_bytes_max: 16 << 20, server_frame_bytes_max: 64 << 20 }
+    }
+}
+
+/// The signals between a session and the transport that runs it.
+#[derive(Clone, Debug, Default)]
+pub struct Lifecycle {
+    /// Set by the transport: end the session (the process was told to stop).
+    pub stop: CancellationToken,
+    /// Set by the session: the client is gone, so the server's stdin is about to be closed.
+    pub client_gone: CancellationToken,
+}
+
+/// What a task that keeps a held call tells the session.
+enum News {
+    /// The call still waits, and the client is told so for the `told`-th time.
+    Waits { id: RequestId, told: u32, line: Bytes },
+    /// It no longer does.
+    Ended { id: RequestId, hold: HoldId, released: Released },
+}
+
+/// Everything that can happen in a session.
+enum Event {
+    Client(Option<io::Result<Line>>),
+    Server(Option<io::Result<Line>>),
+    Held(News),
+    ClientTook(io::Result<()>),
+    ServerTook(io::Result<()>),
+    Stop,
+}
+
+/// The state of one session.
+struct Session<DW, UW> {
+    gate: Arc<Gate>,
+    caller: Caller,
+    /// Whether the era is known: by `initialize`, or by a request that carries its own revision.
+    modern: Option<bool>,
+    downstream: Downstream<DW>,
+    upstream: Upstream<UW>,
+    calls: Calls,
+    /// Requests of the server that the client has not answered.
+    asked: HashSet<RequestId>,
+    /// Progress tokens of calls that are or were held, with the value that the server's progress must exceed to pass.
+    progress: HashMap<ProgressToken, f64>,
+    news: mpsc::Sender<News>,
+    /// The tasks that keep held calls or record ends.
+    tasks: TaskTracker,
+    lifecycle: Lifecycle,
+    client_reads: bool,
+    server_reads: bool,
+}
+
+/// Runs one session until the server has closed its side and everything has been told, or until `stop`.
+///
+/// Returns when nothing is left to do; all its tasks have ended by then.
+pub async fn run<DR, DW, UR, UW>(
+    gate: Arc<Gate>,
+    caller: Caller,
+    (client_reader, client_writer): (DR, DW),
+    (server_reader, server_writer): (UR, UW),
+    limits: SessionLimits,
+    lifecycle: Lifecycle,
+) where
+    DR: AsyncRead + Unpin,
+    DW: AsyncWrite + Unpin,
+    UR: AsyncRead + Unpin,
+    UW: AsyncWrite + Unpin,
+{
+    let (news, mut held) = mpsc::channel(NEWS_QUEUE_MAX);
+    let lines = |max| LineCodec::new(max);
+    let mut client =
+        FramedRead::with_capacity(client_reader, lines(limits.client_frame_bytes_max), READ_BUFFER_BYTES);
+    let mut server =
+        FramedRead::with_capacity(server_reader, lines(limits.server_frame_bytes_max), READ_BUFFER_BYTES);
+    let mut session = Session {
+        gate,
+        caller,
+        modern: None,
+        downstream: Downstream::new(client_writer),
+        upstream: Upstream::new(server_writer),
+        calls: Calls::default(),
+        asked: HashSet::new(),
+        progress: HashMap::new(),
+        news,
+        tasks: TaskTracker::new(),
+        lifecycle,
+        client_reads: true,
+        server_reads: true,
+    };
+    let stop = session.lifecycle.stop.clone();
+    let mut stopping = false;
+    while !session.is_over(stopping) {
+        // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
+        // while what it would add to is full, so neither side can make the other wait or memory grow.
+        let event = tokio::select! {
+            biased;
+            () = stop.cancelled(), if !stopping => Event::Stop,
+            Some(news) = held.recv() => Event::Held(news),
+            line = client.next(), if session.client_reads && session.has_room() => Event::Client(line),
+            line = server.next(), if session.server_reads && !session.downstream.is_full() => Event::Server(line),
+            result = session.upstream.write_some(), if session.upstream.is_waiting() => Event::ServerTook(result),
+            result = session.downstream.write_some(), if session.downstream.is_waiting() => {
+                Event::ClientTook(result)
+            }
+        };
+        match event {
+            Event::Client(line) => session.client_line(line),
+            Event::Server(line) => session.server_line(line),
+            Event::Held(news) => session.held_news(news),
+            Event::ClientTook(Ok(())) => {}
+            Event::ClientTook(Err(error)) => {
+                tracing::debug!(%error, "the client no longer reads");
+                session.downstream.close();
+                session.client_gone();
+            }
+            Event::ServerTook(Ok(())) => session.close_upstream_when_done(),
+            Event::ServerTook(Err(error)) => {
+                tracing::debug!(%error, "the server no longer reads");
+                session.upstream.close();
+            }
+            Event::Stop => {
+                stopping = true;
+                session.stop();
+            }
+        }
+    }
+    session.finish(held).await;
+}
+
+impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
+    /// Whether nothing can happen any more. `stopping`: the server is not waited for.
+    fn is_over(&self, stopping: bool) -> bool {
+        (stopping || !self.server_reads)
+            && self.calls.held().next().is_none()
+            && !self.downstream.is_waiting()
+    }
+
+    /// Whether one more line of the client has room on either side.
+    fn has_room(&self) -> bool {
+        !self.upstream.is_full() && !self.downstream.is_full()
+    }
+
+    // --- the client's lines
+
+    fn client_line(&mut self, line: Option<io::Result<Line>>) {
+        match line {
+            Some(Ok(Line::Text(bytes))) => match Frame::from_client(bytes.clone()) {
+                Ok(frame) => self.client_frame(frame),
+                Err(error) if error.fault == Fault::Batch => self.client_batch(&bytes, &error),
+                Err(error) => self.client_unreadable(&error),
+            },
+            Some(Ok(Line::Blank)) => {}
+            Some(Ok(Line::Oversize { .. })) => self.client_unreadable(&FrameError::too_large()),
+            Some(Ok(Line::Unterminated(bytes))) => {
+                let text = "the client's last line had no end, so it was not read";
+                tracing::warn!(bytes, "{text}");
+                self.gate.note(&self.caller, "", text);
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the client cannot be read");
+                self.client_gone();
+            }
+            None => self.client_gone(),
+        }
+    }
+
+    /// A batch: refused as a whole, except where the negotiated revision has batches; then each element is judged on
+    /// its own, and goes upstream on its own.
+    fn client_batch(&mut self, bytes: &Bytes, error: &FrameError) {
+        if !self.has_batches() {
+            return self.client_unreadable(error);
+        }
+        let elements = match Frame::batch_from_client(bytes) {
+            Ok(elements) => elements,
+            Err(error) => return self.client_unreadable(&error),
+        };
+        for element in elements {
+            match Frame::from_client(element) {
+                Ok(frame) if frame.method() == Some(method::INITIALIZE) => {
+                    let text = "initialize must not be part of a batch";
+                    self.refuse(&Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_REQUEST, text));
+                }
+                Ok(frame) => self.client_frame(frame),
+                Err(error) => self.client_unreadable(&error),
+            }
+        }
+    }
+
+    fn client_unreadable(&mut self, error: &FrameError) {
+        tracing::warn!(%error, "a line of the client was refused");
+        self.gate.note(&self.caller, "", &error.to_string());
+        self.refuse(&Refusal::unreadable(error));
+    }
+
+    fn client_frame(&mut self, frame: Frame) {
+        match frame.kind() {
+            Kind::Request => self.client_request(frame),
+            Kind::Notification if frame.method() == Some(method::CANCELLED) => self.client_cancels(frame),
+            Kind::Notification => match self.gate.screen(&self.caller, frame) {
+                Screened::Pass(permitted) => self.upstream.send(permitted),
+                Screened::Refuse(refusal) => self.refuse(&refusal),
+                // The gate holds requests only; were it otherwise, a held notification would never be sent.
+                Screened::Hold(_) => {}
+            },
+            Kind::Response => match frame.id().map(|id| self.asked.remove(id)) {
+                Some(true) => {
+                    if let Screened::Pass(permitted) = self.gate.screen(&self.caller, frame) {
+                        self.upstream.send(permitted);
+                    }
+                }
+                _ => tracing::warn!("the client answered what the server has not asked; dropped"),
+            },
+        }
+    }
+
+    fn client_request(&mut self, frame: Frame) {
+        let Some(id) = frame.id().cloned() else { return };
+        if self.calls.is_in_flight(&id) {
+            let text = "a request with this id is still without an answer";
+            self.gate.note(&self.caller, "", text);
+            return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text));
+        }
+        if !self.calls.has_room() {
+            let text = format!("{REQUESTS_MAX} requests are without an answer, which is the limit");
+            return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
+        }
+        self.learn_from_request(&frame);
+        let interest = match frame.method() {
+            Some(method::INITIALIZE) => Interest::Initialize,
+            Some(method::TOOLS_LIST) => Interest::ToolsList,
+            _ => Interest::None,
+        };
+        match self.gate.screen(&self.caller, frame) {
+            Screened::Pass(permitted) => {
+                self.calls
+                    .insert(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
+                self.upstream.send(permitted);
+            }
+            Screened::Refuse(refusal) => self.refuse(&refusal),
+            Screened::Hold(held) => self.hold(id, held),
+        }
+    }
+
+    /// Who the client says it is, and which era it speaks.
+    fn learn_from_request(&mut self, frame: &Frame) {
+        if frame.method() == Some(method::INITIALIZE) {
+            let client =
+                frame.params().and_then(Initialize::from_params).and_then(|initialize| initialize.peer);
+            if let Some(client) = client {
+                self.caller.client = Arc::from(&*client.name);
+                self.caller.agent = client.to_string().into();
+            }
+            self.modern = Some(false);
+        } else if self.modern.is_none() && mcp::declares_version(frame) {
+            self.modern = Some(true);
+        }
+    }
+
+    fn hold(&mut self, id: RequestId, held: Box<HeldCall>) {
+        let hold = held.id();
+        let token: Option<ProgressToken> = held.progress_token().map(Into::into);
+        if let Some(token) = &token {
+            // Nothing that the server could say of a call which it does not have is true.
+            if self.progress.insert(token.clone(), f64::INFINITY).is_some() {
+                let text = "another call with this progress token is still without an answer";
+                return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_PARAMS, text));
+            }
+        }
+        self.calls.insert(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancel: None });
+        self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
+    }
+
+    fn client_cancels(&mut self, frame: Frame) {
+        let id = frame.params().and_then(Cancelled::parse).map(|cancelled| cancelled.request);
+        let permitted = match self.gate.screen(&self.caller, frame) {
+            Screened::Pass(permitted) => permitted,
+            Screened::Refuse(refusal) => return self.refuse(&refusal),
+            Screened::Hold(_) => return,
+        };
+        match id.as_ref().and_then(|id| self.calls.get_mut(id)) {
+            Some(Call::Held { hold, cancel, .. }) => {
+                // If an approval was faster, the call is about to go upstream: the cancellation then follows it.
+                if !self.gate.withdraw(*hold, Withdrawal::Cancelled) {
+                    *cancel = Some(permitted);
+                }
+            }
+            Some(Call::Forwarded { cancelled, .. }) => {
+                *cancelled = true;
+                self.upstream.send(permitted);
+            }
+            None => self.upstream.send(permitted),
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        if let Some(line) = refusal.to_bytes() {
+            self.downstream.send(line);
+        }
+    }
+
+    // --- the server's lines
+
+    fn server_line(&mut self, line: Option<io::Result<Line>>) {
+        match line {
+            Some(Ok(Line::Text(bytes))) => match Frame::from_server(bytes.clone()) {
+                Ok(frame) => self.server_frame(&frame),
+                Err(error) if error.fault == Fault::Batch && self.has_batches() => {
+                    for element in Frame::batch_from_server(&bytes).unwrap_or_default() {
+                        match Frame::from_server(element) {
+                            Ok(frame) => self.server_frame(&frame),
+                            Err(error) => server_unreadable(&error),
+                        }
+                    }
+                }
+                Err(error) => server_unreadable(&error),
+            },
+            Some(Ok(Line::Blank)) => {}
+            Some(Ok(Line::Oversize { bytes })) => {
+                tracing::error!(bytes, "a line of the server is longer than the limit; dropped");
+            }
+            Some(Ok(Line::Unterminated(bytes))) => {
+                tracing::warn!(bytes, "the server's last line had no end; dropped");
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the server cannot be read");
+                self.server_gone();
+            }
+            None => self.server_gone(),
+        }
+    }
+
+    fn has_batches(&self) -> bool {
+        self.caller.revision.as_deref() == Some(mcp::VERSION_WITH_BATCHES)
+    }
+
+    fn server_frame(&mut self, frame: &Frame) {
+        let passes = match frame.kind() {
+            Kind::Response => self.server_answers(frame),
+            Kind::Request => self.server_asks(frame),
+            Kind::Notification => self.server_notifies(frame),
+        };
+        if passes {
+            self.downstream.send(frame.bytes().clone());
+        }
+    }
+
+    fn server_answers(&mut self, frame: &Frame) -> bool {
+        let Some(id) = frame.id() else { return false };
+        if id.is_null() {
+            // The server could not read something; it can only say so to nobody in particular.
+            return frame.error().is_some();
+        }
+        let Some((interest, hold, token)) = self.calls.answer(id) else {
+            tracing::warn!("the server answered what it was not asked, or what is still held; dropped");
+            return false;
+        };
+        match interest {
+            Interest::Initialize => {
+                let initialize = frame.result().and_then(Initialize::from_result);
+                self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
+            }
+            Interest::ToolsList => self.learn_tools(frame),
+            Interest::None => {}
+        }
+        if let Some(token) = token {
+            self.progress.remove(&token);
+        }
+        if let Some(hold) = hold {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.answered(hold).await });
+        }
+        true
+    }
+
+    fn learn_tools(&mut self, frame: &Frame) {
+        let room = MIXED_SCRIPT_TOOLS_MAX.saturating_sub(self.caller.mixed_script_tools.len());
+        let names = mcp::tool_names(frame.result().unwrap_or_default());
+        let mixed = names.filter(|name| sanitize::is_mixed_script(name)).take(room);
+        self.caller.mixed_script_tools.extend(mixed.map(Into::into));
+    }
+
+    fn server_asks(&mut self, frame: &Frame) -> bool {
+        if self.modern == Some(true) {
+            tracing::warn!("the server sent a request, which this revision does not have; dropped");
+            return false;
+        }
+        let Some(id) = frame.id() else { return false };
+        if self.asked.len() >= ASKED_MAX && !self.asked.contains(id) {
+            tracing::warn!("the client owes the server too many answers; a request was dropped");
+            return false;
+        }
+        self.asked.insert(id.clone());
+        true
+    }
+
+    /// Progress of a call that was held must not go back behind what the client has already seen.
+    fn server_notifies(&mut self, frame: &Frame) -> bool {
+        if self.progress.is_empty() || frame.method() != Some(method::PROGRESS) {
+            return true;
+        }
+        let Some(progress) = frame.params().and_then(Progress::parse) else { return true };
+        let Some(&seen) = self.progress.get(progress.token) else { return true };
+        progress.progress.parse::<f64>().is_ok_and(|value| value > seen)
+    }
+
+    // --- held calls
+
+    fn held_news(&mut self, news: News) {
+        match news {
+            News::Waits { id, told, line } => {
+                if let Some(Call::Held { told: last, .. }) = self.calls.get_mut(&id) {
+                    *last = told;
+                    self.downstream.send(line);
+                }
+            }
+            News::Ended { id, hold, released } => self.hold_ended(id, hold, released),
+        }
+    }
+
+    fn hold_ended(&mut self, id: RequestId, hold: HoldId, released: Released) {
+        let Some(Call::Held { cancel, token, told, .. }) = self.calls.remove(&id) else { return };
+        if let Some(token) = &token {
+            self.progress.insert(token.clone(), progress_value(told));
+        }
+        match released {
+            Released::Resume(approved) if self.upstream.is_open() && self.client_reads => {
+                let cancelled = cancel.is_some();
+                self.upstream.send(approved.into_permitted());
+                if let Some(cancel) = cancel {
+                    self.upstream.send(cancel);
+                }
+                let call = Call::Forwarded { interest: Interest::None, hold: Some(hold), token, cancelled };
+                return self.calls.insert(id, call);
+            }
+            Released::Resume(approved) => {
+                let why = if self.client_reads { Withdrawal::ServerGone } else { Withdrawal::ClientGone };
+                self.refuse(&approved.too_late(why));
+                let gate = Arc::clone(&self.gate);
+                self.tasks.spawn(async move { gate.not_forwarded(hold, why).await });
+            }
+            Released::Refuse(refusal) => self.refuse(&refusal),
+        }
+        if let Some(token) = token {
+            self.progress.remove(&token);
+        }
+    }
+
+    // --- ends
+
+    /// The client is gone: what it waits for is withdrawn, and the server sees the end of its stdin.
+    fn client_gone(&mut self) {
+        if !self.client_reads {
+            return;
+        }
+        self.client_reads = false;
+        self.lifecycle.client_gone.cancel();
+        self.withdraw_all(Withdrawal::ClientGone);
+        self.close_upstream_when_done();
+    }
+
+    fn close_upstream_when_done(&mut self) {
+        if !self.client_reads && !self.upstream.is_waiting() && self.upstream.is_open() {
+            self.upstream.close();
+        }
+    }
+
+    fn server_gone(&mut self) {
+        self.server_reads = false;
+        self.upstream.close();
+        self.withdraw_all(Withdrawal::ServerGone);
+    }
+
+    fn stop(&mut self) {
+        self.client_reads = false;
+        self.withdraw_all(Withdrawal::Stopping);
+        self.upstream.close();
+    }
+
+    fn withdraw_all(&mut self, why: Withdrawal) {
+        for hold in self.calls.held() {
+            // One that is being decided just now ends by itself, and is then not forwarded.
+            self.gate.withdraw(hold, why);
+        }
+    }
+
+    /// Lets every task end, and puts on record what will never be known.
+    async fn finish(mut self, mut held: mpsc::Receiver<News>) {
+        for hold in self.calls.approved_unanswered() {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.lost(hold).await });
+        }
+        self.upstream.close();
+        self.downstream.close();
+        self.tasks.close();
+        tokio::select! {
+            () = self.tasks.wait() => {}
+            () = async { while held.recv().await.is_some() {} } => {}
+        }
+    }
+}
+
+fn server_unreadable(error: &FrameError) {
+    tracing::warn!(%error, "a line of the server is not a message, so the client did not get it");
+}
+
+/// What the client sees as progress when it is told for the `told`-th time that its call waits.
+fn progress_value(told: u32) -> f64 {
+    f64::from(told) * PROGRESS_STEP
+}
+
+/// Keeps one held call until it ends, with progress for a client that asked for it.
+async fn keep(
+    gate: Arc<Gate>,
+    held: Box<HeldCall>,
+    id: RequestId,
+    token: Option<ProgressToken>,
+    news: mpsc::Sender<News>,
+) {
+    let hold = held.id();
+    let released = match token {
+        None => gate.hold(held).await,
+        Some(token) => keep_with_progress(&gate, held, &id, &token, &news).await,
+    };
+    if let Err(mpsc::error::SendError(News::Ended { released: Released::Resume(_), .. })) =
+        news.send(News::Ended { id, hold, released }).await
+    {
+        gate.not_forwarded(hold, Withdrawal::ClientGone).await;
+    }
+}
+
+async fn keep_with_progress(
+    gate: &Gate,
+    held: Box<HeldCall>,
+    id: &RequestId,
+    token: &str,
+    news: &mpsc::Sender<News>,
+) -> Released {
+    let message = held.message();
+    let mut holding = Box::pin(gate.hold(held));
+    let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told: u32 = 0;
+    loop {
+        tokio::select! {
+            biased;
+            released = &mut holding => return released,
+            _ = ticks.tick() => {
+                told = told.saturating_add(1);
+                let line = mcp::progress_notification(token, &format!("{:.6}", progress_value(told)), &message);
+                // A session that does not listen any more withdraws the hold.
+                let _ = news.send(News::Waits { id: id.clone(), told, line }).await;
+            }
+        }
+    }
+}

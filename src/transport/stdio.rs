@@ -1,0 +1,253 @@
+//! A wrapped stdio server: its process, this process's own stdin and stdout, and how both end.
+//!
+//! Called by `cli::run`. The server gets the command line, environment and working directory as given and inherits
+//! stderr; it runs in a process group of its own, with a guard over it. Within two seconds of the end of stdin it has
+//! ended, whatever it does (MCP specification, "stdio", "Shutdown"; clients kill their child after as long).
+//!
+//! This file never reads a frame.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream as StdUnixStream, process::ExitStatusExt},
+    },
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{
+    fs::FileType,
+    process::{Pid, Signal, kill_process_group, test_kill_process_group},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{UnixStream, unix::pipe},
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    guard::Guard,
+    session::{self, Lifecycle, SessionLimits},
+};
+use crate::gate::{Caller, Gate};
+
+/// How long a server has to end by itself once its stdin has ended.
+const ENDS_BY_ITSELF: Duration = Duration::from_millis(1200);
+
+/// How long after the end of stdin a server that ignores SIGTERM as well is killed.
+const KILLED_AFTER: Duration = Duration::from_millis(1700);
+
+/// How long output is still read after the server has ended: its own programs may hold the pipe open for ever.
+const LAST_OUTPUT: Duration = Duration::from_millis(150);
+
+/// How long the session may take to put its last words on record and tell them.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Why a server could not be wrapped.
+#[derive(Debug, thiserror::Error)]
+pub enum WrapError {
+    /// The command does not start.
+    #[error("cannot start `{command}`")]
+    Start {
+        /// The command's name.
+        command: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that every process has is missing here.
+    #[error("cannot set up the {what}")]
+    Setup {
+        /// What it is.
+        what: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What the setup of `what` reports.
+fn setup(what: &'static str) -> impl Fn(io::Error) -> WrapError {
+    move |source| WrapError::Setup { what, source }
+}
+
+/// A server that runs, with its two streams.
+pub struct Server {
+    process: Child,
+    group: Pid,
+    guard: Guard,
+    stdin: UnixStream,
+    stdout: pipe::Receiver,
+}
+
+impl Server {
+    /// Starts `command` with its arguments: never through a shell.
+    ///
+    /// # Errors
+    ///
+    /// When the command does not start or a guard cannot be put over it. Nothing runs then.
+    pub fn start(command: &OsString, arguments: &[OsString]) -> Result<Self, WrapError> {
+        // A socket, because another process of this user could write into a pipe through /proc, past the gate.
+        let (stdin, server_stdin) = StdUnixStream::pair().map_err(setup("server's stdin"))?;
+        let (stdout, server_stdout) = io::pipe().map_err(setup("server's stdout"))?;
+        stdin.set_nonblocking(true).map_err(setup("server's stdin"))?;
+        let mut process = Command::new(command)
+            .args(arguments)
+            .stdin(Stdio::from(OwnedFd::from(server_stdin)))
+            .stdout(Stdio::from(OwnedFd::from(server_stdout)))
+            .process_group(0)
+            .spawn()
+            .map_err(|source| WrapError::Start { command: command.to_string_lossy().into_owned(), source })?;
+        let group = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = group.ok_or_else(|| setup("server's process group")(io::ErrorKind::NotFound.into()))?;
+        let guard = Guard::over(group).map_err(|source| {
+            let _ = process.start_kill();
+            setup("guard over the server")(source)
+        })?;
+        let stdin = UnixStream::from_std(stdin).map_err(setup("server's stdin"))?;
+        let stdout =
+            pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(setup("server's stdout"))?;
+        Ok(Self { process, group, guard, stdin, stdout })
+    }
+}
+
+/// Runs the session between this process's client and `server` to its end, and says how the server ended.
+///
+/// # Errors
+///
+/// When this process's own streams or signals cannot be used.
+pub async fn serve(
+    server: Server,
+    gate: Arc<Gate>,
+    caller: Caller,
+    limits: SessionLimits,
+) -> Result<ExitStatus, WrapError> {
+    let Server { mut process, group, guard, stdin, stdout } = server;
+    let lifecycle = Lifecycle::default();
+    let client = (own_stdin().map_err(setup("stdin"))?, own_stdout().map_err(setup("stdout"))?);
+    let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
+    let mut session = Box::pin(session);
+    let mut ending = Box::pin(ends(&mut process, group, &lifecycle));
+    let status = tokio::select! {
+        biased;
+        () = &mut session => {
+            // Nobody is left to speak to: a server that has only closed its stdout ends as if its client had gone.
+            lifecycle.client_gone.cancel();
+            ending.await
+        }
+        status = &mut ending => {
+            // What the server has written before it ended is still to be told; then the session ends by itself.
+            if timeout(LAST_OUTPUT, &mut session).await.is_err() {
+                lifecycle.stop.cancel();
+                let _ = timeout(LAST_WORDS, &mut session).await;
+            }
+            status
+        }
+    };
+    drop(session);
+    // Programs that the server has left behind.
+    end_group(group).await;
+    guard.dismiss();
+    status.map_err(setup("server's exit status"))
+}
+
+/// Waits for the server to end; ends it when the client has gone or this process is told to stop.
+async fn ends(process: &mut Child, group: Pid, lifecycle: &Lifecycle) -> io::Result<ExitStatus> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let told = tokio::select! {
+        status = process.wait() => return status,
+        () = lifecycle.client_gone.cancelled() => None,
+        _ = terminated.recv() => Some(Signal::TERM),
+        _ = interrupted.recv() => Some(Signal::INT),
+        _ = hung_up.recv() => Some(Signal::HUP),
+    };
+    let began = Instant::now();
+    if let Some(told) = told {
+        // The session ends with this process: held calls are answered, the server's stdin closes.
+        lifecycle.stop.cancel();
+        let _ = kill_process_group(group, told);
+    }
+    tokio::select! {
+        status = process.wait() => return status,
+        () = sleep_until(began + ENDS_BY_ITSELF) => {}
+        _ = terminated.recv() => {}
+    }
+    let _ = kill_process_group(group, Signal::TERM);
+    tokio::select! {
+        status = process.wait() => return status,
+        () = sleep_until(began + KILLED_AFTER) => {}
+    }
+    let _ = kill_process_group(group, Signal::KILL);
+    process.wait().await
+}
+
+/// Ends what is left of the server's group after the server itself has ended.
+async fn end_group(group: Pid) {
+    for signal in [Signal::TERM, Signal::KILL] {
+        if test_kill_process_group(group).is_err() {
+            return;
+        }
+        let _ = kill_process_group(group, signal);
+        let gone = async {
+            while test_kill_process_group(group).is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(LAST_OUTPUT, gone).await;
+    }
+}
+
+/// The exit code that tells the same as `status`: the code, or 128 plus the signal's number, as shells say it.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}
+
+/// This process's stdin. Pipes and sockets are read without a thread in between.
+fn own_stdin() -> io::Result<Reader> {
+    let stdin = io::stdin();
+    let file = stdin.as_fd().try_clone_to_owned()?;
+    Ok(match kind(&stdin)? {
+        FileType::Fifo => Box::new(pipe::Receiver::from_owned_fd(file)?),
+        FileType::Socket => Box::new(socket(file)?),
+        _ => Box::new(tokio::io::stdin()),
+    })
+}
+
+/// This process's stdout. Written without a thread in between where that cannot disturb stderr: making the one
+/// non-blocking would make the other so too where both are the same pipe, and the server inherits stderr.
+fn own_stdout() -> io::Result<Writer> {
+    let stdout = io::stdout();
+    let file = stdout.as_fd().try_clone_to_owned()?;
+    let shared = is_same_file(&stdout, &io::stderr())? && !io::stderr().is_terminal();
+    Ok(match kind(&stdout)? {
+        FileType::Fifo if !shared => Box::new(pipe::Sender::from_owned_fd(file)?),
+        FileType::Socket if !shared => Box::new(socket(file)?),
+        _ => Box::new(tokio::io::stdout()),
+    })
+}
+
+fn kind(file: &impl AsFd) -> io::Result<FileType> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode))
+}
+
+fn is_same_file(one: &impl AsFd, other: &impl AsFd) -> io::Result<bool> {
+    let (one, other) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
+fn socket(file: OwnedFd) -> io::Result<UnixStream> {
+    let socket = StdUnixStream::from(file);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}

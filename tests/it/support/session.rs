@@ -1,0 +1,259 @@
+//! A whole session in memory, driven by a transcript: the session, the gate and the record are real, the client and the
+//! server are the two ends of a transcript, and time stands still until the transcript moves it.
+//!
+//! ```text
+//! # a comment
+//! policy| one line of the policy; without any, POLICY below
+//! c> {"jsonrpc":…}        the client sends this line
+//! s< {"jsonrpc":…}        the server must receive exactly this line
+//! s> {"jsonrpc":…}        the server sends this line
+//! c< {"jsonrpc":…}        the client must receive exactly this line
+//! c< refused 1 denied     … a tool result for id 1 with isError and this word
+//! c< error 1 -32600       … a JSON-RPC error for id 1 with this code
+//! c< progress 5 moment    … a progress notification for token 5 with this text in its message
+//! -- held h1              one more call is held now; from here on it is h1
+//! -- approve h1 [comment]   -- reject h1 reason   -- too late: approve h1
+//! -- advance 5m           time passes
+//! -- quiet                neither side has anything to read
+//! -- state h1 answered    the record says so
+//! -- client closes   -- server closes   -- stop
+//! ```
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use holdshort::{
+    gate::{Caller, Gate, GateLimits, ResolveError},
+    hold::{HoldId, State, Verdict},
+    policy::{Policy, Source},
+    principal::Principal,
+    store::Store,
+    transport::session::{self, Lifecycle, SessionLimits},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+/// What holds where a transcript brings no policy of its own.
+pub(crate) const POLICY: &str = "version: 1
+default: allow
+rules:
+  - name: danger
+    tool: danger
+    action: hold
+    reason: It is dangerous.
+    timeout: 5m
+  - name: forbidden
+    tool: forbidden
+    action: deny
+    reason: Nobody may do that.
+";
+
+/// Bytes that the pipes between the parties take before a writer waits.
+const PIPE_BYTES: usize = 1 << 16;
+
+/// Long enough, in paused time, for everything that can happen to have happened.
+const SETTLE: Duration = Duration::from_millis(1);
+
+/// A party's end of its two pipes.
+struct End {
+    reader: BufReader<ReadHalf<DuplexStream>>,
+    writer: Option<WriteHalf<DuplexStream>>,
+}
+
+impl End {
+    fn new(stream: DuplexStream) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self { reader: BufReader::new(reader), writer: Some(writer) }
+    }
+
+    async fn send(&mut self, line: &[u8]) {
+        self.writer.as_mut().expect("the end is open").write_all(line).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match timeout(SETTLE, self.reader.read_line(&mut line)).await {
+            Ok(Ok(1..)) => Some(line),
+            _ => None,
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(mut writer) = self.writer.take() {
+            writer.shutdown().await.unwrap();
+        }
+    }
+}
+
+/// A session with both its ends in the hands of a test.
+pub(crate) struct Session {
+    client: End,
+    server: End,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) running: JoinHandle<()>,
+    holds: HashMap<String, HoldId>,
+}
+
+impl Session {
+    pub(crate) fn start(policy: &str, limits: SessionLimits) -> Self {
+        let policy = Policy::parse(vec![Source::new("policy.yaml", policy)])
+            .unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+        let gate = Gate::new(
+            "gate".into(),
+            "server".into(),
+            Arc::new(policy),
+            Store::in_memory(),
+            GateLimits::default(),
+        );
+        let gate = Arc::new(gate);
+        let (client, near_client) = tokio::io::duplex(PIPE_BYTES);
+        let (server, near_server) = tokio::io::duplex(PIPE_BYTES);
+        let lifecycle = Lifecycle::default();
+        let caller = Caller::new(&Principal::Client { uid: 1, name: None });
+        let running = tokio::spawn(session::run(
+            Arc::clone(&gate),
+            caller,
+            tokio::io::split(near_client),
+            tokio::io::split(near_server),
+            limits,
+            lifecycle.clone(),
+        ));
+        Self {
+            client: End::new(client),
+            server: End::new(server),
+            gate,
+            lifecycle,
+            running,
+            holds: HashMap::new(),
+        }
+    }
+
+    pub(crate) async fn client_sends(&mut self, line: &[u8]) {
+        self.client.send(line).await;
+    }
+
+    pub(crate) async fn server_sends(&mut self, line: &[u8]) {
+        self.server.send(line).await;
+    }
+
+    pub(crate) async fn client_receives(&mut self) -> Option<String> {
+        self.client.receive().await
+    }
+
+    pub(crate) async fn server_receives(&mut self) -> Option<String> {
+        self.server.receive().await
+    }
+
+    async fn decide(&self, hold: &str, verdict: Verdict, comment: &str) -> Result<State, ResolveError> {
+        let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
+        let comment = (!comment.is_empty()).then_some(comment);
+        self.gate.resolve(self.holds[hold], verdict, &alice, comment).await
+    }
+
+    /// One `--` line.
+    async fn event(&mut self, event: &str) {
+        let (word, rest) = event.split_once(' ').unwrap_or((event, ""));
+        let (hold, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        sleep(SETTLE).await;
+        match word {
+            "held" => {
+                let known: Vec<_> = self.holds.values().copied().collect();
+                let new: Vec<_> =
+                    self.gate.holds().iter().map(|held| held.id).filter(|id| !known.contains(id)).collect();
+                let [id] = new[..] else { panic!("one more call should be held, not {}", new.len()) };
+                self.holds.insert(hold.to_owned(), id);
+            }
+            "approve" => {
+                assert_eq!(self.decide(hold, Verdict::Approve, text).await.unwrap(), State::Forwarding);
+            }
+            "reject" => {
+                assert_eq!(self.decide(hold, Verdict::Reject, text).await.unwrap(), State::Rejected);
+            }
+            "too" => {
+                let hold = text.rsplit(' ').next().unwrap();
+                let late = self.decide(hold, Verdict::Approve, "").await;
+                assert!(matches!(late, Err(ResolveError::Ended(_))), "{late:?}");
+            }
+            "advance" => {
+                let span: jiff::SignedDuration = rest.parse().unwrap();
+                sleep(Duration::try_from(span).unwrap()).await;
+            }
+            "quiet" => {
+                assert_eq!(self.client.receive().await, None, "the client should have nothing to read");
+                assert_eq!(self.server.receive().await, None, "the server should have nothing to read");
+            }
+            "state" => {
+                let record = self.gate.store().hold(self.holds[hold]).await.unwrap().unwrap();
+                assert_eq!(record.state.word(), text);
+            }
+            "client" => self.client.close().await,
+            "server" => self.server.close().await,
+            "stop" => self.lifecycle.stop.cancel(),
+            _ => panic!("a transcript has no `-- {event}`"),
+        }
+    }
+}
+
+/// Whether `line`, which the client has received, is what `expected` says.
+fn is_expected(line: &str, expected: &str) -> bool {
+    let words: Vec<_> = expected.splitn(3, ' ').collect();
+    let message: serde_json::Value = serde_json::from_str(line).expect("the client receives JSON");
+    match words[..] {
+        ["refused", id, word] => {
+            let result = &message["result"];
+            let says = result["content"][0]["text"].as_str().unwrap_or_default();
+            message["id"].to_string() == id
+                && result["isError"] == true
+                && result["_meta"]["dev.holdshort/decision"]["state"] == word
+                && says.starts_with(&word.to_uppercase())
+                && says.contains("did not run")
+        }
+        ["error", id, code] => {
+            message["id"].to_string() == id && message["error"]["code"].to_string() == code
+        }
+        ["progress", token, text] => {
+            message["method"] == "notifications/progress"
+                && message["params"]["progressToken"].to_string() == token
+                && message["params"]["message"].as_str().is_some_and(|message| message.contains(text))
+        }
+        _ => line.trim_end() == expected,
+    }
+}
+
+/// Runs a transcript to its end. What it does not mention must not have happened.
+pub(crate) async fn check(transcript: &str) {
+    let policy: String =
+        transcript.lines().filter_map(|line| line.strip_prefix("policy| ")).map(|line| line.to_owned() + "\n").collect();
+    let policy = if policy.is_empty() { POLICY } else { &policy };
+    let mut session = Session::start(policy, SessionLimits::default());
+    for (number, line) in transcript.lines().enumerate() {
+        let at = number + 1;
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match mark {
+            "" | "#" | "policy|" => {}
+            "c>" => session.client_sends(format!("{rest}\n").as_bytes()).await,
+            "s>" => session.server_sends(format!("{rest}\n").as_bytes()).await,
+            "c<" => {
+                let got = session.client_receives().await;
+                let got = got.unwrap_or_else(|| panic!("line {at}: the client receives nothing, not {rest}"));
+                assert!(is_expected(&got, rest), "line {at}: the client receives {got}instead of {rest}");
+            }
+            "s<" => {
+                let got = session.server_receives().await;
+                assert_eq!(got.as_deref(), Some(&*format!("{rest}\n")), "line {at}: the server receives");
+            }
+            "--" => session.event(rest).await,
+            _ => panic!("line {at}: a transcript has no `{mark}`"),
+        }
+    }
+    session.event("quiet").await;
+    session.client.close().await;
+    session.server.close().await;
+    timeout(Duration::from_secs(60), &mut session.running).await.expect("the session ends").unwrap();
+    assert_eq!(session.gate.holds_len(), 0, "no hold is left behind");
+    let verification = session.gate.store().verify(None).await.unwrap();
+    assert_eq!(verification.broken, None, "the record is sound");
+}
