@@ -234,11 +234,11 @@ impl Gate {
         if method == method::TOOLS_CALL {
             return self.screen_tool_call(caller, frame);
         }
-        if mcp::looks_like(method, method::TOOLS_CALL) {
-            return Screened::Refuse(unknown_method(&frame));
-        }
-        if self.policy.gates_methods() {
+        if self.policy.gates_method(method) {
             return self.screen_other_method(caller, frame);
+        }
+        if self.policy.gates_method(&mcp::fold_method(method)) {
+            return Screened::Refuse(unknown_method(&frame));
         }
         Screened::Pass(Permitted::new(frame))
     }
@@ -297,12 +297,6 @@ impl Gate {
     /// A method that some rule may name: the rule speaks of its `params`.
     fn screen_other_method(&self, caller: &Caller, frame: Frame) -> Screened {
         let method = frame.method().unwrap_or_default();
-        if !self.policy.gates_method(&self.server, method) {
-            if self.policy.gated_methods().any(|gated| mcp::looks_like(method, gated)) {
-                return Screened::Refuse(unknown_method(&frame));
-            }
-            return Screened::Pass(Permitted::new(frame));
-        }
         let decision = self.policy.decide(&Call {
             server: &self.server,
             method,

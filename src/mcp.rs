@@ -46,7 +46,8 @@ pub fn looks_like(method: &str, gated: &str) -> bool {
     method != gated && fold_method(method) == fold_method(gated)
 }
 
-fn fold_method(method: &str) -> String {
+/// The method that a careless server may take `method` for.
+pub fn fold_method(method: &str) -> String {
     // Twice, because a router may decode what a client has encoded twice (`%252F`).
     let decoded = percent_decode(&percent_decode(method)).into_owned();
     let folded = sanitize::fold(&decoded);

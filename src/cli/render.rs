@@ -21,7 +21,7 @@ use crate::{
     },
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, State, Verdict, Vote},
-    policy::{Policy, PolicyErrors, TestReport},
+    policy::{Policy, PolicyErrors, Report},
     sanitize, view,
 };
 
@@ -272,12 +272,37 @@ pub(super) fn policy_warnings(policy: &Policy) {
 
 /// A policy that can be used.
 pub(super) fn policy_checked(policy: &Policy) {
-    line(&format!("good: {} rules, sha256 {}", policy.rules_len(), policy.digest()));
+    line(&format!("good: {} rules, sha256 {}", policy.rules().len(), policy.digest()));
 }
 
 /// What the cases of one file came to.
-pub(super) fn policy_tested(report: &TestReport) {
-    line(&report.to_string());
+pub(super) fn policy_tested(report: &Report) {
+    line(&report.file);
+    for case in &report.cases {
+        let mark = if case.passed() { "ok  " } else { "FAIL" };
+        line(&format!("  {mark} {} ({}): {}", case.name, case.subject, case.actual));
+        if !case.passed() {
+            line(&format!(
+                "       line {}: expected {}{}",
+                case.line,
+                case.expected,
+                by(case.expected_rules.as_deref())
+            ));
+            line(&format!("       decided{}: {}", by(Some(&case.actual_rules)), case.reason));
+        }
+    }
+    for rule in &report.untested_rules {
+        line(&format!("  note rule `{rule}` decides none of the cases"));
+    }
+    line(&format!("  {} cases, {} failed", report.cases.len(), report.failures()));
+}
+
+fn by(rules: Option<&[String]>) -> String {
+    match rules {
+        Some([]) => " by the default".to_owned(),
+        Some(rules) => format!(" by {}", rules.join(", ")),
+        None => String::new(),
+    }
 }
 
 // --- errors

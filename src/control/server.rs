@@ -199,7 +199,7 @@ impl ControlServer for Desk {
             pid: std::process::id(),
             server: self.gate.server().to_string(),
             policy_sha256: policy.digest().to_string(),
-            rules: policy.rules_len(),
+            rules: policy.rules().len(),
             store: self.store_name.clone(),
             holds: self.gate.holds_len(),
         })

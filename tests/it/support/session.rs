@@ -99,7 +99,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn start(policy: &str, limits: SessionLimits) -> Self {
-        let policy = Policy::parse(vec![Source::new("policy.yaml", policy)])
+        let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text: policy.into() }])
             .unwrap_or_else(|errors| panic!("{}", errors.render(false)));
         let gate = Gate::new(
             "gate".into(),
@@ -225,8 +225,11 @@ fn is_expected(line: &str, expected: &str) -> bool {
 
 /// Runs a transcript to its end. What it does not mention must not have happened.
 pub(crate) async fn check(transcript: &str) {
-    let policy: String =
-        transcript.lines().filter_map(|line| line.strip_prefix("policy| ")).map(|line| line.to_owned() + "\n").collect();
+    let policy: String = transcript
+        .lines()
+        .filter_map(|line| line.strip_prefix("policy| "))
+        .map(|line| line.to_owned() + "\n")
+        .collect();
     let policy = if policy.is_empty() { POLICY } else { &policy };
     let mut session = Session::start(policy, SessionLimits::default());
     for (number, line) in transcript.lines().enumerate() {
