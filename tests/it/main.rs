@@ -2,6 +2,9 @@
 
 mod support;
 
+mod bad_input;
 mod canary;
 mod real_peers;
+mod stdio;
+mod tidy;
 mod transcripts;
