@@ -324,7 +324,7 @@ fn ids_and_shapes() -> Vec<Hostile> {
         id("an exponent", "1e3", NODE_AND_RMCP),
         id("minus zero", "-0", ALL),
         id("2^53 + 1", "9007199254740993", LOOSE_AND_RMCP),
-        id("400 digits", &"9".repeat(400), LOOSE),
+        id("300 digits", &"9".repeat(300), LOOSE),
         id("257 bytes", &format!("\"{}\"", "i".repeat(257)), ALL),
         id("a terminal escape", r#""\u001b[2J""#, ALL),
         line("a batch of one call", "[@C]", nobody, NONE),
@@ -400,7 +400,7 @@ fn sizes() -> Vec<Hostile> {
         argument("100 levels deep", &nested(100), too_much, ALL),
         argument("200 levels deep", &nested(200), too_much, NODE),
         argument("5,000 levels deep", &nested(5_000), too_much, NONE),
-        argument("a million levels deep", &nested(1_000_000), ErrorToNobody(-32600), NONE),
+        argument("a million levels deep", &nested(1_000_000), too_much, NONE),
         argument("a number of a million digits", &"1".repeat(1_000_000), too_much, NODE),
         argument("3 MiB", &text(3 << 20), Held, ALL),
         argument(
@@ -625,5 +625,160 @@ mod a_bare_server_executes_what_the_proxy_stops {
     #[test]
     fn rmcp() {
         executes_bare(Server::CanaryRmcp);
+    }
+}
+
+/// A session behind the proxy whose tool `danger` needs a person.
+fn held_session(home: &Home, server: Server) -> Running {
+    let command = home.behind_proxy(HOLD_DANGER, server.command(home));
+    let mut session = Running::start(&mut home.command(&command));
+    session.initialize();
+    session
+}
+
+fn end(home: &Home, mut session: Running) {
+    session.close_stdin();
+    while session.next_line().is_some() {}
+    assert!(session.ended().success(), "{}", session.stderr());
+    home.verify_record();
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[test]
+fn an_approved_call_executes_once_and_the_record_has_the_digest_of_its_bytes() {
+    for server in SERVERS {
+        let home = Home::new();
+        let mut session = held_session(&home, server);
+        // Spaces, escapes and the order of members are part of what is approved.
+        let frame = r#"{ "id":7,"method":"tools\/call", "params":{"arguments":{"amount":1.50,"to":"gr\u00fcezi"},"name":"danger"},"jsonrpc":"2.0"}"#;
+        session.send(frame.as_bytes());
+        session.send(b"\n");
+        let hold = home.one_hold();
+        assert_eq!(hold["frame_sha256"], sha256(frame.as_bytes()), "{server:?}");
+        let id = hold["id"].as_str().unwrap();
+        assert!(home.holdshort_ok(&["show", id, "--json"]).contains(&sha256(frame.as_bytes())));
+        assert_eq!(home.canary(), None, "{server:?}");
+        home.holdshort_ok(&["approve", id]);
+        let answer = session.next_json_where(|message| message["id"] == 7);
+        assert_ne!(answer["result"]["isError"], true, "{server:?}: {answer}");
+        let twice = home.holdshort(&["approve", id]);
+        assert!(matches!(twice.status.code(), Some(3 | 4)), "a verdict counts once: {twice:?}");
+        end(&home, session);
+        let canary = home.canary().unwrap();
+        assert_eq!(canary.lines().count(), 1, "{server:?}: {canary}");
+        assert_eq!(home.all_holds().len(), 1, "{server:?}");
+        let record = home.holdshort_ok(&["audit", "export"]);
+        assert!(record.contains(&sha256(frame.as_bytes())), "{server:?}: {record}");
+    }
+}
+
+/// The last line of a client that is gone, without its line feed: some servers execute it at the end of their input.
+#[test]
+fn a_line_that_never_ends_is_never_forwarded() {
+    for server in [Server::CanaryPython1, Server::CanaryPython2, Server::CanaryReadline] {
+        for tail in ["", "\r"] {
+            let frame = format!(r#"{{"jsonrpc":"2.0","id":5,{DANGER}}}{tail}"#);
+            let home = Home::new();
+            let mut session = held_session(&home, server);
+            session.send(frame.as_bytes());
+            end(&home, session);
+            assert_eq!(home.canary(), None, "{server:?}");
+            assert!(home.all_holds().is_empty(), "{server:?}");
+
+            let bare = Home::new();
+            let command = server.command(&bare);
+            let mut session = Running::start(&mut bare.command(&command));
+            session.initialize();
+            session.send(frame.as_bytes());
+            session.close_stdin();
+            assert!(bare.canary_appears(), "{server:?} does not execute it bare, so this proves nothing");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_is_cancelled_at_once_never_executes() {
+    for server in SERVERS {
+        let home = Home::new();
+        let mut session = held_session(&home, server);
+        let frames = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":63,{DANGER}}}\n{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":63}}}}\n"
+        );
+        session.send(frames.as_bytes());
+        crate::support::peers::until("the call is withdrawn", || {
+            home.all_holds().iter().any(|hold| hold["state"] == "withdrawn")
+        });
+        assert!(answers_before_ping(&mut session, 0).is_empty(), "a cancelled request is not answered");
+        end(&home, session);
+        assert_eq!(home.canary(), None, "{server:?}");
+    }
+}
+
+#[test]
+fn a_held_call_is_not_touched_by_a_twin_of_its_id_or_by_a_cancellation_of_another_type() {
+    let home = Home::new();
+    let mut session = held_session(&home, Server::CanaryPython2);
+    let call = format!("{{\"jsonrpc\":\"2.0\",\"id\":63,{DANGER}}}\n");
+    session.send(call.as_bytes());
+    let hold = home.one_hold();
+    session.send(call.as_bytes());
+    let refusal = session.next_json();
+    assert_eq!(refusal["error"]["code"], -32600, "{refusal}");
+    session.send(
+        b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":\"63\"}}\n",
+    );
+    assert!(answers_before_ping(&mut session, 0).is_empty());
+    assert_eq!(home.one_hold()["id"], hold["id"]);
+    home.holdshort_ok(&["approve", hold["id"].as_str().unwrap()]);
+    let answer = session.next_json_where(|message| message["id"] == 63);
+    assert!(answer["result"].is_object(), "{answer}");
+    end(&home, session);
+    assert_eq!(home.canary().unwrap().lines().count(), 1);
+}
+
+/// Legal frames of every kind, one at a time: the server's lines must be the same bytes with and without the proxy.
+#[test]
+fn what_a_server_writes_arrives_byte_for_byte() {
+    const FRAMES: [&str; 8] = [
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+        r#"{"id":"two","jsonrpc":"2.0","method":"tools/list","params":{}}"#,
+        r#"  { "jsonrpc" : "2.0" , "id" : -3 , "method" : "ping" }  "#,
+        r#"{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"echo","arguments":{"n":[1.0,1e2,-0.0,1e-7],"s":"\u00e9\/\t\ud83d\ude00","":{}}}}"#,
+        r#"{"jsonrpc":"2.0","id":5,"method":"no/such_method","params":{"a":1}}"#,
+        r#"{"jsonrpc":"2.0","id":"","method":"tools/call","params":{"name":"no_such_tool","arguments":{}}}"#,
+        r#"{"jsonrpc":"2.0","id":9007199254740991,"method":"ping","params":{"_meta":{"x":{"y":[]}}}}"#,
+        r#"{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"slow","arguments":{"ms":5,"steps":2},"_meta":{"progressToken":"t"}}}"#,
+    ];
+    for server in SERVERS {
+        let home = Home::new();
+        let run = |command: Vec<OsString>| {
+            let mut session = Running::start(&mut home.command(&command));
+            session.initialize();
+            let mut lines = Vec::new();
+            for frame in FRAMES {
+                let id = serde_json::from_str::<Value>(frame).unwrap()["id"].clone();
+                session.send(frame.as_bytes());
+                session.send(b"\n");
+                loop {
+                    let line = session.next_line().unwrap();
+                    let answered = serde_json::from_slice::<Value>(&line).unwrap()["id"] == id;
+                    lines.push(String::from_utf8(line).unwrap());
+                    if answered {
+                        break;
+                    }
+                }
+            }
+            session.close_stdin();
+            while session.next_line().is_some() {}
+            lines
+        };
+        let direct = run(server.command(&home));
+        let proxied = run(home.behind_proxy(HOLD_DANGER, server.command(&home)));
+        assert_eq!(direct, proxied, "{server:?}");
+        assert!(direct.len() > FRAMES.len(), "progress was reported as well");
     }
 }

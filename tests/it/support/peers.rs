@@ -259,9 +259,9 @@ impl Home {
         self.listed(&["holds", "--json"])
     }
 
-    /// What waits and what has ended.
+    /// What waits and what has ended, from the record: it needs no gate that runs.
     pub(crate) fn all_holds(&self) -> Vec<Value> {
-        self.listed(&["holds", "--all", "--json"])
+        self.listed(&["history", "--json"])
     }
 
     /// Waits until exactly one call is held, and gives it back.
