@@ -125,8 +125,11 @@ impl AuditEvent {
         Self::blank(EventKind::Occasion(occasion), gate, at)
     }
 
-    /// The event with which the record of a hold begins. A function of `hold` alone: `verify` builds it again from the
-    /// stored row and compares.
+    /// The event with which the record of a hold begins.
+    ///
+    /// INVARIANT: a function of `hold` alone, because a verification builds it again from the stored row and compares. A
+    /// new member is filled in only for holds that say so, or every older record would no longer verify. The same holds
+    /// for [`AuditEvent::moved`].
     pub fn held(hold: &NewHold) -> Self {
         Self {
             agent: Some(hold.agent.to_string()),
@@ -386,5 +389,78 @@ mod hex_option {
         deserializer: D,
     ) -> Result<Option<Digest>, D::Error> {
         super::hex::deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold() -> NewHold {
+        NewHold {
+            id: HoldId([0; 16]),
+            owner: "gate-1".into(),
+            server: "billing".into(),
+            method: "tools/call".into(),
+            tool: "send_refund".into(),
+            agent: "agent 1.0".into(),
+            principal: "uid:1000(dev)".into(),
+            frame: bytes::Bytes::from_static(b"{\"secret\":1}"),
+            frame_sha256: Digest([0xaa; 32]),
+            policy_sha256: Digest([0xbb; 32]),
+            rules: vec!["refunds".into()],
+            reason: "Refunds need a \"person\".".into(),
+            notes: Vec::new(),
+            created_at: "2026-11-21T09:00:00.000000001Z".parse().unwrap(),
+            expires_at: "2026-11-21T09:05:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_line_is_json_without_empty_members_and_without_the_call() {
+        let mut head = Checkpoint::EMPTY;
+        let first = head.append(AuditEvent::held(&hold())).unwrap();
+        // The form is a contract: every line that was ever written has to be read.
+        let expected = concat!(
+            r#"{"seq":1,"at":"2026-11-21T09:00:00.000000001Z","gate":"gate-1","kind":"held","#,
+            r#""hold":"00000000000000000000000000","who":"uid:1000(dev)","server":"billing","#,
+            r#""method":"tools/call","tool":"send_refund","agent":"agent 1.0","#,
+            r#""frame_sha256":"AA","policy_sha256":"BB","rules":["refunds"],"#,
+            r#""reason":"Refunds need a \"person\".","expires_at":"2026-11-21T09:05:00Z","prev":"00"}"#
+        );
+        let expected = expected
+            .replace("\"AA\"", &format!("\"{}\"", "aa".repeat(32)))
+            .replace("\"BB\"", &format!("\"{}\"", "bb".repeat(32)))
+            .replace("\"00\"", &format!("\"{}\"", "00".repeat(32)));
+        assert_eq!(first.line, expected);
+        assert_eq!(first.event().unwrap(), AuditEvent { seq: 1, ..AuditEvent::held(&hold()) });
+
+        let stopped = AuditEvent::new(Occasion::GateStopped, "gate-1", hold().expires_at);
+        let second = head.append(stopped).unwrap();
+        let expected = format!(
+            r#"{{"seq":2,"at":"2026-11-21T09:05:00Z","gate":"gate-1","kind":"gate_stopped","prev":"{}"}}"#,
+            first.hash
+        );
+        assert_eq!(second.line, expected);
+        assert_eq!(second.hash, link(first.hash, &expected));
+        assert_eq!(head, Checkpoint { seq: 2, hash: second.hash });
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back_and_nothing_else_does() {
+        let checkpoint = Checkpoint { seq: 1042, hash: Digest::of(b"abc") };
+        let text = checkpoint.to_string();
+        assert!(!text.contains('\n'));
+        assert_eq!(format!(" {text}\n").parse(), Ok(checkpoint));
+        for bad in [
+            "",
+            &text[1..],
+            &text[..text.len() - 1],
+            &format!("{text} more"),
+            &text.replace("1042", "-1"),
+            &text.replace("/1", "/2"),
+        ] {
+            assert_eq!(bad.parse::<Checkpoint>(), Err(BadCheckpoint), "{bad}");
+        }
     }
 }

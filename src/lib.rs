@@ -6,27 +6,27 @@
 
 // words: pure, never await, never touch a file, a clock or a socket
 pub mod digest;
-pub mod hold;
+pub mod sanitize;
 pub mod jsonrpc;
 pub mod mcp;
-pub mod policy;
-pub mod principal;
-pub mod sanitize;
 pub mod view;
+pub mod principal;
+pub mod hold;
+pub mod policy;
 
 // state: what is durable, and what waits
 pub mod audit;
-mod hold_table;
 pub mod store;
+mod hold_table;
 
 // decision: the policy enforcement point
 pub mod gate;
 
 // edges: they move bytes and never decide
-pub mod control;
 pub mod transport;
+pub mod control;
 
 // composition: the program
-pub mod cli;
 pub mod exit;
 pub mod telemetry;
+pub mod cli;

@@ -122,7 +122,10 @@ impl Store {
             let mut writer = Writer::open(place.clone(), writer_lost);
             let opening = writer.opening();
             if let Err(error) = &opening {
-                tracing::error!(%error, "the store cannot be opened; every held call is refused");
+                tracing::error!(
+                    error = error as &dyn std::error::Error,
+                    "the store cannot be opened; every held call is refused"
+                );
             }
             spawn("holdshort-read", move || reader::serve(&place, opening, &read_queue));
             writer.serve(&write_queue);
@@ -164,6 +167,9 @@ impl Store {
 
     /// Moves a hold to `state`, with its audit event, if [`State::may_become`] allows it from the state it has; otherwise
     /// [`StoreError::NotHeld`], and of several racing callers exactly one wins. `votes` are added to those recorded.
+    ///
+    /// After [`StoreError::Database`] the change may be in the file all the same, if the disk failed after it was written.
+    /// The caller goes by the error: what is not known to be recorded has not happened.
     pub async fn end(
         &self,
         id: HoldId,

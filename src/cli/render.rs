@@ -259,14 +259,14 @@ pub(super) fn verification(found: &VerificationView, as_json: bool) {
 
 /// Says all that is wrong with a policy.
 pub(super) fn policy_errors(errors: &PolicyErrors) -> Exit {
-    eprint!("{}", errors.render(io::stderr().is_terminal()));
+    eprintln!("{}", errors.render(io::stderr().is_terminal()));
     Exit::Usage
 }
 
 /// Says what is odd in a policy that works.
 pub(super) fn policy_warnings(policy: &Policy) {
     for warning in policy.warnings() {
-        eprint!("{}", warning.render(io::stderr().is_terminal()));
+        eprintln!("{}", warning.render(io::stderr().is_terminal()));
     }
 }
 

@@ -60,7 +60,7 @@ fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
         return Ok(Policy::hold_everything());
     }
     let policy = Policy::load(&paths).map_err(|errors| render::policy_errors(&errors))?;
-    render::policy_warnings(&policy);
+    tracing::info!(rules = policy.rules().len(), warnings = policy.warnings().len(), "policy loaded");
     Ok(policy)
 }
 

@@ -27,6 +27,6 @@ impl Permitted {
 impl From<Permitted> for Bytes {
     /// The bytes to send: those that came in, with their line terminator.
     fn from(permitted: Permitted) -> Self {
-        permitted.0.bytes().clone()
+        permitted.0.to_line()
     }
 }

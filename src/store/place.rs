@@ -18,6 +18,9 @@ use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_holds_and_audit.sql")];
 
+/// The version of a file that has had them all.
+const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
+
 /// "HOLD", in the header of the file: tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x484F_4C44;
 
@@ -30,8 +33,12 @@ const READER_CACHE_KIB: i64 = 512;
 /// Kept prepared: more than there are statements in `sqlite`.
 const STATEMENTS_CACHED: usize = 32;
 
-/// The write-ahead log is cut back to this size, in bytes, after a checkpoint.
-const WAL_KEPT_BYTES: i64 = 4 * 1024 * 1024;
+/// Pages of 4 KiB after which the write-ahead log is copied into the file. A page that was changed by many commits is
+/// copied once, so rarer is cheaper; 16 MiB are read again when the file is opened after a crash.
+const WAL_PAGES: i64 = 4096;
+
+/// The write-ahead log is cut back to this size, in bytes, when it was copied.
+const WAL_KEPT_BYTES: i64 = WAL_PAGES * 4096;
 
 /// Which file on which device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +132,7 @@ impl Place {
         connection.busy_timeout(Duration::from_secs(BUSY_WAIT_SECONDS))?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         Ok(Opened { connection, file: Inode::at(&self.path), log: None })
     }
@@ -160,6 +168,7 @@ impl Place {
         connection.busy_timeout(Duration::from_secs(BUSY_WAIT_SECONDS))?;
         use_write_ahead_log(connection)?;
         configure(connection)?;
+        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
         migrate(connection, &self.path)
     }
@@ -185,6 +194,17 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// Copies the write-ahead log into the file, and waits until that is on the disk.
+    ///
+    /// For after a failure: when `fsync` fails once, the system may forget that it had something to write, and a later
+    /// `fsync` succeeds for nothing. What is in the log is therefore written anew before anything builds on it.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        let blocked: i64 = self.connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))?;
+        if blocked == 0 { Ok(()) } else { Err(StoreError::Busy) }
+    }
+}
+
 fn configure(connection: &Connection) -> Result<(), StoreError> {
     // FULL: a commit is on the disk before it is told of. macOS needs `fullfsync` for that; elsewhere it does nothing.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -195,6 +215,8 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    // Without this, a statement is compiled again for every value that is compared with an indexed column.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     Ok(())
 }
@@ -217,26 +239,37 @@ fn use_write_ahead_log(connection: &Connection) -> Result<(), StoreError> {
 
 /// Brings the schema up to date, in one transaction: killed in the middle, the file is as it was.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    // Looked at first without the write lock: a file that is up to date opens however long another process writes.
+    if version_of(connection, path)? == KNOWN_VERSION {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let application: i64 = transaction.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let objects: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let is_new = version == 0 && application == 0 && objects == 0;
-    if !is_new && application != APPLICATION_ID {
-        return Err(StoreError::Foreign { path: path.into() });
-    }
-    if version > known || version < 0 {
-        return Err(StoreError::Newer { path: path.into(), found: version, known });
-    }
+    // Somebody else may have been quicker.
+    let version = version_of(&transaction, path)?;
     for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
         transaction.execute_batch(migration)?;
     }
-    if version < known {
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", known)?;
-    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", KNOWN_VERSION)?;
     Ok(transaction.commit()?)
+}
+
+/// The schema version of a file that is ours: 0 for a new one, [`KNOWN_VERSION`] at most.
+fn version_of(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let version = number("PRAGMA user_version")?;
+    let is_ours = number("PRAGMA application_id")? == APPLICATION_ID;
+    if !is_ours && (version != 0 || number("SELECT count(*) FROM sqlite_schema")? != 0) {
+        // Not a contradiction if another process made the schema between the two questions: ask once more.
+        return match number("PRAGMA application_id")? == APPLICATION_ID {
+            true => version_of(connection, path),
+            false => Err(StoreError::Foreign { path: path.into() }),
+        };
+    }
+    if !(0..=KNOWN_VERSION).contains(&version) {
+        return Err(StoreError::Newer { path: path.into(), found: version, known: KNOWN_VERSION });
+    }
+    Ok(version)
 }
 
 /// Ours, writable for us and for nobody else.

@@ -26,6 +26,8 @@ pub(super) fn serve(place: &Place, opening: Result<(), StoreError>, reads: &Rece
         match opened {
             Ok(opened) => {
                 read(Ok(&opened.connection));
+                // Reads are rare, and a gate may idle for days: the pages are not kept. Failing costs only memory.
+                let _ = opened.connection.release_memory();
                 kept = Some(opened);
             }
             Err(error) => read(Err(error)),

@@ -116,7 +116,7 @@ const HOLD: &str = select_hold!("WHERE h.id = ?1");
 const FIND: &str = select_hold!("WHERE h.id BETWEEN ?1 AND ?2 ORDER BY h.id LIMIT ?3");
 const OPEN: &str = select_hold!("WHERE h.state IN ('held', 'forwarding') ORDER BY h.seq LIMIT ?1");
 const HISTORY: &str = select_hold!(
-    "WHERE (?1 IS NULL OR h.seq < (SELECT seq FROM holds WHERE id = ?1)) \
+    "WHERE h.seq < CASE WHEN ?1 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?1) END \
      AND (?2 = '' OR instr(?2, ' ' || h.state || ' ') > 0) \
      AND (?3 IS NULL OR h.server = ?3) AND (?4 IS NULL OR h.tool = ?4) ORDER BY h.seq DESC LIMIT ?5"
 );

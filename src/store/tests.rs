@@ -126,3 +126,157 @@ async fn a_hold_lives_from_held_to_answered_in_a_file() {
 async fn a_hold_lives_from_held_to_answered_in_memory() {
     whole_life(&Store::in_memory()).await;
 }
+
+#[tokio::test]
+async fn one_of_racing_verdicts_wins_over_two_handles() {
+    let disk = disk();
+    let (one, two) = (Store::open(&disk.path), Store::open(&disk.path));
+    for number in 0..24 {
+        let hold = new_hold(number, "gate-1");
+        let id = hold.id;
+        one.record_hold(hold).await.unwrap();
+        let (approved, expired) = tokio::join!(
+            one.end(id, State::Forwarding, approval("a"), None),
+            two.end(id, State::Expired, vec![], None)
+        );
+        assert_ne!(approved.is_ok(), expired.is_ok(), "exactly one wins");
+        let loser = approved.err().or(expired.err()).unwrap();
+        let state = two.hold(id).await.unwrap().unwrap().state;
+        assert!(matches!(loser, StoreError::NotHeld { state: winner } if winner == state), "{loser}");
+    }
+    assert_eq!(sound(&one).await.holds, 24);
+}
+
+#[tokio::test]
+async fn a_failing_job_does_not_take_the_others_of_its_commit_along() {
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    store.record_hold(new_hold(0, "gate-1")).await.unwrap();
+    let jobs = (0..200).map(|number| {
+        // Every third is a hold that is recorded already.
+        let store = store.clone();
+        async move {
+            (number, store.record_hold(new_hold(if number % 3 == 0 { 0 } else { number }, "gate-1")).await)
+        }
+    });
+    for (number, result) in futures_util::future::join_all(jobs).await {
+        assert_eq!(result.is_err(), number % 3 == 0, "{number}: {result:?}");
+    }
+    let lost = 200_u64.div_ceil(3);
+    assert_eq!(sound(&store).await.holds, 1 + 200 - lost);
+}
+
+#[tokio::test]
+async fn what_a_dead_process_left_is_ended_once() {
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    for (number, owner) in [(1, "dead"), (2, "dead"), (3, "alive"), (4, "dead")] {
+        store.record_hold(new_hold(number, owner)).await.unwrap();
+    }
+    store.end(new_hold(2, "").id, State::Forwarding, approval("a"), None).await.unwrap();
+    store.end(new_hold(4, "").id, State::Rejected, vec![], None).await.unwrap();
+    assert_eq!(store.owners_with_open_holds().await.unwrap(), [Arc::from("alive"), Arc::from("dead")]);
+    let recovered = store.recover("dead").await.unwrap();
+    let expected = Recovered { withdrawn: vec![new_hold(1, "").id], unknown: vec![new_hold(2, "").id] };
+    assert_eq!(recovered, expected);
+    assert_eq!(store.recover("dead").await.unwrap(), Recovered::default(), "and never again");
+    let states = |state| {
+        let store = store.clone();
+        async move {
+            let filter = HistoryFilter { limit: 9, states: vec![state], ..HistoryFilter::default() };
+            store.history(filter).await.unwrap().len()
+        }
+    };
+    assert_eq!(states(State::Held).await, 1);
+    assert_eq!(states(State::Withdrawn).await, 1);
+    assert_eq!(states(State::Unknown).await, 1);
+    let withdrawn = store.hold(new_hold(1, "").id).await.unwrap().unwrap();
+    assert_eq!(withdrawn.note.as_deref(), Some("the gate that had the caller is gone"));
+    sound(&store).await;
+}
+
+#[tokio::test]
+async fn holds_are_found_by_any_beginning_and_listed_newest_first() {
+    let store = Store::in_memory();
+    for number in 0..40_u128 {
+        let mut hold = new_hold(number << 120, "gate-1");
+        hold.tool = if number % 2 == 0 { "even" } else { "odd" }.into();
+        store.record_hold(hold).await.unwrap();
+    }
+    let id = HoldId((17_u128 << 120).to_be_bytes());
+    for chars in [3, 7, 26] {
+        let prefix = &id.to_string()[..chars];
+        let found = store.find(&prefix.to_ascii_uppercase(), 5).await.unwrap();
+        assert_eq!(found.iter().map(|found| found.hold.id).collect::<Vec<_>>(), [id], "{prefix}");
+    }
+    assert_eq!(store.find("", 50).await.unwrap().len(), 40);
+    assert_eq!(store.find("0", 50).await.unwrap().len(), 32, "the first character carries three bits");
+    for no_beginning in ["8", "u", "0é", "00000000000000000000000000x"] {
+        assert!(store.find(no_beginning, 5).await.unwrap().is_empty(), "{no_beginning}");
+    }
+    let page =
+        |before| HistoryFilter { limit: 3, before, tool: Some("odd".to_owned()), ..HistoryFilter::default() };
+    let first = store.history(page(None)).await.unwrap();
+    let next = store.history(page(first.last().map(|hold| hold.hold.id))).await.unwrap();
+    let numbers: Vec<u8> = first.iter().chain(&next).map(|hold| hold.hold.id.0[0]).collect();
+    assert_eq!(numbers, [39, 37, 35, 33, 31, 29]);
+    let elsewhere = HistoryFilter { limit: 3, server: Some("crm".to_owned()), ..HistoryFilter::default() };
+    assert!(store.history(elsewhere).await.unwrap().is_empty());
+}
+
+/// Waits, without sleeping, until the log has `seq` lines.
+async fn until_logged(store: &Store, seq: u64) {
+    let wait = async {
+        while store.checkpoint().await.unwrap().seq < seq {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the log grows");
+}
+
+#[tokio::test]
+async fn an_event_that_rides_alone_becomes_durable_by_itself() {
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    store.ride_along(denied());
+    until_logged(&store, 1).await;
+    assert_eq!(words(&store).await, "Denied");
+}
+
+#[tokio::test]
+async fn events_beyond_the_bound_are_dropped_counted_and_the_count_is_told() {
+    const TOO_MANY: usize = 7;
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    store.ready().await.unwrap();
+    // Somebody else writes: our thread waits, and reading goes on.
+    let other = Connection::open(&disk.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..EVENTS_QUEUED_MAX + TOO_MANY {
+        store.ride_along(denied());
+    }
+    assert_eq!(store.events_dropped(), TOO_MANY as u64);
+    assert_eq!(store.checkpoint().await.unwrap(), Checkpoint::EMPTY);
+    assert!(store.open_holds().await.unwrap().is_empty());
+    other.execute_batch("ROLLBACK").unwrap();
+    store.flush().await.unwrap();
+    assert_eq!(store.events_dropped(), 0);
+    let told = words(&store).await;
+    assert_eq!(told.matches("Denied").count(), EVENTS_QUEUED_MAX);
+    assert_eq!(told.matches("EventsDropped").count(), 1);
+    sound(&store).await;
+}
+
+#[tokio::test]
+async fn the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store() {
+    let store = Store::in_memory();
+    store.ride_along(AuditEvent::held(&new_hold(1, "gate-1")));
+    store.flush().await.unwrap();
+    assert_eq!(words(&store).await, "EventsDropped");
+    sound(&store).await;
+}
+
+mod crash;
+mod places;
+mod random;
+mod tamper;

@@ -21,9 +21,14 @@ const COUNT_HOLDS: &str = "SELECT (SELECT count(*) FROM holds), (SELECT count(*)
 pub(super) fn verify(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
     // One snapshot: writers go on meanwhile, and holds and log are of the same moment.
     let snapshot = db.unchecked_transaction()?;
-    let verification = Pass::new(&snapshot, against).run()?;
+    let verification = verify_now(&snapshot, against)?;
     snapshot.rollback()?;
     Ok(verification)
+}
+
+/// The same inside a transaction of the caller.
+pub(super) fn verify_now(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
+    Pass::new(db, against).run()
 }
 
 struct Pass<'db> {

@@ -170,7 +170,10 @@ impl Writer {
             }
             Err(GroupError::Spared(error)) => error,
             Err(GroupError::Fatal(error)) => {
-                tracing::error!(%error, "the store failed; nothing is recorded until it was checked");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the store failed; nothing is recorded until it was checked"
+                );
                 if self.state.is_ok() {
                     self.state = Err(Broken::Poisoned);
                 }
@@ -203,7 +206,9 @@ impl Writer {
                 (Broken::Poisoned, Some(place)) => place.open_existing()?,
             };
             // Not created anew, and not believed: the log must still have what we know to be durable.
-            self.known = sqlite::check_tail(&opened.connection, self.known)?;
+            let known = sqlite::check_tail(&opened.connection, self.known)?;
+            opened.settle()?;
+            self.known = known;
             tracing::info!("the store was opened again, and its log is whole");
             self.state = Ok(opened);
         }
@@ -215,7 +220,7 @@ impl Writer {
 
     /// For reading on the same thread; only a store in memory does that.
     pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
-        self.usable().map(|db| &*db)
+        self.usable()
     }
 }
 
@@ -305,6 +310,6 @@ fn roll_back(db: &Connection) {
     if !db.is_autocommit()
         && let Err(error) = run(db, "ROLLBACK")
     {
-        tracing::error!(%error, "the transaction could not be rolled back");
+        tracing::error!(error = &error as &dyn std::error::Error, "the transaction could not be rolled back");
     }
 }

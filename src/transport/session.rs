@@ -407,7 +407,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Kind::Notification => self.server_notifies(frame),
         };
         if passes {
-            self.downstream.send(frame.bytes().clone());
+            self.downstream.send(frame.to_line());
         }
     }
 

@@ -37,13 +37,16 @@ use super::{
 use crate::gate::{Caller, Gate};
 
 /// How long a server has to end by itself once its stdin has ended.
-const ENDS_BY_ITSELF: Duration = Duration::from_millis(1200);
+const ENDS_BY_ITSELF: Duration = Duration::from_millis(1100);
 
 /// How long after the end of stdin a server that ignores SIGTERM as well is killed.
-const KILLED_AFTER: Duration = Duration::from_millis(1700);
+const KILLED_AFTER: Duration = Duration::from_millis(1500);
 
 /// How long output is still read after the server has ended: its own programs may hold the pipe open for ever.
 const LAST_OUTPUT: Duration = Duration::from_millis(150);
+
+/// How often it is looked whether the server's own programs have gone.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How long the session may take to put its last words on record and tell them.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -86,6 +89,33 @@ pub struct Server {
     guard: Guard,
     stdin: UnixStream,
     stdout: pipe::Receiver,
+    signals: Signals,
+}
+
+/// The signals that tell this process to stop.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one.
+    async fn recv(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.hangup.recv() => Signal::HUP,
+        }
+    }
 }
 
 impl Server {
@@ -95,6 +125,9 @@ impl Server {
     ///
     /// When the command does not start or a guard cannot be put over it. Nothing runs then.
     pub fn start(command: &OsString, arguments: &[OsString]) -> Result<Self, WrapError> {
+        // Before there is a server: from then on a signal is always passed on to it.
+        let signals = Signals::listen().map_err(setup("signals"))?;
+        let mut guard = Guard::start().map_err(setup("guard over the server"))?;
         // A socket, because another process of this user could write into a pipe through /proc, past the gate.
         let (stdin, server_stdin) = StdUnixStream::pair().map_err(setup("server's stdin"))?;
         let (stdout, server_stdout) = io::pipe().map_err(setup("server's stdout"))?;
@@ -108,14 +141,14 @@ impl Server {
             .map_err(|source| WrapError::Start { command: command.to_string_lossy().into_owned(), source })?;
         let group = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let group = group.ok_or_else(|| setup("server's process group")(io::ErrorKind::NotFound.into()))?;
-        let guard = Guard::over(group).map_err(|source| {
+        guard.watch(group).map_err(|source| {
             let _ = process.start_kill();
             setup("guard over the server")(source)
         })?;
         let stdin = UnixStream::from_std(stdin).map_err(setup("server's stdin"))?;
         let stdout =
             pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(setup("server's stdout"))?;
-        Ok(Self { process, group, guard, stdin, stdout })
+        Ok(Self { process, group, guard, stdin, stdout, signals })
     }
 }
 
@@ -130,12 +163,12 @@ pub async fn serve(
     caller: Caller,
     limits: SessionLimits,
 ) -> Result<ExitStatus, WrapError> {
-    let Server { mut process, group, guard, stdin, stdout } = server;
+    let Server { mut process, group, guard, stdin, stdout, mut signals } = server;
     let lifecycle = Lifecycle::default();
     let client = (own_stdin().map_err(setup("stdin"))?, own_stdout().map_err(setup("stdout"))?);
     let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
     let mut session = Box::pin(session);
-    let mut ending = Box::pin(ends(&mut process, group, &lifecycle));
+    let mut ending = Box::pin(ends(&mut process, group, &mut signals, &lifecycle));
     let status = tokio::select! {
         biased;
         () = &mut session => {
@@ -160,16 +193,16 @@ pub async fn serve(
 }
 
 /// Waits for the server to end; ends it when the client has gone or this process is told to stop.
-async fn ends(process: &mut Child, group: Pid, lifecycle: &Lifecycle) -> io::Result<ExitStatus> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
+async fn ends(
+    process: &mut Child,
+    group: Pid,
+    signals: &mut Signals,
+    lifecycle: &Lifecycle,
+) -> io::Result<ExitStatus> {
     let told = tokio::select! {
         status = process.wait() => return status,
         () = lifecycle.client_gone.cancelled() => None,
-        _ = terminated.recv() => Some(Signal::TERM),
-        _ = interrupted.recv() => Some(Signal::INT),
-        _ = hung_up.recv() => Some(Signal::HUP),
+        signal = signals.recv() => Some(signal),
     };
     let began = Instant::now();
     if let Some(told) = told {
@@ -180,7 +213,7 @@ async fn ends(process: &mut Child, group: Pid, lifecycle: &Lifecycle) -> io::Res
     tokio::select! {
         status = process.wait() => return status,
         () = sleep_until(began + ENDS_BY_ITSELF) => {}
-        _ = terminated.recv() => {}
+        _ = signals.recv() => {}
     }
     let _ = kill_process_group(group, Signal::TERM);
     tokio::select! {
@@ -193,17 +226,16 @@ async fn ends(process: &mut Child, group: Pid, lifecycle: &Lifecycle) -> io::Res
 
 /// Ends what is left of the server's group after the server itself has ended.
 async fn end_group(group: Pid) {
-    for signal in [Signal::TERM, Signal::KILL] {
-        if test_kill_process_group(group).is_err() {
-            return;
+    if kill_process_group(group, Signal::TERM).is_err() {
+        return;
+    }
+    let gone = async {
+        while test_kill_process_group(group).is_ok() {
+            tokio::time::sleep(LOOK).await;
         }
-        let _ = kill_process_group(group, signal);
-        let gone = async {
-            while test_kill_process_group(group).is_ok() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(LAST_OUTPUT, gone).await;
+    };
+    if timeout(LAST_OUTPUT, gone).await.is_err() {
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }
 

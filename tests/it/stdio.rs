@@ -1,1 +1,290 @@
-//! placeholder
+//! The life of a wrapped server: what it is given, how it ends, and that nothing of it is left.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::support::program::{Home, Wrapped, until};
+
+/// The time in which everything has to be over once stdin has ended.
+const AFTER_STDIN: Duration = Duration::from_secs(2);
+
+const ALLOW_ALL: &str = "version: 1\ndefault: allow\n";
+
+/// A server in the shell: answers each line with its number as the result's `n`.
+const COUNTING: &str = r#"n=0; while read -r line; do n=$((n+1)); echo "{\"jsonrpc\":\"2.0\",\"id\":$n,\"result\":{\"n\":$n}}"; done"#;
+
+/// `holdshort run` over a shell script.
+fn wrap(home: &Home, policy: &str, script: &str) -> Command {
+    let policy = home.file("policy.yaml", policy);
+    let mut command = home.command();
+    command.args(["run", "--server", "test", "--policy"]).arg(policy).args(["--", "sh", "-c", script]);
+    command
+}
+
+/// The number that `script` writes into the file named by `$PID_FILE`.
+fn pid_in(file: &Path) -> Pid {
+    let text = until(|| fs::read_to_string(file).ok().filter(|text| text.ends_with('\n')));
+    Pid::from_raw(text.trim().parse().unwrap()).unwrap()
+}
+
+fn is_gone(pid: Pid) -> bool {
+    // A zombie that nobody has waited for is gone as well.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    test_kill_process(pid).is_err() || stat.contains(") Z ")
+}
+
+fn call(id: u32, tool: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}}}}}}"#)
+}
+
+#[test]
+fn a_server_that_ends_with_its_stdin_ends_in_peace() {
+    let home = Home::new();
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, &format!("{COUNTING}; exit 3")));
+    assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1);
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(3), "the server's own status");
+    assert!(took < AFTER_STDIN, "{took:?}");
+    assert!(wrapped.says_no_more());
+}
+
+#[test]
+fn what_a_server_says_after_the_end_of_its_stdin_is_still_told() {
+    let home = Home::new();
+    let script = r#"read -r line; while read -r more; do :; done; echo '{"jsonrpc":"2.0","id":1,"result":{"late":true}}'"#;
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, script));
+    wrapped.send(&call(1, "safe"));
+    wrapped.close();
+    assert_eq!(wrapped.receive()["result"]["late"], true);
+    assert_eq!(wrapped.ends().0.code(), Some(0));
+}
+
+#[test]
+fn a_server_that_ignores_the_end_of_its_stdin_and_sigterm_is_killed_in_time() {
+    let home = Home::new();
+    let pid_file = home.path().join("pid");
+    let script = "trap '' TERM; echo $$ > \"$PID_FILE\"; while :; do sleep 0.05; done";
+    let mut command = wrap(&home, ALLOW_ALL, script);
+    command.env("PID_FILE", &pid_file);
+    let mut wrapped = Wrapped::start(command);
+    let server = pid_in(&pid_file);
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(128 + 9));
+    assert!(took < AFTER_STDIN, "{took:?}");
+    assert!(is_gone(server));
+}
+
+#[test]
+fn a_server_that_does_not_read_cannot_keep_the_wrapper_alive() {
+    let home = Home::new();
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, "exec sleep 300"));
+    let filler = format!(r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"t":"{}"}}}}"#, "x".repeat(300_000));
+    wrapped.send(&filler);
+    wrapped.close();
+    assert!(wrapped.ends().1 < AFTER_STDIN);
+}
+
+#[test]
+fn programs_that_a_server_leaves_behind_end_with_it() {
+    let home = Home::new();
+    let pid_file = home.path().join("pid");
+    let mut command = wrap(&home, ALLOW_ALL, "sleep 300 & echo $! > \"$PID_FILE\"; read -r line; exit 0");
+    command.env("PID_FILE", &pid_file);
+    let mut wrapped = Wrapped::start(command);
+    let grandchild = pid_in(&pid_file);
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < AFTER_STDIN, "{took:?}");
+    assert!(is_gone(grandchild));
+}
+
+#[test]
+fn a_wrapper_that_is_killed_leaves_no_orphan() {
+    let home = Home::new();
+    let (server_file, grandchild_file) = (home.path().join("server"), home.path().join("grandchild"));
+    let script = format!(
+        "trap '' TERM; echo $$ > \"$SERVER_FILE\"; sleep 300 & echo $! > \"$GRANDCHILD_FILE\"; {COUNTING}; while :; do sleep 0.05; done"
+    );
+    let mut command = wrap(&home, ALLOW_ALL, &script);
+    command.env("SERVER_FILE", &server_file).env("GRANDCHILD_FILE", &grandchild_file);
+    let mut wrapped = Wrapped::start(command);
+    let (server, grandchild) = (pid_in(&server_file), pid_in(&grandchild_file));
+    assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1, "the session runs");
+    wrapped.process.kill().unwrap();
+    until(|| (is_gone(server) && is_gone(grandchild)).then_some(()));
+}
+
+#[test]
+fn signals_reach_the_server_and_its_status_comes_back() {
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
+        let home = Home::new();
+        let pid_file = home.path().join("pid");
+        let script = "trap 'exit 41' TERM; trap 'exit 42' INT; trap 'exit 43' HUP; echo $$ > \"$PID_FILE\"; while :; do sleep 0.05; done";
+        let mut command = wrap(&home, ALLOW_ALL, script);
+        command.env("PID_FILE", &pid_file);
+        let mut wrapped = Wrapped::start(command);
+        pid_in(&pid_file);
+        let wrapper = Pid::from_raw(i32::try_from(wrapped.process.id()).unwrap()).unwrap();
+        kill_process(wrapper, signal).unwrap();
+        let expected = match number {
+            15 => 41,
+            2 => 42,
+            _ => 43,
+        };
+        assert_eq!(wrapped.ends().0.code(), Some(expected), "signal {number}");
+    }
+}
+
+#[test]
+fn a_server_that_dies_takes_the_session_with_it() {
+    let home = Home::new();
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, "read -r line; kill -9 $$"));
+    wrapped.send(&call(1, "safe"));
+    assert!(wrapped.says_no_more(), "the client sees the end, as without a proxy");
+    assert_eq!(wrapped.ends().0.code(), Some(128 + 9));
+}
+
+#[test]
+fn when_a_server_dies_a_held_call_is_answered_and_recorded() {
+    let home = Home::new();
+    let policy = "version: 1\ndefault: hold\n";
+    let mut wrapped = Wrapped::start(wrap(&home, policy, "while [ ! -e \"$GO\" ]; do sleep 0.02; done; exit 9"));
+    drop(wrapped);
+    let go = home.path().join("go");
+    let mut command = wrap(&home, policy, "while [ ! -e \"$GO\" ]; do sleep 0.02; done; exit 9");
+    command.env("GO", &go);
+    wrapped = Wrapped::start(command);
+    wrapped.send(&call(1, "danger"));
+    home.wait_for_holds(1);
+    fs::write(&go, "").unwrap();
+    let answer = wrapped.receive();
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    assert_eq!(answer["result"]["_meta"]["dev.holdshort/decision"]["state"], "withdrawn");
+    assert_eq!(wrapped.ends().0.code(), Some(9));
+    home.verify();
+}
+
+#[test]
+fn environment_directory_and_stderr_are_the_clients() {
+    let home = Home::new();
+    let dir = home.path().join("work");
+    fs::create_dir(&dir).unwrap();
+    let mut command = wrap(&home, ALLOW_ALL, "pwd >&2; echo \"$SECRET\" >&2; env | sort >&2");
+    command.env("SECRET", "s3cr3t").current_dir(&dir).stderr(Stdio::piped()).stdin(Stdio::null());
+    let expected = {
+        let mut direct = Command::new("sh");
+        direct.args(["-c", "env | sort"]).env("SECRET", "s3cr3t").env("HOME", home.path());
+        for variable in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOLDSHORT_STORE", "HOLDSHORT_LOG"] {
+            direct.env_remove(variable);
+        }
+        direct.env("XDG_RUNTIME_DIR", home.path()).current_dir(&dir);
+        String::from_utf8(direct.output().unwrap().stdout).unwrap()
+    };
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let dir = fs::canonicalize(&dir).unwrap();
+    assert!(stderr.starts_with(&format!("{}\ns3cr3t\n", dir.display())), "{stderr}");
+    let given: Vec<_> = stderr.lines().skip(2).filter(|line| !line.starts_with("_=")).collect();
+    let wanted: Vec<_> = expected.lines().filter(|line| !line.starts_with("_=")).collect();
+    assert_eq!(given, wanted, "nothing is added to the environment and nothing is taken from it");
+    assert!(output.stdout.is_empty(), "stdout belongs to the protocol");
+}
+
+#[test]
+fn a_command_that_does_not_start_is_said_so() {
+    let home = Home::new();
+    let output = home.holdshort(["run", "--", "/nonexistent/server"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("cannot start `/nonexistent/server`"), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_starts_nothing() {
+    let home = Home::new();
+    let touched = home.path().join("touched");
+    let mut command = wrap(&home, "version: 1\nrules:\n  - nmae: x\n", "touch \"$TOUCHED\"");
+    let output = command.env("TOUCHED", &touched).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("policy.yaml:3"), "{stderr}");
+    assert!(!touched.exists(), "the server was not started");
+}
+
+#[test]
+fn without_a_policy_every_call_is_held_and_stderr_says_so() {
+    let home = Home::new();
+    let mut command = home.command();
+    command.args(["run", "--", "sh", "-c", COUNTING]).stderr(Stdio::piped());
+    let mut wrapped = Wrapped::start(command);
+    wrapped.send(&call(1, "anything"));
+    let ids = home.wait_for_holds(1);
+    assert!(home.holdshort(["approve", &ids[0]]).status.success());
+    assert_eq!(wrapped.receive()["result"]["n"], 1);
+    wrapped.close();
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut wrapped.process.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert!(stderr.contains("every call is held"), "{stderr}");
+}
+
+#[test]
+fn what_a_server_prints_by_mistake_goes_to_nobody_and_breaks_nothing() {
+    let home = Home::new();
+    let script = format!("echo 'Server started'; printf '\\377\\376\\n'; {COUNTING}");
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, &script));
+    assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1);
+}
+
+#[test]
+fn a_line_longer_than_the_limit_is_refused_and_the_next_one_read() {
+    let home = Home::new();
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, COUNTING));
+    let big = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":"{}"}}}}"#, "x".repeat(17 << 20));
+    wrapped.send(&big);
+    assert_eq!(wrapped.receive()["error"]["code"], -32600);
+    assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1);
+}
+
+#[test]
+fn a_frame_of_fifteen_mebibytes_passes_and_is_held_whole() {
+    let home = Home::new();
+    let script = r#"read -r line; printf '{"jsonrpc":"2.0","id":1,"result":{"bytes":%s}}\n' "${#line}"; read -r end"#;
+    let mut wrapped = Wrapped::start(wrap(&home, "version: 1\n", script));
+    let big = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"write","arguments":{{"x":"{}"}}}}}}"#,
+        "x".repeat(15 << 20)
+    );
+    wrapped.send(&big);
+    let ids = home.wait_for_holds(1);
+    let shown = home.holdshort(["show", &ids[0], "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["frame"].as_str().unwrap(), big);
+    assert!(home.holdshort(["approve", &ids[0]]).status.success());
+    assert_eq!(wrapped.receive()["result"]["bytes"], big.len());
+}
+
+#[test]
+fn a_last_line_without_an_end_is_never_forwarded() {
+    let home = Home::new();
+    let seen = home.path().join("seen");
+    let mut command = wrap(&home, ALLOW_ALL, "cat > \"$SEEN\"");
+    let mut process =
+        command.env("SEEN", &seen).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    stdin.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n").unwrap();
+    stdin.write_all(call(2, "safe").as_bytes()).unwrap();
+    drop(stdin);
+    assert!(process.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n");
+}

@@ -1,0 +1,202 @@
+//! Tampering: whatever is changed in the file, a verification tells.
+
+use super::{super::verify::verify_now, *};
+use crate::audit::Fault;
+
+/// A record with a hold in every state and other events between, its raw connection, and where its log ends.
+async fn written() -> (Disk, Connection, Checkpoint) {
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    let ends = [
+        State::Held,
+        State::Rejected,
+        State::Expired,
+        State::Withdrawn,
+        State::Unavailable,
+        State::Forwarding,
+        State::Answered,
+        State::Unknown,
+    ];
+    for (number, end) in ends.into_iter().enumerate() {
+        let hold = new_hold(number as u128 + 1, "gate-1");
+        let id = hold.id;
+        store.record_hold(hold).await.unwrap();
+        store.ride_along(denied());
+        if matches!(end, State::Forwarding | State::Answered | State::Unknown) {
+            store.end(id, State::Forwarding, approval("a"), None).await.unwrap();
+        }
+        if !matches!(end, State::Held | State::Forwarding) {
+            store.end(id, end, vec![], Some("so it was".to_owned())).await.unwrap();
+        }
+    }
+    store.ride_along(denied());
+    store.flush().await.unwrap();
+    let head = sound(&store).await.head;
+    let raw = Connection::open(&disk.path).unwrap();
+    // Whoever can write the file can do this.
+    raw.execute_batch(
+        "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_deleted; \
+         DROP TRIGGER frames_are_not_changed; DROP TRIGGER frames_are_not_deleted; DROP TRIGGER holds_are_not_deleted; \
+         PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;",
+    )
+    .unwrap();
+    (disk, raw, head)
+}
+
+/// What a verification says after `change`, which is then taken back.
+fn after(raw: &Connection, change: &str, against: Option<Checkpoint>) -> Option<Fault> {
+    raw.execute_batch("BEGIN").unwrap();
+    raw.execute_batch(change).unwrap();
+    assert!(raw.total_changes() > 0, "{change}");
+    let found = verify_now(raw, against).unwrap();
+    raw.execute_batch("ROLLBACK").unwrap();
+    found.broken.map(|found| found.fault)
+}
+
+#[tokio::test]
+async fn every_change_of_a_line_shows() {
+    let (_disk, raw, head) = written().await;
+    assert_eq!(after(&raw, "UPDATE audit SET seq = seq", Some(head)), None, "the untouched record is sound");
+    for seq in 1..=head.seq {
+        let changes = [
+            format!("UPDATE audit SET line = replace(line, 'gate-1', 'gate-2') WHERE seq = {seq}"),
+            format!("UPDATE audit SET line = line || ' ' WHERE seq = {seq}"),
+            format!("UPDATE audit SET line = substr(line, 2) WHERE seq = {seq}"),
+            format!("UPDATE audit SET hash = zeroblob(32) WHERE seq = {seq}"),
+            format!("UPDATE audit SET hash = zeroblob(31) WHERE seq = {seq}"),
+            format!("UPDATE audit SET seq = -{seq} WHERE seq = {seq}"),
+            // Duplicated at the end, and in its place with all later ones moved.
+            format!("INSERT INTO audit SELECT {}, line, hash FROM audit WHERE seq = {seq}", head.seq + 1),
+            format!(
+                "UPDATE audit SET seq = -seq - 1 WHERE seq > {seq}; UPDATE audit SET seq = -seq WHERE seq < 0; \
+                 INSERT INTO audit SELECT seq + 1, line, hash FROM audit WHERE seq = {seq}"
+            ),
+        ];
+        for change in &changes {
+            assert!(after(&raw, change, None).is_some(), "{change}");
+        }
+        let deleted = format!("DELETE FROM audit WHERE seq = {seq}");
+        let closed = format!(
+            "{deleted}; UPDATE audit SET seq = -seq + 1 WHERE seq > {seq}; UPDATE audit SET seq = -seq WHERE seq < 0"
+        );
+        if seq < head.seq {
+            assert!(matches!(after(&raw, &deleted, None), Some(Fault::Gap { .. })), "{deleted}");
+            assert!(after(&raw, &closed, None).is_some(), "{closed}");
+            let swapped = format!(
+                "UPDATE audit SET seq = -1 WHERE seq = {seq}; UPDATE audit SET seq = {seq} WHERE seq = {seq} + 1; \
+                 UPDATE audit SET seq = {seq} + 1 WHERE seq = -1"
+            );
+            assert!(after(&raw, &swapped, None).is_some(), "{swapped}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_bit_of_a_line_and_its_hash_counts() {
+    let (_disk, raw, head) = written().await;
+    for seq in [1, head.seq / 2, head.seq] {
+        let (line, hash): (String, [u8; 32]) = raw
+            .query_row("SELECT line, hash FROM audit WHERE seq = ?1", [i64::try_from(seq).unwrap()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        for position in 0..line.len() + hash.len() {
+            let (mut line, mut hash) = (line.clone().into_bytes(), hash);
+            match position.checked_sub(line.len()) {
+                None => line[position] ^= 1,
+                Some(position) => hash[position] ^= 0x80,
+            }
+            let change = format!(
+                "UPDATE audit SET line = CAST(x'{}' AS TEXT), hash = x'{}' WHERE seq = {seq}",
+                hex(&line),
+                hex(&hash)
+            );
+            assert!(after(&raw, &change, None).is_some(), "byte {position} of line {seq}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_edit_of_a_hold_shows() {
+    let (_disk, raw, _) = written().await;
+    let edits = [
+        "id = zeroblob(16)",
+        "owner = 'gate-2'",
+        "server = 'crm'",
+        "method = 'resources/read'",
+        "tool = 'get_refund'",
+        "agent = 'agent 2.0'",
+        "principal = 'root'",
+        "frame_sha256 = zeroblob(32)",
+        "policy_sha256 = zeroblob(32)",
+        "rules = '[]'",
+        "rules = 'not JSON'",
+        "reason = ''",
+        "notes = '[]'",
+        "created_at = created_at + 1",
+        "expires_at = expires_at + 1",
+        "state = CASE state WHEN 'rejected' THEN 'answered' ELSE 'rejected' END",
+        "state = 'nothing'",
+        "votes = '[{\"verdict\":\"approve\",\"by\":\"mallory\",\"at\":\"2026-01-01T00:00:00Z\"}]'",
+        "ended_at = coalesce(ended_at, 0) + 1",
+        "note = 'it was otherwise'",
+        "seq = seq + 1000",
+    ];
+    for id in 1..=8_u128 {
+        let id: String = id.to_be_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        for edit in edits {
+            let change = format!("UPDATE holds SET {edit} WHERE id = x'{id}'");
+            assert!(after(&raw, &change, None).is_some(), "{change}");
+        }
+        let frame = format!("WHERE hold = (SELECT seq FROM holds WHERE id = x'{id}')");
+        for change in [
+            format!("UPDATE frames SET frame = CAST(frame || x'20' AS BLOB) {frame}"),
+            format!("UPDATE frames SET frame = zeroblob(length(frame)) {frame}"),
+            format!("DELETE FROM frames {frame}"),
+            format!("DELETE FROM holds WHERE id = x'{id}'"),
+        ] {
+            assert!(after(&raw, &change, None).is_some(), "{change}");
+        }
+    }
+    let votes = after(&raw, "UPDATE holds SET votes = '[]' WHERE state = 'answered'", None);
+    assert!(matches!(votes, Some(Fault::Outcome(_))), "an approval is not taken away: {votes:?}");
+    let stranger = "INSERT INTO holds SELECT 5000, zeroblob(16), owner, server, method, tool, agent, principal, \
+         frame_sha256, policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note \
+         FROM holds LIMIT 1";
+    assert_eq!(after(&raw, stranger, None), Some(Fault::NoEvent(1)), "a hold without event");
+}
+
+#[tokio::test]
+async fn a_cut_or_rewritten_log_shows_against_a_checkpoint_only() {
+    let (_disk, raw, head) = written().await;
+    // The last line tells of no hold: without it the rest is whole.
+    let cut = format!("DELETE FROM audit WHERE seq = {}", head.seq);
+    assert_eq!(after(&raw, &cut, None), None);
+    assert_eq!(after(&raw, &cut, Some(head)), Some(Fault::Truncated(head.seq)));
+    assert!(after(&raw, "DELETE FROM audit WHERE seq > 1", None).is_some(), "cut through a hold");
+    let emptied = "DELETE FROM audit; DELETE FROM frames; DELETE FROM holds";
+    assert_eq!(after(&raw, emptied, None), None);
+    assert_eq!(after(&raw, emptied, Some(head)), Some(Fault::Truncated(head.seq)));
+    assert_eq!(after(&raw, "UPDATE audit SET seq = seq", Some(head)), None);
+    let other = Checkpoint { hash: Digest::of(b"another"), ..head };
+    assert_eq!(after(&raw, "UPDATE audit SET seq = seq", Some(other)), Some(Fault::Rewritten));
+}
+
+#[tokio::test]
+async fn mistakes_meet_a_trigger() {
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    store.record_hold(new_hold(1, "gate-1")).await.unwrap();
+    let raw = Connection::open(&disk.path).unwrap();
+    for mistake in [
+        "UPDATE audit SET line = ''",
+        "DELETE FROM audit",
+        "UPDATE frames SET frame = x''",
+        "DELETE FROM frames",
+        "DELETE FROM holds",
+    ] {
+        assert!(raw.execute_batch(mistake).is_err(), "{mistake}");
+    }
+    sound(&store).await;
+}
