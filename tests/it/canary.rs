@@ -504,9 +504,15 @@ fn nothing_hostile_gets_through(server: Server) {
     for (number, hostile) in all_hostile().iter().enumerate() {
         let (text, own_id) = render(hostile, number);
         session.send(&text);
-        let verdict =
-            if matches!(hostile.expect, Held) { reject_held(&home, &mut session, &own_id) } else { Ok(()) };
-        let answers = answers_before_ping(&mut session, number);
+        let mut verdict = Ok(());
+        let mut answers = Vec::new();
+        match hostile.expect {
+            Held => verdict = reject_held(&home, &mut session, &own_id),
+            // Servers answer other things meanwhile, so this one is waited for by its id.
+            Answer => answers.push(session.next_json_where(|message| message["id"].to_string() == own_id)),
+            ErrorToNobody(_) | ErrorToCaller(_) | Silence => {}
+        }
+        answers.extend(answers_before_ping(&mut session, number));
         let verdict = verdict.and_then(|()| judge(hostile.expect, &own_id, &answers));
         if let Err(what) = verdict {
             writeln!(failures, "- {}: {what}", hostile.name).unwrap();
@@ -705,6 +711,7 @@ fn a_call_that_is_cancelled_at_once_never_executes() {
     for server in SERVERS {
         let home = Home::new();
         let mut session = held_session(&home, server);
+        // In one write: the cancellation is read before anything about the call can have been recorded.
         let frames = format!(
             "{{\"jsonrpc\":\"2.0\",\"id\":63,{DANGER}}}\n{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":63}}}}\n"
         );
@@ -714,6 +721,19 @@ fn a_call_that_is_cancelled_at_once_never_executes() {
         });
         assert!(answers_before_ping(&mut session, 0).is_empty(), "a cancelled request is not answered");
         end(&home, session);
+        assert_eq!(home.canary(), None, "{server:?}");
+    }
+}
+
+/// The last thing a client writes is a call, and then it is gone: the session ends at once, and nothing is left to approve.
+#[test]
+fn a_call_whose_client_leaves_at_once_never_executes() {
+    for server in SERVERS {
+        let home = Home::new();
+        let mut session = held_session(&home, server);
+        session.send(format!("{{\"jsonrpc\":\"2.0\",\"id\":63,{DANGER}}}\n").as_bytes());
+        end(&home, session);
+        assert!(home.all_holds().iter().all(|hold| hold["state"] == "withdrawn"), "{:?}", home.all_holds());
         assert_eq!(home.canary(), None, "{server:?}");
     }
 }
