@@ -3,6 +3,7 @@
 //!
 //! The scenarios, drivers and servers are in `tests/peers`. Transcripts are compared as they are: the drivers leave out what
 //! differs from run to run by itself (ids, tokens, times), and nothing else is normalised.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::time::{Duration, Instant};
 

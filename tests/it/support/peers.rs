@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps for a fixed time or uses a fixed port; whatever is waited for has a deadline, and what a test has
 //! started ends with it. A peer that is not installed fails the test, with the command that installs it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     ffi::OsString,
