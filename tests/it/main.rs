@@ -4,6 +4,8 @@ mod support;
 
 mod bad_input;
 mod canary;
+mod control;
+mod policies;
 mod real_peers;
 mod stdio;
 mod tidy;
