@@ -92,7 +92,8 @@ async fn play(place: &Place, arguments: &DemoArguments) -> anyhow::Result<Exit> 
     match told {
         Ok(Some(state)) => the_end(place, state).await,
         Ok(None) => {
-            render::talk("stopped: the call that waited was withdrawn, and nothing is left behind");
+            render::line("");
+            render::talk("stopped: what waited was withdrawn, and nothing is left behind");
             Ok(Exit::Failed)
         }
         Err(error) => {
@@ -219,16 +220,37 @@ async fn ask() -> (Verdict, Option<String>) {
     loop {
         render::prompt("Approve this refund? [y]es, [n]o, or type why not: ");
         let Some(line) = lines.recv().await else { return waits_elsewhere().await };
-        match line.trim() {
-            "" => {}
-            "y" | "Y" | "yes" | "Yes" | "YES" => return (Verdict::Approve, None),
-            "n" | "N" | "no" | "No" | "NO" => {
+        match Typed::read(&line) {
+            Typed::Nothing => {}
+            Typed::Yes => return (Verdict::Approve, None),
+            Typed::No => {
                 render::prompt("Why not? The agent reads it: ");
                 let why = lines.recv().await.unwrap_or_default();
                 let why = if why.trim().is_empty() { NO_REASON.to_owned() } else { why };
                 return (Verdict::Reject, Some(why));
             }
-            why => return (Verdict::Reject, Some(why.to_owned())),
+            Typed::WhyNot(why) => return (Verdict::Reject, Some(why)),
+        }
+    }
+}
+
+/// What the person means. Only a plain yes approves.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    Nothing,
+    Yes,
+    No,
+    WhyNot(String),
+}
+
+impl Typed {
+    fn read(line: &str) -> Self {
+        let text = line.trim();
+        match &*text.to_ascii_lowercase() {
+            "" => Self::Nothing,
+            "y" | "yes" => Self::Yes,
+            "n" | "no" => Self::No,
+            _ => Self::WhyNot(text.to_owned()),
         }
     }
 }
@@ -338,5 +360,22 @@ impl Agent {
             }
         };
         let _ = timeout(PATIENCE, gate_has_gone).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_yes_approves() {
+        for yes in ["y", "Y\n", " yes ", "YES\r\n"] {
+            assert_eq!(Typed::read(yes), Typed::Yes, "{yes:?}");
+        }
+        assert_eq!(Typed::read("No\n"), Typed::No);
+        assert_eq!(Typed::read(" \n"), Typed::Nothing);
+        for other in ["yes but ask first", "yeah", "ye", "ok", "approve"] {
+            assert_eq!(Typed::read(other), Typed::WhyNot(other.to_owned()), "{other:?}");
+        }
     }
 }
