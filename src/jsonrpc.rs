@@ -5,11 +5,20 @@
 //! parser reads in one way, and is kept as the bytes that came. Nothing here awaits, and nothing here writes JSON that was
 //! received: what is forwarded is the `Bytes` of the frame.
 
-pub mod codec;
-pub mod error;
-pub mod frame;
+// In reading order: a module uses only modules above it.
+pub mod fault;
 pub mod scan;
 
+pub mod id;
+
+pub mod error;
+
+pub mod frame;
+
+pub mod codec;
+
 pub use codec::{Line, LineCodec};
-pub use error::{ErrorCode, error_response};
-pub use frame::{Fault, Frame, FrameError, Kind, RequestId};
+pub use error::error_response;
+pub use fault::{ErrorCode, Fault};
+pub use frame::{Frame, FrameError, Kind};
+pub use id::RequestId;

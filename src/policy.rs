@@ -224,12 +224,22 @@ impl Policy {
     /// # Errors
     /// With everything that is wrong in any of them.
     pub fn parse(sources: Vec<Source>) -> Result<Self, PolicyErrors> {
+        let digest = digest_of(&sources);
+        let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
+        let first = sources.first().cloned();
+        condition::on_compiler_stack(|| Self::compile(sources, digest)).unwrap_or_else(|| {
+            let source =
+                first.unwrap_or_else(|| Arc::new(Source { name: String::new(), text: String::new() }));
+            let message = "the policy could not be compiled: the compiler failed";
+            Err(PolicyErrors::new(vec![Diagnostic::error("P0008", &source, 0..0, message)]))
+        })
+    }
+
+    fn compile(sources: Vec<Arc<Source>>, digest: Digest) -> Result<Self, PolicyErrors> {
         let mut problems = Vec::new();
         let mut drafts = Vec::new();
         let mut default: Option<Effect> = None;
-        let digest = digest_of(&sources);
         for source in sources {
-            let source = Arc::new(source);
             let document = document::read(&source, &mut problems);
             if let Some((effect, span)) = document.default {
                 if effect == Effect::Allow {

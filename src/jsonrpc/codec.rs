@@ -101,14 +101,14 @@ impl Decoder for LineCodec {
         if let Some(line) = self.decode(buffer)? {
             return Ok(Some(line));
         }
+        // White space at the end of a stream says nothing; of a line that was thrown away nobody knows what it was.
+        let is_blank = self.discarded.is_none() && is_blank(buffer);
         let rest = self.discarded.take().unwrap_or(0) + count(buffer.len());
-        let is_blank = is_blank(buffer);
         buffer.clear();
         self.scanned = 0;
         Ok(match rest {
             0 => None,
-            // White space at the end of a stream says nothing; `rest` is longer than the buffer only for an oversize line.
-            _ if is_blank && rest <= count(self.max_line_bytes) => Some(Line::Blank),
+            _ if is_blank => Some(Line::Blank),
             _ => Some(Line::Unterminated(rest)),
         })
     }

@@ -10,16 +10,11 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    error::{ErrorCode, quote},
+    fault::{ErrorCode, Fault},
+    id::RequestId,
     scan::{self, MAX_TEXT_BYTES, Member, Outline, Profile, Span, Top},
 };
-use crate::{digest::Digest, sanitize};
-
-/// Bytes of a string id, decoded. Ids are echoed, kept and shown, so they have a limit.
-pub const MAX_ID_BYTES: usize = 256;
-
-/// The largest integer id: 2^53 − 1. JavaScript peers round above it, and would answer another id.
-pub const MAX_ID_INTEGER: u64 = (1 << 53) - 1;
+use crate::digest::Digest;
 
 /// Bytes of a method's name, decoded.
 pub const MAX_METHOD_BYTES: usize = 128;
@@ -36,130 +31,6 @@ pub enum Kind {
     Notification,
     /// `id` and one of `result` and `error`.
     Response,
-}
-
-/// Why a text is not a frame. Displays as a short reason in our own words; text of the peer is never in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Fault {
-    /// The bytes are not UTF-8 (RFC 8259 section 8.1).
-    #[error("the message is not valid UTF-8")]
-    NotUtf8,
-    /// A byte order mark (RFC 8259 section 8.1).
-    #[error("the message begins with a byte order mark")]
-    ByteOrderMark,
-    /// A carriage return that is not part of the line's end: to several servers it ends a line, so that one message is two.
-    #[error("the message holds a bare carriage return")]
-    CarriageReturn,
-    /// A line feed inside the message.
-    #[error("the message holds a line feed")]
-    LineFeed,
-    /// Not JSON (RFC 8259).
-    #[error("not valid JSON at byte {at}")]
-    Syntax {
-        /// Offset of the first byte that does not fit.
-        at: usize,
-    },
-    /// An escape of half a surrogate pair: refused, replaced or kept, depending on the parser.
-    #[error("a string holds half of a surrogate pair")]
-    LoneSurrogate,
-    /// A code point that Unicode never assigns.
-    #[error("the message holds a Unicode noncharacter")]
-    Noncharacter,
-    /// A number above the range of an f64: an error or infinity, depending on the parser.
-    #[error("a number is too large for a 64-bit float")]
-    NumberOverflow,
-    /// More bytes than a frame may have.
-    #[error("the message is too large")]
-    TooLarge,
-    /// More open arrays and objects than some peers accept.
-    #[error("arrays and objects are nested too deep")]
-    TooDeep,
-    /// A number of more than [`scan::MAX_NUMBER_CHARS`] characters.
-    #[error("a number has more than 1,000 characters")]
-    NumberTooLong,
-    /// A string, number or literal instead of a message.
-    #[error("the message is not an object")]
-    NotAnObject,
-    /// An array: a batch where none is agreed on.
-    #[error("batches are not accepted")]
-    Batch,
-    /// A batch of no elements.
-    #[error("the batch is empty")]
-    BatchEmpty,
-    /// A batch of more than [`MAX_BATCH_ELEMENTS`] elements.
-    #[error("the batch has more than 100 elements")]
-    BatchTooLarge,
-    /// A member of the envelope stands there twice: which one counts depends on the parser.
-    #[error("a member of the envelope is repeated")]
-    DuplicateMember,
-    /// A member of the envelope that JSON-RPC does not have: some peers refuse it, some execute.
-    #[error("the envelope has an unknown member")]
-    UnknownMember,
-    /// A member of the envelope that some parsers take for a known one.
-    #[error("the envelope has a member that can be mistaken for a known one")]
-    LookAlikeMember,
-    /// `jsonrpc` is not the string `2.0`.
-    #[error("`jsonrpc` is not \"2.0\"")]
-    BadVersion,
-    /// Not exactly one of request, notification and response.
-    #[error("the message is not exactly one of request, notification and response")]
-    BadShape,
-    /// The id is neither a plain string nor an integer that every peer reads alike.
-    #[error("`id` is neither a short plain string nor an integer within ±(2^53 − 1)")]
-    BadId,
-    /// The method is not 1 to 128 visible ASCII characters.
-    #[error("`method` is not a string of 1 to 128 visible ASCII characters")]
-    BadMethod,
-    /// `params` is not an object; MCP has no other form.
-    #[error("`params` is not an object")]
-    BadParams,
-    /// A key repeated in an object inside the message.
-    #[error("an object has the same key twice")]
-    DuplicateKey,
-    /// A key of `params` that some parsers take for one that decides.
-    #[error("`params` has a key that can be mistaken for a known one")]
-    LookAlikeKey,
-    /// Two keys of `params` that differ only in case or in their Unicode form.
-    #[error("`params` has two keys that some parsers take for the same")]
-    TwinKeys,
-}
-
-impl Fault {
-    /// The code that the peer is told.
-    pub fn code(self) -> ErrorCode {
-        match self {
-            Self::NotUtf8
-            | Self::ByteOrderMark
-            | Self::CarriageReturn
-            | Self::LineFeed
-            | Self::Syntax { .. }
-            | Self::LoneSurrogate
-            | Self::Noncharacter
-            | Self::NumberOverflow => ErrorCode::PARSE_ERROR,
-            Self::BadParams | Self::DuplicateKey | Self::LookAlikeKey | Self::TwinKeys => {
-                ErrorCode::INVALID_PARAMS
-            }
-            Self::TooLarge
-            | Self::TooDeep
-            | Self::NumberTooLong
-            | Self::NotAnObject
-            | Self::Batch
-            | Self::BatchEmpty
-            | Self::BatchTooLarge
-            | Self::DuplicateMember
-            | Self::UnknownMember
-            | Self::LookAlikeMember
-            | Self::BadVersion
-            | Self::BadShape
-            | Self::BadId
-            | Self::BadMethod => ErrorCode::INVALID_REQUEST,
-        }
-    }
-
-    /// Whether the fault lies in the envelope's own member names.
-    pub(super) fn is_of_envelope(self) -> bool {
-        matches!(self, Self::DuplicateMember | Self::UnknownMember | Self::LookAlikeMember)
-    }
 }
 
 /// A text that is not a frame, with what an answer to it needs.
@@ -183,74 +54,6 @@ impl FrameError {
 
     fn new(fault: Fault, id: Option<RequestId>) -> Self {
         Self { code: fault.code(), id, fault }
-    }
-}
-
-/// The id of a request, as a JSON token: `7` or `"7"`. Equal ids have the same type and the same value, so `7` and `"7"`
-/// differ, while `"a"` and `"\u0061"` are one id (the token is kept without needless escapes: an answer to one is an
-/// answer to the other). Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(Arc<str>);
-
-impl RequestId {
-    /// Reads a token that stands in a scanned text. `None` unless it is a string of at most [`MAX_ID_BYTES`] bytes
-    /// without control and direction characters, or an integer within ±[`MAX_ID_INTEGER`] written in the one usual way.
-    pub fn from_token(token: &str) -> Option<Self> {
-        if token.starts_with('"') { Self::from_string(token) } else { Self::from_integer(token) }
-    }
-
-    /// The JSON token, to be written into an answer as it is.
-    pub fn as_raw(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether this is the `null` of an error response to a request that could not be read.
-    pub fn is_null(&self) -> bool {
-        &*self.0 == "null"
-    }
-
-    fn from_string(token: &str) -> Option<Self> {
-        let text = scan::unescape(token);
-        if text.len() > MAX_ID_BYTES || text.chars().any(|c| c.is_control() || sanitize::is_bidi_control(c)) {
-            return None;
-        }
-        Some(Self(if token.contains('\\') { quote(&text).into() } else { token.into() }))
-    }
-
-    fn from_integer(token: &str) -> Option<Self> {
-        let digits = token.strip_prefix('-').unwrap_or(token);
-        let is_canonical = digits.bytes().all(|byte| byte.is_ascii_digit())
-            && (!digits.starts_with('0') || token == "0")
-            // More digits than the limit has are above it; so `parse` cannot overflow.
-            && digits.len() <= 16;
-        (is_canonical && digits.parse::<u64>().is_ok_and(|value| value <= MAX_ID_INTEGER))
-            .then(|| Self(token.into()))
-    }
-
-    /// What a server may use as an id: any string or number; `null` only where `is_response`. Numbers are kept as written,
-    /// so that `1.0` is not an answer to `1`.
-    fn from_server_token(token: &str, is_response: bool) -> Option<Self> {
-        match token.as_bytes().first()? {
-            b'"' => {
-                let text = scan::unescape(token);
-                Some(Self(if token.contains('\\') { quote(&text).into() } else { token.into() }))
-            }
-            b'-' | b'0'..=b'9' => Some(Self(token.into())),
-            b'n' if is_response => Some(Self(token.into())),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -457,7 +260,7 @@ struct Envelope {
 }
 
 fn judge(text: &str, outline: &Outline, profile: Profile) -> Result<Envelope, Fault> {
-    if let Some(fault) = outline.fault {
+    if let Some(fault) = outline.refusal() {
         return Err(fault);
     }
     match outline.top {

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use self::{keys::Keys, string::StringFault};
-use super::frame::Fault;
+use super::fault::{ErrorCode, Fault};
 
 pub use self::walk::{Elements, Members, elements, members, unescape};
 
@@ -121,11 +121,22 @@ pub struct Outline {
     members: [Option<Span>; MEMBERS],
     /// Whether the member `id` stands there more than once, so that no id can be named in an answer.
     pub id_is_ambiguous: bool,
-    /// The reason to refuse the text, if there is one.
+    /// The first reason to refuse the text wherever it stands, if there is one.
     pub fault: Option<Fault>,
+    /// The reason to refuse it as a message: its members' names, if it is an object.
+    pub envelope_fault: Option<Fault>,
 }
 
 impl Outline {
+    /// Why the text is no message, if it is an object: first what keeps it from being JSON that all read alike, then the
+    /// envelope, then what is inside.
+    pub fn refusal(&self) -> Option<Fault> {
+        match self.fault {
+            Some(fault) if fault.code() == ErrorCode::PARSE_ERROR => Some(fault),
+            fault => self.envelope_fault.or(fault),
+        }
+    }
+
     /// The span of an envelope member's value.
     pub fn member(&self, member: Member) -> Option<Span> {
         self.members[member as usize]
@@ -182,6 +193,7 @@ impl<'a> Scanner<'a> {
                 members: [None; MEMBERS],
                 id_is_ambiguous: false,
                 fault: None,
+                envelope_fault: None,
             },
         }
     }
@@ -311,19 +323,11 @@ impl<'a> Scanner<'a> {
     fn close_object(&mut self, first_key: usize) {
         self.at += 1;
         self.open.pop();
-        let is_envelope = self.open.is_empty();
-        if is_envelope || self.profile == Profile::Strict {
-            if self.keys.has_duplicate(first_key) {
-                self.note(if is_envelope { Fault::DuplicateMember } else { Fault::DuplicateKey });
-            }
-            if is_envelope {
-                if let Some(fault) = self.keys.judge_envelope(first_key, self.profile) {
-                    self.note(fault);
-                }
-            } else if self.open.len() == 1
-                && self.in_params
-                && let Some(fault) = self.keys.judge_params(first_key)
-            {
+        if self.open.is_empty() {
+            self.outline.envelope_fault = self.keys.judge_envelope(first_key, self.profile);
+        } else if self.profile == Profile::Strict {
+            let is_params = self.in_params && self.open.len() == 1;
+            if let Some(fault) = self.keys.judge_inner(first_key, is_params) {
                 self.note(fault);
             }
         }
@@ -477,13 +481,9 @@ impl<'a> Scanner<'a> {
         Fault::Syntax { at: self.at }
     }
 
-    /// Remembers a fault that does not end the scan: the first one, except that the envelope's own come before all.
+    /// Remembers a fault that does not end the scan, if it is the first.
     fn note(&mut self, fault: Fault) {
-        let is_of_envelope = fault.is_of_envelope();
-        match &self.outline.fault {
-            Some(noted) if !is_of_envelope || noted.is_of_envelope() => {}
-            _ => self.outline.fault = Some(fault),
-        }
+        self.outline.fault.get_or_insert(fault);
     }
 }
 

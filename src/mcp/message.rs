@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::jsonrpc::{RequestId, error::quote};
+use crate::jsonrpc::{RequestId, error::one_line, id::quote};
 
 /// The key under which a refusal says in machine words what became of the call.
 pub const META_DECISION: &str = "dev.holdshort/decision";
@@ -19,15 +19,14 @@ pub enum Era {
 }
 
 /// The answer to a call that did not run: a tool result with `isError`, whose text every client shows to its model.
-/// `decision` is a JSON object of one line, made by us.
+/// `decision` is a JSON object made by us.
 pub fn tool_refusal(id: &RequestId, era: Era, text: &str, decision: Option<&str>) -> Bytes {
     let result_type = match era {
         Era::Legacy => "",
         Era::Modern => "\"resultType\":\"complete\",",
     };
     let meta = decision.map_or(String::new(), |decision| {
-        debug_assert!(!decision.contains(['\n', '\r']), "a decision must be one line");
-        format!(",\"_meta\":{{\"{META_DECISION}\":{decision}}}")
+        format!(",\"_meta\":{{\"{META_DECISION}\":{}}}", one_line(decision))
     });
     let text = quote(text);
     Bytes::from(format!(

@@ -27,6 +27,19 @@ use super::{
 /// The longest condition, in bytes.
 pub(super) const CONDITION_BYTES_MAX: usize = 8_192;
 
+/// The most operators, dots and brackets of a condition: the parser recurses along chains of them.
+const SIGNS_MAX: usize = 1_000;
+
+/// How deep brackets may nest.
+const BRACKETS_NESTED_MAX: usize = 20;
+
+/// How deep the tree of a condition may be: the evaluator recurses along it, on whatever stack the gate runs.
+const TREE_DEPTH_MAX: u32 = 32;
+
+/// The stack on which policies are compiled, in bytes. An unoptimised parser takes 130 KB for each bracket and 40 KB for each
+/// link of a chain; with the limits above this is enough.
+const COMPILER_STACK_BYTES: usize = 64 << 20;
+
 /// The most work of a loop, in rounds times bytes of arguments: each round may read all of them.
 const LOOP_BYTES_MAX: u128 = 1 << 28;
 
@@ -60,8 +73,16 @@ impl Condition {
         if text.trim().is_empty() {
             return Err(vec![Finding::error("P0103", 0..text.len(), "the condition is empty")]);
         }
+        if let Some(told) = too_winding(text) {
+            let hint = "split it into several rules: the strictest that matches wins".to_owned();
+            return Err(vec![Finding { hint: Some(hint), ..Finding::error("P0111", 0..text.len(), told) }]);
+        }
         let (mut expression, info) =
             Parser::default().parse_with_source_info(text).map_err(|errors| lint::syntax(text, &errors))?;
+        if lint::depth(&expression) > TREE_DEPTH_MAX {
+            let told = format!("the condition is nested deeper than {TREE_DEPTH_MAX} operations");
+            return Err(vec![Finding::error("P0111", 0..text.len(), told)]);
+        }
         let report = lint::check(text, &expression, &info);
         if report.findings.iter().any(Finding::is_error) {
             return Err(report.findings);
@@ -125,6 +146,34 @@ impl Condition {
             _ => "it cannot be evaluated with these arguments".to_owned(),
         })
     }
+}
+
+/// What would make the parser recurse too deep. Counts inside of texts too: simple, and never too little.
+fn too_winding(text: &str) -> Option<String> {
+    let signs = text.bytes().filter(|byte| b"([{.?:+-*/%=<>!&|".contains(byte)).count();
+    if signs > SIGNS_MAX {
+        return Some(format!("the condition has more than {SIGNS_MAX} operators, dots and brackets"));
+    }
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    (deepest > BRACKETS_NESTED_MAX).then(|| format!("brackets nest deeper than {BRACKETS_NESTED_MAX} levels"))
+}
+
+/// Runs `work`, which compiles conditions, on a stack that is large enough for it. `None` if it panicked or no thread could
+/// be had: a broken parser must not take the gate with it.
+pub(super) fn on_compiler_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread =
+            std::thread::Builder::new().name("policy compiler".to_owned()).stack_size(COMPILER_STACK_BYTES);
+        thread.spawn_scoped(scope, work).ok()?.join().ok()
+    })
 }
 
 /// Why a condition has no answer, in words that hold nothing of the call's arguments.

@@ -3,10 +3,13 @@
 //! Called by `condition` when a policy is loaded. CEL has no type checker here, so a mistyped `arg.amount` would compile and
 //! fail on every call. Works on the syntax tree alone; never evaluates anything with a call's data.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use cel::{
-    Context, IdedExpr, ParseErrors, Program,
+    Context, Env, IdedExpr, ParseErrors, Program,
     common::ast::{EntryExpr, Expr, LiteralValue, SourceInfo, operators},
 };
 
@@ -73,11 +76,14 @@ pub(super) fn syntax(text: &str, errors: &ParseErrors) -> Vec<Finding> {
                 .then(|| ("`=` is not an operator".to_owned(), "did you mean `==`?"));
         let (message, hint) = if let Some((message, hint)) = single {
             (message, Some(hint.to_owned()))
+        } else if rest.trim().is_empty() {
+            ("something is missing at its end".to_owned(), None)
         } else if word(&["and", "or", "not"]) {
             ("not understood".to_owned(), Some("write `&&`, `||` and `!`".to_owned()))
         } else {
-            let told = error.msg.lines().next().unwrap_or_default();
-            (told.trim_start_matches("Syntax error: ").to_owned(), None)
+            // What the parser would have taken instead is a list of its tokens, which helps nobody.
+            let told = error.msg.lines().next().unwrap_or_default().trim_start_matches("Syntax error: ");
+            (told.split(" expecting ").next().unwrap_or(told).to_owned(), None)
         };
         let end = at + rest.chars().next().map_or(0, char::len_utf8);
         let finding = Finding::error("P0103", at..end, format!("the condition is not valid CEL: {message}"));
@@ -91,6 +97,41 @@ pub(super) fn syntax(text: &str, errors: &ParseErrors) -> Vec<Finding> {
         findings.push(Finding::error("P0103", 0..text.len(), "the condition is not valid CEL"));
     }
     findings
+}
+
+/// How deep the tree is; a chain of field names counts once, because it is evaluated in one step.
+pub(super) fn depth(node: &IdedExpr) -> u32 {
+    let below = match &node.expr {
+        Expr::Select(select) => {
+            let mut operand = &select.operand;
+            while let Expr::Select(inner) = &operand.expr {
+                operand = &inner.operand;
+            }
+            depth(operand)
+        }
+        Expr::Call(call) => {
+            call.target.as_deref().into_iter().chain(&call.args).map(depth).max().unwrap_or(0)
+        }
+        Expr::List(list) => list.elements.iter().map(depth).max().unwrap_or(0),
+        Expr::Map(map) => {
+            let entries = map.entries.iter().filter_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => Some(depth(&entry.key).max(depth(&entry.value))),
+                EntryExpr::StructField(_) => None,
+            });
+            entries.max().unwrap_or(0)
+        }
+        Expr::Comprehension(comprehension) => {
+            let parts = [
+                &comprehension.iter_range,
+                &comprehension.loop_cond,
+                &comprehension.loop_step,
+                &comprehension.result,
+            ];
+            parts.into_iter().map(depth).max().unwrap_or(0)
+        }
+        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
+    };
+    below + 1
 }
 
 /// What [`check`] found.
@@ -130,6 +171,13 @@ impl<'a> Lint<'a> {
             }
             None => 0..self.text.len(),
         }
+    }
+
+    /// Where the name of a called function was written: the tree only knows its parenthesis.
+    fn called(&self, node: &IdedExpr, name: &str) -> Range<usize> {
+        let span = self.span(node);
+        let before = self.text[..span.start].trim_end();
+        if before.ends_with(name) { before.len() - name.len()..before.len() } else { span }
     }
 
     fn error(&mut self, code: &'static str, node: &IdedExpr, message: String, hint: Option<String>) {
@@ -243,7 +291,9 @@ impl<'a> Lint<'a> {
             let hint = did_you_mean(name, known.iter().copied())
                 .map(|known| format!("did you mean `{known}`?"))
                 .unwrap_or_else(|| format!("known are {}", known.join(", ")));
-            self.error("P0105", node, format!("there is no function `{name}` here"), Some(hint));
+            let span = self.called(node, name);
+            let message = format!("there is no function `{name}` here");
+            self.findings.push(Finding::error("P0105", span, message).hint(hint));
         }
         if name == "matches" {
             self.pattern(node, call.args.last());
@@ -392,9 +442,11 @@ fn reads(node: &IdedExpr, wanted: &str) -> bool {
 
 /// Whether the evaluator's regular expressions take `pattern`; if not, why.
 fn compiles(pattern: &str) -> Result<(), String> {
-    let program = Program::compile("''.matches(p)").map_err(|_| "it cannot be tried".to_owned())?;
-    let mut context = Context::default();
-    context.add_variable_from_value("p", pattern);
+    static TRIAL: LazyLock<Option<Program>> = LazyLock::new(|| Program::compile("''.matches(pattern)").ok());
+    static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+    let program = TRIAL.as_ref().ok_or("it cannot be tried")?;
+    let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    context.add_variable_from_value("pattern", pattern);
     match program.execute(&context) {
         Ok(_) => Ok(()),
         Err(error) => {

@@ -32,18 +32,19 @@ impl Pattern {
         if !text.contains(['*', '?', '[', ']', '{', '}', '\\']) {
             return Ok(Self { text: text.to_owned(), glob: None });
         }
-        let glob = GlobBuilder::new(text)
-            .literal_separator(false)
-            .backslash_escape(true)
-            .build()
-            .map_err(|error| format!("not a pattern: {}", error.kind()))?;
+        let build = |text: &str| {
+            let built = GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build();
+            built.map_err(|error| format!("not a pattern: {}", error.kind()))
+        };
+        build(text)?;
+        let glob = build(&framed(text))?;
         let matcher = glob.compile_matcher();
         Ok(Self { text: text.to_owned(), glob: Some((glob, matcher)) })
     }
 
     pub(super) fn matches(&self, name: &str) -> bool {
         match &self.glob {
-            Some((_, matcher)) => matcher.is_match(name),
+            Some((_, matcher)) => matcher.is_match(framed(name)),
             None => self.text == name,
         }
     }
@@ -52,6 +53,12 @@ impl Pattern {
     pub(super) fn text(&self) -> &str {
         &self.text
     }
+}
+
+/// A name, or a pattern, between two signs. The automaton is made for paths: it looks at a file's name and extension, where
+/// names such as `..` and `a/` have none, and it would miss patterns that match them. Between signs nothing is special.
+fn framed(text: &str) -> String {
+    format!("<{text}>")
 }
 
 impl fmt::Display for Pattern {
@@ -100,7 +107,7 @@ impl Index {
             rules.extend_from_slice(found);
         }
         if !self.glob_rules.is_empty() {
-            for at in self.globs.matches(name) {
+            for at in self.globs.matches(framed(name)) {
                 rules.extend_from_slice(&self.glob_rules[at]);
             }
         }

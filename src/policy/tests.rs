@@ -45,9 +45,8 @@ macro_rules! deny {
 
 /// A policy of one hold rule with this condition; what it does not hold it allows.
 fn held_when(when: &str) -> Policy {
-    policy(&format!(
-        "version: 1\ndefault: allow\nrules:\n  - {{name: r, tool: t, action: hold, when: {when}}}\n"
-    ))
+    let rule = "  - name: r\n    tool: t\n    action: hold\n    when:";
+    policy(&format!("version: 1\ndefault: allow\nrules:\n{rule} {when}\n"))
 }
 
 /// The codes of all errors in a document.
@@ -82,4 +81,797 @@ fn the_example_of_the_design_loads_and_judges() {
     assert_eq!(&*decision.rules[0], "high-value-refund");
     assert_eq!(decision.terms.unwrap().timeout, Duration::from_secs(600));
     assert_eq!(&*decision.reason, "Refunds over $1,000 need a person from finance.");
+}
+
+// --- conditions ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_hold_rule_holds_what_its_condition_cannot_judge() {
+    let amount = held_when("args.amount > 1000");
+    for held in ["1001", "1000.5", "1e30", "9223372036854775807", "1e3000000", "12345678901234567890"] {
+        hold!(amount, &format!(r#"t {{"amount": {held}}}"#));
+    }
+    for wrong in ["\"1\"", "null", "true", "[5000]", "{\"value\": 5000}", "\"9\""] {
+        hold!(amount, &format!(r#"t {{"amount": {wrong}}}"#));
+    }
+    hold!(amount, "t {}");
+    hold!(amount, "t [1]");
+    hold!(amount, "t nonsense");
+    hold!(amount, "t ");
+    hold!(amount, r#"t {"Amount": 1}"#);
+    hold!(amount, r#"t {"amount": 1, "amount": 2}"#);
+    hold!(amount, r#"t {"amount": 1, "amo\u0075nt": 5000}"#);
+    for allowed in ["999", "1000", "1e3", "-5", "0.1", "1000.0", "1E2", "-0", "0e999"] {
+        allow!(amount, &format!(r#"t {{"amount": {allowed}}}"#));
+    }
+    allow!(amount, "other");
+}
+
+#[test]
+fn an_allow_rule_allows_only_what_its_condition_can_judge() {
+    let policy =
+        policy("version: 1\nrules:\n  - {name: small, tool: t, action: allow, when: args.amount <= 100}\n");
+    for allowed in ["100", "1e2", "100.0", "-1", "99.99"] {
+        allow!(policy, &format!(r#"t {{"amount": {allowed}}}"#));
+    }
+    for held in ["100.0000000000000001", "\"100\"", "1e-400", "99.99999999999999999", "null", "101", "[1]"] {
+        hold!(policy, &format!(r#"t {{"amount": {held}}}"#));
+    }
+    hold!(policy, "t");
+    let decision = judge(&policy, r#"t {"amount": "s3cret"}"#);
+    assert_eq!(
+        decision.notes,
+        [
+            "the condition of rule `small` has no answer (`<=` does not work on string and int), so the rule does not allow it"
+        ]
+    );
+    assert!(decision.rules.is_empty());
+}
+
+#[test]
+fn notes_say_what_failed_and_nothing_of_the_arguments() {
+    for (when, call, told) in [
+        ("args.amount > 1", "t {}", "there is no `amount`"),
+        ("args.amount > 1", r#"t {"amount": "s3cret"}"#, "`>` does not work on string and int"),
+        ("args.amount > 1", r#"t {"amount": 12345678901234567890}"#, "number too precise to compare"),
+        ("args.m[args.k] == 1", r#"t {"m": {}, "k": "s3cret"}"#, "a key is missing"),
+        ("args.a + args.b > 1", r#"t {"a": "s3cret", "b": 1}"#, "`add` does not work on these types"),
+        ("args.a / args.b > 1", r#"t {"a": 3, "b": 0}"#, "division by zero"),
+        ("args.a", r#"t {"a": "s3cret"}"#, "it gave a value of type string"),
+        ("args.a == 1", r#"t {"a": 1, "a": "s3cret"}"#, "an object in the arguments has a key twice"),
+        ("args.a == 1", r#"t {"a": "s3cret""#, "the arguments are not readable JSON"),
+        ("args.l[5] == 1", r#"t {"l": ["s3cret"]}"#, "the list is shorter than the index"),
+        ("int(args.a) == 1", r#"t {"a": "s3cret"}"#, "`int` failed"),
+        ("args.a && true", r#"t {"a": "s3cret"}"#, "`&&` does not work on string and bool"),
+        ("args.l.exists(x, x.b)", r#"t {"l": "s3cret"}"#, "iterable was expected, it is string"),
+    ] {
+        let decision = judge(&held_when(&format!("'{when}'")), call);
+        assert_eq!(decision.effect, Effect::Hold, "{when}");
+        assert_eq!(decision.notes.len(), 1, "{when}");
+        assert!(decision.notes[0].contains(told), "{when}: {}", decision.notes[0]);
+        assert!(!decision.notes[0].contains("s3cret"), "{when}: {}", decision.notes[0]);
+    }
+}
+
+#[test]
+fn a_condition_that_another_argument_decides_does_not_care_for_one_it_never_reads() {
+    let policy = held_when("args.amount > 1000");
+    allow!(policy, r#"t {"amount": 1, "other": 12345678901234567890}"#);
+    allow!(policy, r#"t {"note": "5 \" 7 \\", "amount": 1}"#);
+    hold!(policy, r#"t {"note": "5 \" 7 \\", "x": 7, "amount": 1001}"#);
+}
+
+#[test]
+fn values_of_different_kinds_are_not_compared_behind_the_authors_back() {
+    let force = held_when("args.force == true");
+    hold!(force, r#"t {"force": true}"#);
+    hold!(force, r#"t {"force": "true"}"#);
+    hold!(force, r#"t {"force": 1}"#);
+    hold!(force, "t {}");
+    allow!(force, r#"t {"force": false}"#);
+    allow!(force, r#"t {"force": null}"#);
+    let listed = held_when("'args.env in [\"prod\", \"live\"]'");
+    hold!(listed, r#"t {"env": "prod"}"#);
+    hold!(listed, r#"t {"env": ["prod"]}"#);
+    hold!(listed, r#"t {"env": 1}"#);
+    allow!(listed, r#"t {"env": "dev"}"#);
+    let mixed = held_when("'args.level in [\"high\", 3]'");
+    hold!(mixed, r#"t {"level": 3.0}"#);
+    allow!(mixed, r#"t {"level": "low"}"#);
+    allow!(mixed, r#"t {"level": 4}"#);
+    hold!(mixed, r#"t {"level": true}"#);
+    let member = held_when("'\"root\" in args.users'");
+    hold!(member, r#"t {"users": ["a", "root"]}"#);
+    hold!(member, r#"t {"users": "root"}"#);
+    hold!(member, r#"t {"users": [1]}"#);
+    hold!(member, r#"t {"users": {"root": 1}}"#);
+    allow!(member, r#"t {"users": []}"#);
+    allow!(member, r#"t {"users": ["a", 1]}"#);
+    let whole = held_when("'args.a == {\"k\": [1, \"x\"]}'");
+    hold!(whole, r#"t {"a": {"k": [1.0, "x"]}}"#);
+    hold!(whole, r#"t {"a": {"k": ["1", "x"]}}"#);
+    allow!(whole, r#"t {"a": {"k": [2, "x"]}}"#);
+    allow!(whole, r#"t {"a": {"k": [1]}}"#);
+    let number = held_when("args.a in [1, 2]");
+    hold!(number, r#"t {"a": 12345678901234567890}"#);
+    let exact = held_when("args.a != 5");
+    hold!(exact, r#"t {"a": 5.0000000000000000001}"#);
+    allow!(exact, r#"t {"a": 5.0}"#);
+}
+
+#[test]
+fn what_a_condition_can_see() {
+    for (when, seen) in [
+        ("tool == 't'", true),
+        ("server == 'srv'", true),
+        ("client.startsWith('claude')", true),
+        ("principal.contains('alice')", true),
+        ("method == 'tools/call'", true),
+        ("tool == 'T'", false),
+        ("args.to.exists(x, !x.endsWith('@example.com'))", true),
+        ("args.to.all(x, x.matches('^[a-z]+@'))", true),
+        ("size(args.to) > 1", true),
+        ("args.to.size() == 2 && type(args.to) == list", true),
+        ("args.to.filter(x, x == 'nobody').size() > 0", false),
+        ("args.to[0] == 'a@example.com'", true),
+        ("args['to'][1] == 'b@other.net'", true),
+        ("has(args.cc)", false),
+        ("!has(args.cc) || args.cc == 'x'", true),
+        ("args.n > 2 ? args.n < 4 : false", true),
+        ("args.n + 1 == 4", true),
+        ("double(args.n) * 1.5 == 4.5", true),
+        ("args.n >= 3.0 && args.n <= 3", true),
+    ] {
+        let policy = held_when(&format!("\"{when}\""));
+        let decision = judge(&policy, r#"t {"to": ["a@example.com", "b@other.net"], "n": 3}"#);
+        let expected = if seen { Effect::Hold } else { Effect::Allow };
+        assert_eq!(decision.effect, expected, "{when}: {:?}", decision.notes);
+        assert!(decision.notes.is_empty(), "{when}: {:?}", decision.notes);
+    }
+}
+
+#[test]
+fn arguments_that_are_too_large_are_not_looked_through() {
+    let one = held_when("args.l.exists(x, x == -1)");
+    let list = |count: usize| format!(r#"t {{"l": [{}]}}"#, vec!["1"; count].join(","));
+    allow!(one, &list(10_000));
+    hold!(one, &list(10_001));
+    let two = held_when("args.l.exists(x, args.l.exists(y, x + y < 0))");
+    allow!(two, &list(300));
+    hold!(two, &list(1_001));
+    let text = held_when("args.s == ''");
+    allow!(text, &format!(r#"t {{"s": "{}"}}"#, "x".repeat(1_000_000)));
+    hold!(text, &format!(r#"t {{"s": "{}"}}"#, "x".repeat(1 << 20)));
+    let untouched = held_when("server == 'x'");
+    allow!(untouched, &list(100_000));
+}
+
+#[test]
+fn the_map_form_is_the_expression_it_stands_for() {
+    for (map, expression) in [
+        ("{args.amount: {gt: 1000}}", "args.amount > 1000"),
+        ("{args.amount: {gte: 1, lt: 2.5}}", "args.amount >= 1 && args.amount < 2.5"),
+        ("{args.amount: {lte: 1e2}}", "args.amount <= 100"),
+        ("{args.a.b-c.d: {eq: x}}", "args.a[\"b-c\"].d == \"x\""),
+        ("{args.a: {ne: 'say \"hi\" \\ '}}", "args.a != \"say \\\"hi\\\" \\\\ \""),
+        ("{args.a: {in: [x, 1, true, null]}}", "args.a in [\"x\", 1, true, null]"),
+        ("{args.to: {not: {endsWith: '@x.com'}}}", "!(args.to.endsWith(\"@x.com\"))"),
+        ("{args.to: {not: {gt: 1, lt: 5}}}", "!(args.to > 1 && args.to < 5)"),
+        ("{args.to: {not: [a, b]}}", "!(args.to in [\"a\", \"b\"])"),
+        ("{args.to: {not: a}}", "args.to != \"a\""),
+        ("{args.to: {starts_with: a, contains: b}}", "args.to.startsWith(\"a\") && args.to.contains(\"b\")"),
+        ("{args.to: {startsWith: a, ends_with: b}}", "args.to.startsWith(\"a\") && args.to.endsWith(\"b\")"),
+        ("{args.to: {matches: '^a+$'}}", "args.to.matches(\"^a+$\")"),
+        ("{args.to: {exists: true}}", "has(args.to)"),
+        ("{args.to: {exists: false}}", "!has(args.to)"),
+        ("{args.to-me: {exists: false}}", "!(\"to-me\" in args)"),
+        ("{tool: {eq: t}, client: {ne: x}}", "tool == \"t\" && client != \"x\""),
+        ("{args.in: {eq: 1}}", "args[\"in\"] == 1"),
+    ] {
+        let policy = held_when(map);
+        assert_eq!(policy.rules()[0].condition(), Some(expression), "{map}");
+    }
+    let odd = held_when("{args.to-me: {exists: true}}");
+    hold!(odd, r#"t {"to-me": 1}"#);
+    allow!(odd, r#"t {"to": 1}"#);
+    let external = held_when("{args.to: {not: {endsWith: '@example.com'}}}");
+    hold!(external, r#"t {"to": "x@other.net"}"#);
+    hold!(external, r#"t {"to": "x@EXAMPLE.com"}"#);
+    hold!(external, r#"t {"to": ["x@example.com"]}"#);
+    hold!(external, "t {}");
+    allow!(external, r#"t {"to": "x@example.com"}"#);
+}
+
+// --- rules -----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_strictest_matching_rule_wins_wherever_it_stands() {
+    let rules = [
+        "  - {name: all-reads, tool: 'read_*', action: allow}\n",
+        "  - {name: secrets, tool: '*', when: 'args.path.contains(\"secret\")', action: deny, reason: no secrets}\n",
+        "  - {name: etc, tool: read_file, when: 'args.path.startsWith(\"/etc\")', action: hold, timeout: 2h, hold_message: one}\n",
+        "  - {name: big, tool: read_file, server: srv, when: args.size > 10, action: hold, timeout: 90s, on_rejection: fail, reason: big}\n",
+    ];
+    let mut texts = Vec::new();
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
+        let policy = policy(&format!("version: 1\nrules:\n{}", order.map(|at| rules[at]).concat()));
+        allow!(policy, r#"srv.read_file {"path": "/home/a", "size": 1}"#);
+        hold!(policy, r#"srv.read_file {"path": "/etc/a", "size": 1}"#);
+        deny!(policy, r#"srv.read_file {"path": "/etc/secret", "size": 1}"#);
+        deny!(policy, r#"srv.read_file {"size": 1}"#);
+        let decision = judge(&policy, r#"srv.read_file {"path": "/etc/a", "size": 11}"#);
+        let mut names: Vec<&str> = decision.rules.iter().map(|name| &**name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["big", "etc"]);
+        assert_eq!(&*decision.reason, "big");
+        let terms = decision.terms.unwrap();
+        assert_eq!(terms.timeout, Duration::from_secs(90), "the shortest timeout");
+        assert_eq!(terms.on_rejection, OnRejection::Fail, "fail if any rule says so");
+        assert_eq!(terms.hold_message.as_deref(), Some("one"));
+        texts.push(policy.digest());
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 4, "another text is another policy for the record");
+}
+
+#[test]
+fn the_default_speaks_where_no_rule_matches() {
+    for (default, expected) in
+        [("", Effect::Hold), ("default: allow\n", Effect::Allow), ("default: deny\n", Effect::Deny)]
+    {
+        let policy = policy(&format!(
+            "version: 1\n{default}rules:\n  - {{name: a, tool: a, action: hold, timeout: 5m}}\n"
+        ));
+        let decision = judge(&policy, "b");
+        assert_eq!(decision.effect, expected);
+        assert_eq!(decision.terms.is_some(), expected == Effect::Hold);
+        assert!(decision.rules.is_empty());
+        hold!(policy, "a");
+    }
+}
+
+#[test]
+fn without_a_policy_every_call_is_held() {
+    let policy = Policy::hold_everything();
+    hold!(policy, "anything.at_all");
+    let terms = judge(&policy, "x").terms.unwrap();
+    assert_eq!(terms.timeout, TIMEOUT_DEFAULT);
+    assert!(!policy.gates_method("resources/read"));
+}
+
+#[test]
+fn patterns_stand_for_the_whole_name_and_case_counts() {
+    let policy = policy(
+        "version: 1\ndefault: allow\nrules:\n  - {name: d, tool: [danger, 'read_*', 'a.b?', '[xy]_z', '{p,q}_r'], action: deny}\n",
+    );
+    for denied in [
+        "danger",
+        "srv.danger",
+        "read_",
+        "read_and_delete",
+        "a.bc",
+        "x_z",
+        "p_r",
+        "q_r",
+        "other.q_r",
+        "read_a/b.c",
+    ] {
+        deny!(policy, denied);
+    }
+    for allowed in [
+        "Danger",
+        "dangerous",
+        "adanger",
+        "danger\u{0}",
+        "../danger",
+        "a/danger",
+        "thread_",
+        "a.b",
+        "a.bcd",
+        "z_z",
+        "pq_r",
+    ] {
+        allow!(policy, allowed);
+    }
+}
+
+#[test]
+fn a_server_cannot_name_a_tool_so_that_another_servers_rule_allows_it() {
+    let policy = policy(
+        "version: 1\ndefault: hold\nrules:\n  - {name: ok, tool: billing.get_order, action: allow}\n  \
+         - {name: drop, tool: billing.drop, action: deny}\n",
+    );
+    allow!(policy, "billing.get_order");
+    hold!(policy, "evil.billing.get_order");
+    deny!(policy, "billing.drop");
+    deny!(policy, "evil.billing.drop");
+}
+
+#[test]
+fn a_rule_may_be_about_certain_servers() {
+    let policy = policy(
+        "version: 1\ndefault: deny\nrules:\n  - {name: ok, server: [git, 'team-*'], tool: read, action: allow}\n  - {name: any, server: scratch, action: allow}\n",
+    );
+    allow!(policy, "git.read");
+    allow!(policy, "team-a.read");
+    allow!(policy, "scratch.whatever");
+    deny!(policy, "Git.read");
+    deny!(policy, "git.write");
+    deny!(policy, "other.read");
+}
+
+#[test]
+fn other_methods_pass_unless_a_rule_names_them() {
+    let policy = policy(
+        "version: 1\ndefault: deny\nrules:\n  - {name: res, method: 'resources/*', when: 'args.uri.startsWith(\"file:///etc\")', action: hold}\n",
+    );
+    let ask = |method, arguments| {
+        policy.decide(&Call { server: "s", method, tool: None, arguments, client: "", principal: "" }).effect
+    };
+    assert_eq!(ask("resources/read", r#"{"uri": "file:///etc/passwd"}"#), Effect::Hold);
+    assert_eq!(ask("resources/read", "{}"), Effect::Hold, "what cannot be judged is held");
+    assert_eq!(ask("resources/read", r#"{"uri": "file:///home"}"#), Effect::Allow);
+    assert_eq!(ask("prompts/get", "{}"), Effect::Allow);
+    assert_eq!(ask("tools/call", "{}"), Effect::Deny, "a call without a tool");
+    assert!(policy.gates_method("resources/read") && policy.gates_method("tools/call"));
+    assert!(!policy.gates_method("prompts/get"));
+    deny!(policy, "resources/read");
+}
+
+#[test]
+fn a_rule_without_tool_and_method_is_about_every_tool_and_about_no_other_method() {
+    let policy = policy("version: 1\ndefault: allow\nrules:\n  - {name: all, action: hold}\n");
+    hold!(policy, "anything");
+    assert!(!policy.gates_method("ping"));
+}
+
+#[test]
+fn several_files_are_one_policy() {
+    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let a = "version: 1\ndefault: allow\nrules:\n  - {name: a, tool: t, action: allow}\n";
+    let b = "version: 1\ndefault: deny\nrules:\n  - {name: b, tool: t, action: hold}\n";
+    let both = Policy::parse(vec![source("a.yaml", a), source("b.yaml", b)]).unwrap();
+    hold!(both, "t");
+    deny!(both, "other");
+    assert_eq!(both.default_effect(), Effect::Deny);
+    let reversed = Policy::parse(vec![source("b.yaml", b), source("a.yaml", a)]).unwrap();
+    hold!(reversed, "t");
+    let errors =
+        Policy::parse(vec![source("a.yaml", a), source("c.yaml", a), source("d.yaml", "")]).unwrap_err();
+    let told: Vec<_> = errors.diagnostics().iter().filter(|d| d.severity() == Severity::Error).collect();
+    assert_eq!(told.len(), 2, "{errors}");
+    assert_eq!((told[0].code(), told[0].source_name()), ("P0002", "d.yaml"));
+    assert_eq!((told[1].code(), told[1].source_name()), ("P0014", "c.yaml"));
+}
+
+// --- documents that are refused --------------------------------------------------------------------------------------
+
+#[test]
+fn a_document_that_could_be_misread_is_refused() {
+    let rule = |body: &str| format!("version: 1\nrules:\n  - {{name: r, {body}}}\n");
+    for (text, expected) in [
+        // Y01
+        ("".to_owned(), "P0002"),
+        ("# nothing\n".to_owned(), "P0002"),
+        ("rules: []\n".to_owned(), "P0011"),
+        ("version: 2\n".to_owned(), "P0013"),
+        ("version: '1'\n".to_owned(), "P0013"),
+        ("version: 1.0\n".to_owned(), "P0013"),
+        ("- a\n".to_owned(), "P0012"),
+        ("just text\n".to_owned(), "P0012"),
+        // Y02
+        (rule("tool: t, action: hold, aprove: 1"), "P0010"),
+        (rule("tool: t, action: hold, approvers: [finance]"), "P0010"),
+        (rule("tool: t, action: hold, required_approvals: 0"), "P0010"),
+        (rule("tool: t, action: hold, escalate: x"), "P0010"),
+        (rule("tool: t, action: hold, notify: x"), "P0010"),
+        ("version: 1\npeople: {}\n".to_owned(), "P0010"),
+        ("version: 1\nmode: audit\n".to_owned(), "P0010"),
+        ("version: 1\nrules: {}\n".to_owned(), "P0012"),
+        (rule("tool: t, action: approve"), "P0013"),
+        (rule("tool: t, action: Hold"), "P0013"),
+        (rule("tool: t"), "P0011"),
+        ("version: 1\nrules:\n  - {tool: t, action: hold}\n".to_owned(), "P0011"),
+        ("version: 1\nrules:\n  - \n".to_owned(), "P0012"),
+        (rule("tool: [], action: deny"), "P0018"),
+        (rule("tool: '', action: deny"), "P0018"),
+        (rule("tool: 'a b', action: deny"), "P0018"),
+        (rule("tool: '[a', action: deny"), "P0018"),
+        (rule("tool: 5, action: deny"), "P0012"),
+        (rule("tool: {a: b}, action: deny"), "P0012"),
+        (rule("tool: t, method: resources/read, action: deny"), "P0016"),
+        (rule("tool: t, action: allow, timeout: 5m"), "P0016"),
+        (rule("tool: t, action: deny, hold_message: x"), "P0016"),
+        (rule("tool: t, action: allow, on_rejection: fail"), "P0016"),
+        (rule("tool: t, action: hold, on_rejection: stop"), "P0013"),
+        // Y03
+        ("version: 1\nversion: 1\n".to_owned(), "P0004"),
+        (rule("tool: t, tool: u, action: hold"), "P0004"),
+        (rule("tool: no, action: hold"), "P0006"),
+        (rule("tool: 017, action: hold"), "P0006"),
+        (rule("tool: 0x1F, action: hold"), "P0006"),
+        (rule("tool: 1_000, action: hold"), "P0006"),
+        (rule("tool: 12:30, action: hold"), "P0006"),
+        (rule("tool: &a t, action: hold"), "P0005"),
+        ("version: 1\nrules: *a\n".to_owned(), "P0003"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n".to_owned(), "P0005"),
+        (rule("tool: !!str t, action: hold"), "P0005"),
+        ("version: 1\nrules:\n\t- {name: r, tool: t, action: hold}\n".to_owned(), "P0003"),
+        ("version: 1\n---\nversion: 1\n".to_owned(), "P0007"),
+        ("\u{feff}version: 1\n".to_owned(), "P0003"),
+        ("version: 1\nrules: [".to_owned(), "P0003"),
+        (format!("version: 1\nrules: {}{}\n", "[".repeat(40), "]".repeat(40)), "P0007"),
+        (format!("version: 1\nrules: {}{}\n", "[".repeat(100_000), "]".repeat(100_000)), "P0003"),
+        // Y06
+        (rule("tool: t, action: hold, when: 'args.a.matches(\"(\")'"), "P0107"),
+        (rule("tool: t, action: hold, when: 'args.a.matches(\"(?=a)\")'"), "P0107"),
+        (rule("tool: t, action: hold, when: 'args.a.matches(\"((a{1000}){1000}){1000}\")'"), "P0107"),
+        (rule("tool: t, action: hold, when: 'args.a.matches(args.b)'"), "P0107"),
+        // Y10
+        (rule("tool: t, action: hold, timeout: 0"), "P0015"),
+        (rule("tool: t, action: hold, timeout: 0s"), "P0015"),
+        (rule("tool: t, action: hold, timeout: 30"), "P0015"),
+        (rule("tool: t, action: hold, timeout: never"), "P0015"),
+        (rule("tool: t, action: hold, timeout: 10y"), "P0015"),
+        (rule("tool: t, action: hold, timeout: 8d"), "P0015"),
+        (rule("tool: t, action: hold, timeout: -5m"), "P0015"),
+        (rule("tool: t, action: hold, timeout: 500ms"), "P0015"),
+        (rule("tool: t, action: hold, timeout: 1mo"), "P0015"),
+        (rule("tool: t, action: hold, on_timeout: approve"), "P0013"),
+        (rule("tool: t, action: hold, on_timeout: allow"), "P0013"),
+        // texts
+        (rule("tool: t, action: hold, reason: ''"), "P0017"),
+        (rule("tool: t, action: hold, reason: \"a\\e[2Jb\""), "P0017"),
+        (rule("tool: t, action: hold, reason: \"a\\u202eb\""), "P0017"),
+        (rule("tool: t, action: hold, hold_message: \"a\\nb\""), "P0017"),
+        (rule(&format!("tool: t, action: hold, hold_message: {}", "é".repeat(301))), "P0017"),
+        // conditions
+        (rule("tool: t, action: hold, when: ''"), "P0103"),
+        (rule("tool: t, action: hold, when: args.a ="), "P0103"),
+        (rule("tool: t, action: hold, when: 5"), "P0012"),
+        (rule("tool: t, action: hold, when: {}"), "P0101"),
+        (rule("tool: t, action: hold, when: arg.amount > 1"), "P0104"),
+        (rule("tool: t, action: hold, when: amount > 1"), "P0104"),
+        (rule("tool: t, action: hold, when: 'args.a.endswith(\"x\")'"), "P0105"),
+        (rule("tool: t, action: hold, when: now() > 1"), "P0105"),
+        (rule("tool: t, action: hold, when: 'args.a.exists(x)'"), "P0105"),
+        (rule("tool: t, action: hold, when: 'args.?a == 1'"), "P0103"),
+        (rule("tool: t, action: hold, when: 'optional.none().hasValue()'"), "P0105"),
+        (rule("tool: t, action: hold, when: 'tool.name == \"x\"'"), "P0106"),
+        (rule("tool: t, action: hold, when: 'args.l.exists(args, args == 1)'"), "P0104"),
+        (rule("tool: t, action: hold, when: args.a > 100.0000000000000001"), "P0109"),
+        (rule("tool: t, action: hold, when: args.a > 9007199254740993.0"), "P0109"),
+        (rule("tool: t, action: hold, when: {args.a: {gt: 12345678901234567890}}"), "P0109"),
+        (rule("tool: t, action: hold, when: args.a > 12345678901234567890"), "P0103"),
+        (rule("tool: t, action: hold, when: args.amount"), ""),
+        (rule("tool: t, action: hold, when: args.amount + 1"), "P0110"),
+        (rule("tool: t, action: hold, when: '\"yes\"'"), "P0110"),
+        (rule("tool: t, action: hold, when: {amount: {gt: 1}}"), "P0102"),
+        (rule("tool: t, action: hold, when: {args: {gt: 1}}"), "P0102"),
+        (rule("tool: t, action: hold, when: {args..a: {gt: 1}}"), "P0102"),
+        (rule("tool: t, action: hold, when: {tool.name: {eq: x}}"), "P0102"),
+        (rule("tool: t, action: hold, when: {args.a: {gtt: 1}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {gt: '1'}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {in: x}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {in: []}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {contains: ''}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {exists: 1}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {}}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: 5}"), "P0101"),
+        (rule("tool: t, action: hold, when: {args.a: {matches: '('}}"), "P0107"),
+        (
+            format!(
+                "version: 1\nrules:\n  - {{name: r, tool: t, action: hold, when: '{}1 == 1'}}\n",
+                "(".repeat(500)
+            ),
+            "P0111",
+        ),
+        (rule(&format!("tool: t, action: hold, when: '{}'", "a".repeat(9_000))), "P0103"),
+    ] {
+        let found = codes(&text);
+        let expected: Vec<&str> = Some(expected).filter(|code| !code.is_empty()).into_iter().collect();
+        assert!(
+            found.first() == expected.first(),
+            "expected {expected:?}, found {found:?} in\n{}",
+            &text[..text.len().min(300)]
+        );
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_policy_are_told_at_once() {
+    let text = "version: 1\nrules:\n  - {name: a, tool: t, action: hld}\n  - {name: b, tol: t, action: hold, timeout: 0s}\n  - {name: a, tool: t, action: deny}\n  - {name: c, action: deny, when: argz.x > 1 || fo()}\n";
+    assert_eq!(codes(text), ["P0013", "P0010", "P0015", "P0104", "P0105"]);
+}
+
+#[test]
+fn a_mistake_in_a_condition_is_shown_where_it_was_written() {
+    let rendered = |when: &str| {
+        parse(&format!("version: 1\nrules:\n  - name: r\n    tool: t\n    action: hold\n    when: {when}\n"))
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        rendered("|\n      args.amount > 1000 &&\n      tool.name = \"x\""),
+        "error[P0103]: the condition is not valid CEL: `=` is not an operator\n --> policy.yaml:8:17\n  |\n\
+         8 |       tool.name = \"x\"\n  |                 ^\n  |\n  = hint: did you mean `==`?"
+    );
+    assert_eq!(
+        rendered("'args.who == ''é'' && arg.x > 1'"),
+        "error[P0104]: nothing here is called `arg`\n --> policy.yaml:6:33\n  |\n\
+         6 |     when: 'args.who == ''é'' && arg.x > 1'\n  |                                 ^^^\n  |\n  = hint: did you mean `args`?"
+    );
+    assert_eq!(
+        rendered("\"args.who == \\\"é\\\" && args.x.endswith('y')\""),
+        "error[P0105]: there is no function `endswith` here\n --> policy.yaml:6:40\n  |\n\
+         6 |     when: \"args.who == \\\"é\\\" && args.x.endswith('y')\"\n  |                                        ^^^^^^^^\n  |\n  = hint: did you mean `endsWith`?"
+    );
+    assert_eq!(
+        rendered(">-\n      args.amount > 1000\n      && nope"),
+        "error[P0104]: nothing here is called `nope`\n --> policy.yaml:8:10\n  |\n\
+         8 |       && nope\n  |          ^^^^\n  |\n  = hint: known are args, tool, server, client, principal, method; an argument is `args.nope`"
+    );
+}
+
+#[test]
+fn doubtful_policies_load_with_a_warning() {
+    for (rules, expected) in [
+        ("{name: r, tool: t, action: hold, when: has(args.x) && args.x > 1}", "P0201"),
+        ("{name: r, tool: t, action: hold, when: 'has(args.x.y) && args.z == 1 && args.x.y.w > 1'}", "P0201"),
+        ("{name: r, tool: t, action: hold, when: 'args.z == 1 || (has(args.x) && args.x > 1)'}", "P0201"),
+        ("{name: r, tool: t, action: deny, when: 'has(args.x) ? args.x > 1 : false'}", "P0201"),
+        ("{name: r, tool: t, action: hold, when: {args.x: {exists: true, gt: 1}}}", "P0201"),
+        ("{name: r, tool: t, action: allow, when: has(args.x) && args.x > 1}", ""),
+        ("{name: r, tool: t, action: hold, when: '!has(args.x) || args.x > 1'}", ""),
+        ("{name: r, tool: t, action: hold, when: has(args.x)}", ""),
+        ("{name: r, tool: t, action: hold, when: has(args.x) && args.y > 1}", ""),
+        (
+            "{name: r, tool: t, action: hold}\n  - {name: s, tool: t, action: allow, when: args.x > 1}",
+            "P0202",
+        ),
+        ("{name: r, tool: t, action: deny}\n  - {name: s, tool: t, action: hold}", "P0202"),
+        ("{name: r, action: deny}\n  - {name: s, tool: t, action: hold}", "P0202"),
+        (
+            "{name: r, tool: '*', action: hold}\n  - {name: s, tool: [t, 'u*'], server: x, action: allow}",
+            "P0202",
+        ),
+        ("{name: r, tool: t, server: x, action: deny}\n  - {name: s, tool: t, action: hold}", ""),
+        ("{name: r, tool: t, action: deny, when: args.x > 1}\n  - {name: s, tool: t, action: hold}", ""),
+        ("{name: r, tool: t, action: deny}\n  - {name: s, tool: [t, u], action: hold}", ""),
+        ("{name: r, method: m, action: deny}\n  - {name: s, tool: m, action: hold}", ""),
+        ("{name: r, tool: '*', action: allow}", "P0203"),
+        ("{name: r, action: allow}", "P0203"),
+        ("{name: r, tool: '*', server: mine, action: allow}", ""),
+        ("{name: r, tool: t, action: allow, when: 'args.x.matches(\"a+\")'}", "P0204"),
+        ("{name: r, tool: t, action: allow, when: 'args.x.matches(\"^a+$\")'}", ""),
+        ("{name: r, tool: t, action: hold, when: 'args.x.matches(\"a+\")'}", ""),
+        ("{name: r, tool: t, action: hold, when: 'true'}", "P0205"),
+        ("{name: r, method: '*', action: hold}", "P0207"),
+    ] {
+        let policy = policy(&format!("version: 1\nrules:\n  - {rules}\n"));
+        let found: Vec<&str> = policy.warnings().iter().map(Diagnostic::code).collect();
+        let expected: Vec<&str> = Some(expected).filter(|code| !code.is_empty()).into_iter().collect();
+        assert_eq!(found, expected, "{rules}");
+    }
+    assert_eq!(policy("version: 1\ndefault: allow\n").warnings()[0].code(), "P0206");
+}
+
+#[test]
+fn times_are_written_with_units() {
+    for (written, seconds) in [
+        ("90s", 90),
+        ("30m", 1_800),
+        ("2h", 7_200),
+        ("1h 30m", 5_400),
+        ("7d", 604_800),
+        ("1s", 1),
+        ("PT5M", 300),
+    ] {
+        let policy = policy(&format!(
+            "version: 1\nrules:\n  - {{name: r, tool: t, action: hold, timeout: {written}}}\n"
+        ));
+        assert_eq!(policy.rules()[0].timeout(), Duration::from_secs(seconds), "{written}");
+    }
+}
+
+#[test]
+fn files_and_directories_are_read_in_order_and_test_files_are_left_out() {
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).unwrap();
+    write("b.yaml", "version: 1\nrules:\n  - {name: b, tool: t, action: hold}\n");
+    write("a.yml", "version: 1\nrules:\n  - {name: a, tool: t, action: allow}\n");
+    write("a.test.yaml", "cases: []\n");
+    write("notes.txt", "not a policy");
+    let policy = Policy::load(&[place.path().to_owned()]).unwrap();
+    assert_eq!(policy.rules().iter().map(Rule::name).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(policy.rules()[1].place().0.ends_with("b.yaml"));
+    assert_eq!(policy.rules()[1].place().1, 3);
+    let missing = Policy::load(&[place.path().join("missing.yaml")]).unwrap_err();
+    assert_eq!(missing.diagnostics()[0].code(), "P0001");
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(Policy::load(&[empty.path().to_owned()]).unwrap_err().diagnostics()[0].code(), "P0001");
+    std::fs::write(empty.path().join("x.yaml"), [0xff, 0xfe, b'a']).unwrap();
+    assert!(Policy::load(&[empty.path().to_owned()]).unwrap_err().to_string().contains("not UTF-8"));
+    assert!(Policy::load(&[]).is_err());
+}
+
+#[test]
+fn cases_are_judged_and_told_apart() {
+    let policy = policy(
+        "version: 1\nrules:\n  - {name: big, tool: pay, action: hold, when: args.amount > 10}\n  - {name: unused, tool: x, action: deny}\n",
+    );
+    let cases = "cases:\n  - {name: held, server: bank, tool: pay, args: {amount: 10.01}, expect: hold, rules: [big]}\n  \
+                 - {name: raw, tool: pay, args: '{\"amount\": 1, \"amount\": 2}', expect: hold, rules: [big]}\n  \
+                 - {name: wrong, tool: pay, args: {amount: 11}, expect: allow}\n  \
+                 - {name: wrong rule, tool: pay, args: {amount: 11}, expect: hold, rules: [unused]}\n  \
+                 - {name: other, method: resources/read, expect: allow}\n";
+    let report =
+        cases::run(&policy, Source { name: "x.test.yaml".to_owned(), text: cases.to_owned() }).unwrap();
+    let passed: Vec<bool> = report.cases.iter().map(CaseOutcome::passed).collect();
+    assert_eq!(passed, [true, true, false, false, true]);
+    assert_eq!((report.failures(), report.passed()), (2, false));
+    assert_eq!(report.cases[0].subject, "bank.pay");
+    assert_eq!(report.cases[2].line, 4);
+    assert_eq!(report.untested_rules, ["unused"]);
+    for (bad, code) in [
+        ("", "P0301"),
+        ("cases: []\n", "P0301"),
+        ("cases:\n  - {name: a, expect: hold}\n", "P0302"),
+        ("cases:\n  - {name: a, tool: t, expct: hold}\n", "P0010"),
+        ("cases:\n  - {name: a, tool: t, expect: ok}\n", "P0013"),
+        ("cases:\n  - {name: a, tool: t, expect: hold, args: [1]}\n", "P0012"),
+    ] {
+        let errors = cases::run(&policy, Source { name: "x".to_owned(), text: bad.to_owned() }).unwrap_err();
+        assert_eq!(errors.diagnostics()[0].code(), code, "{errors}");
+    }
+}
+
+// --- properties ------------------------------------------------------------------------------------------------------
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SEED: &str = "version: 1\ndefault: hold\nrules:\n  - name: a\n    tool: ['x*', \"y.z\"]\n    when: |\n      args.a.b > 1000 && !args.to.all(x, x.endsWith('@é.com')) || 'a' in args.l\n    action: hold\n    timeout: 1h 30m\n  - {name: b, method: m, when: {args.a: {not: {in: [1, 2.5, null]}}}, action: deny}\n";
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_edit_of_a_document_makes_the_reader_panic(
+            edits in prop::collection::vec((0..SEED.len(), 0usize..12, "[ -~\n\té\u{202e}]{0,4}"), 1..6),
+        ) {
+            let mut text = SEED.to_owned();
+            for (at, gone, new) in edits {
+                let start = text.floor_char_boundary(at.min(text.len()));
+                let end = text.ceil_char_boundary((start + gone).min(text.len()));
+                text.replace_range(start..end, &new);
+            }
+            match parse(&text) {
+                Ok(policy) => {
+                    let decision = judge(&policy, r#"y.z {"a": {"b": 1e3}, "to": ["x"], "l": [1, "b"]}"#);
+                    prop_assert_eq!(decision.effect == Effect::Hold, decision.terms.is_some());
+                }
+                Err(errors) => {
+                    prop_assert!(!errors.diagnostics().is_empty());
+                    prop_assert!(errors.render(true).len() >= errors.render(false).len());
+                }
+            }
+        }
+
+        #[test]
+        fn no_condition_makes_the_compiler_panic(text in "[-a-z0-9.(){}\\[\\]\"'<>=!&|?:+*/%, \\\\\né]{0,60}") {
+            if let Ok((condition, _)) = condition::on_compiler_stack(|| Condition::compile(&text)).unwrap() {
+                let call = Call { server: "s", method: "tools/call", tool: Some("t"), arguments: r#"{"a": 1}"#, client: "", principal: "" };
+                let _ = condition.is_met(&Facts::new(&call));
+            }
+        }
+
+        #[test]
+        fn no_arguments_make_a_decision_panic_or_pass_as_small(
+            text in "\\PC{0,40}",
+            digits in "-?[0-9]{1,25}(\\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?",
+        ) {
+            let policy = policy("version: 1\nrules:\n  - {name: r, tool: t, action: allow, when: args.amount <= 100}\n");
+            judge(&policy, &format!("t {text}"));
+            let decision = judge(&policy, &format!("t {{\"amount\": {digits}}}"));
+            let value: f64 = digits.parse().unwrap_or(f64::NAN);
+            if decision.effect == Effect::Allow {
+                prop_assert!(value <= 100.0, "{}", digits);
+            }
+        }
+
+        #[test]
+        fn a_further_rule_that_restricts_never_widens_a_decision(
+            base in prop::collection::vec(rule_text(), 0..4),
+            more in prop_oneof![Just("hold"), Just("deny")],
+            pattern in pattern(),
+            when in condition(),
+            tool in "[ab]{1,2}",
+            amount in prop_oneof![Just("1"), Just("50"), Just("\"50\""), Just("1e400"), Just("null")],
+        ) {
+            let document = |extra: &str| {
+                let rules: String = base.iter().enumerate().map(|(at, rule)| rule.replace("NAME", &format!("r{at}"))).collect();
+                parse(&format!("version: 1\ndefault: allow\nrules:\n{rules}{extra}")).unwrap()
+            };
+            let call = format!("{tool} {{\"n\": {amount}}}");
+            let before = judge(&document("  []\n".trim_start_matches("  []\n")), &call);
+            let after = judge(&document(&format!("  - {{name: extra, tool: '{pattern}', action: {more}{when}}}\n")), &call);
+            prop_assert!(after.effect >= before.effect, "{:?} became {:?}", before, after);
+        }
+
+        #[test]
+        fn the_index_finds_what_the_patterns_match(patterns in prop::collection::vec(pattern(), 1..8), name in "[ab./\\-]{1,5}") {
+            let parsed: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            let index = Index::new(parsed.iter().zip(0..)).unwrap();
+            let mut found = Vec::new();
+            index.find(&name, &mut found);
+            found.sort_unstable();
+            found.dedup();
+            let expected: Vec<u32> = (0..).zip(&parsed).filter(|(_, pattern)| pattern.matches(&name)).map(|(at, _)| at).collect();
+            prop_assert_eq!(found, expected, "{:?} on {}", patterns, name);
+        }
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("*".to_owned()),
+            "[ab]{1,2}\\*?",
+            "\\*[ab./]{1,2}",
+            "[ab?]{1,3}",
+            "\\*\\.[ab]",
+            "\\*\\*/?[ab]"
+        ]
+    }
+
+    fn condition() -> impl Strategy<Value = &'static str> {
+        prop_oneof![
+            Just(""),
+            Just(", when: args.n > 10"),
+            Just(", when: args.n == 50"),
+            Just(", when: has(args.x)")
+        ]
+    }
+
+    fn rule_text() -> impl Strategy<Value = String> {
+        (prop_oneof![Just("allow"), Just("hold"), Just("deny")], pattern(), condition()).prop_map(
+            |(action, pattern, when)| {
+                format!("  - {{name: NAME, tool: '{pattern}', action: {action}{when}}}\n")
+            },
+        )
+    }
+}
+
+#[test]
+fn conditions_that_wind_on_are_refused_before_a_stack_ends_and_the_longest_allowed_can_be_evaluated() {
+    let shapes: [(&str, fn(usize) -> String); 9] = [
+        ("brackets", |n| format!("{}1{} == 1", "(".repeat(n), ")".repeat(n))),
+        ("sum", |n| format!("1{} == 1", "+1".repeat(n))),
+        ("conjunction", |n| format!("true{}", "&&true".repeat(n))),
+        ("choice", |n| format!("{}true", "true?true:".repeat(n))),
+        ("negation", |n| format!("{}true", "!".repeat(n))),
+        ("path", |n| format!("args{} == 1", ".a".repeat(n))),
+        ("index", |n| format!("args{} == 1", "[0]".repeat(n))),
+        ("list", |n| format!("{}1{} == 1", "[".repeat(n), "]".repeat(n))),
+        ("call", |n| format!("{}1{} == 1", "size(".repeat(n), ")".repeat(n))),
+    ];
+    for (name, shape) in shapes {
+        let mut taken = 0;
+        for n in [1, 10, 18, 19, 25, 30, 50, 90, 100, 250, 490, 900, 2_000, 4_000] {
+            let when = serde_json::to_string(&shape(n)).unwrap();
+            match parse(&format!(
+                "version: 1\nrules:\n  - {{name: r, tool: t, action: hold, when: {when}}}\n"
+            )) {
+                Ok(policy) => {
+                    judge(&policy, r#"t {"a": 1}"#);
+                    taken = n;
+                }
+                Err(errors) => assert!(
+                    ["P0103", "P0111"].contains(&errors.diagnostics()[0].code()),
+                    "{name} {n}: {errors}"
+                ),
+            }
+        }
+        assert!((10..4_000).contains(&taken), "{name} {taken}");
+    }
 }

@@ -282,12 +282,12 @@ pub(super) fn is_json_number(text: &str) -> bool {
     rest.is_empty()
 }
 
-/// Where the byte `offset` of a scalar's value was written, as well as that can be told: quotes, escapes and folded lines
-/// shift the two against each other. Falls back to the whole scalar.
+/// Where a part of a scalar's value was written, as well as that can be told: quotes, escapes and folded lines shift the two
+/// against each other. Falls back to the whole scalar.
 pub(super) fn place(source: &str, span: &Range<usize>, value: &str, within: Range<usize>) -> Range<usize> {
     let written = &source[span.clone()];
-    let mut at =
-        written.find(['\'', '"']).filter(|_| written.starts_with(['\'', '"'])).map_or(0, |at| at + 1);
+    let quote = written.chars().next().filter(|quote| matches!(quote, '\'' | '"'));
+    let mut at = usize::from(quote.is_some());
     if written.starts_with(['|', '>']) {
         at = written.find('\n').map_or(written.len(), |at| at + 1);
     }
@@ -296,12 +296,20 @@ pub(super) fn place(source: &str, span: &Range<usize>, value: &str, within: Rang
         if !letter.is_whitespace() {
             at += written[at..].len() - written[at..].trim_start().len();
         }
+        let escape = match quote {
+            Some('\'') => "\'",
+            Some(_) => "\\",
+            None => "",
+        };
+        // `''` in single quotes, `\"` and `\\` in double quotes; other escapes end in the fallback below.
+        let escaped = !escape.is_empty() && written[at..].starts_with(escape);
+        if index >= within.start && start.is_none() {
+            start = Some(at);
+        }
+        at += if escaped { 1 } else { 0 };
         let Some(found) = written[at..].chars().next() else { return span.clone() };
         if found != letter && !(letter.is_whitespace() && found.is_whitespace()) {
             return span.clone();
-        }
-        if index >= within.start && start.is_none() {
-            start = Some(at);
         }
         at += found.len_utf8();
         if index < within.end {

@@ -1,6 +1,6 @@
 //! The guard: a tiny second process that outlives a wrapper killed with SIGKILL just long enough to end its server.
 //!
-//! Started by `stdio` right after the server, as `holdshort guard` with a pipe for stdin. The pipe ends when the wrapper is
+//! Started by `stdio` before the server, as `holdshort guard` with a pipe for stdin. The pipe ends when the wrapper is
 //! gone, however it went; then the guard ends the server's process group. (Linux could do this for the server itself
 //! with a parent-death signal, but not for the programs that the server has started, and only from code between fork
 //! and exec, which cannot be written without `unsafe`.) It never reads anything but the number of the group.
@@ -34,16 +34,16 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard over the process group `group`.
+    /// Starts a guard that watches over nothing yet.
     ///
     /// # Errors
     ///
     /// When the program cannot start itself once more.
-    pub fn over(group: Pid) -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         // Linux knows the running program even after its file has been replaced by an update.
         let program =
             if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
-        let mut process = Command::new(program)
+        let process = Command::new(program)
             .arg0("holdshort")
             .arg(COMMAND)
             .stdin(Stdio::piped())
@@ -53,10 +53,18 @@ impl Guard {
             // Its own group: what ends the wrapper's group must not end the guard.
             .process_group(0)
             .spawn()?;
-        if let Some(pipe) = &mut process.stdin {
-            writeln!(pipe, "{}", group.as_raw_nonzero())?;
-        }
         Ok(Self { process })
+    }
+
+    /// From now on, the process group `group` ends with this process.
+    ///
+    /// # Errors
+    ///
+    /// When the guard is gone.
+    pub fn watch(&mut self, group: Pid) -> io::Result<()> {
+        let pipe = self.process.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        // One write: the guard reads the whole number or nothing.
+        pipe.write_all(format!("{}\n", group.as_raw_nonzero()).as_bytes())
     }
 
     /// The server has ended in order: the guard goes without doing anything.

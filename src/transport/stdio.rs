@@ -127,6 +127,7 @@ impl Server {
     pub fn start(command: &OsString, arguments: &[OsString]) -> Result<Self, WrapError> {
         // Before there is a server: from then on a signal is always passed on to it.
         let signals = Signals::listen().map_err(setup("signals"))?;
+        let mut guard = Guard::start().map_err(setup("guard over the server"))?;
         // A socket, because another process of this user could write into a pipe through /proc, past the gate.
         let (stdin, server_stdin) = StdUnixStream::pair().map_err(setup("server's stdin"))?;
         let (stdout, server_stdout) = io::pipe().map_err(setup("server's stdout"))?;
@@ -140,7 +141,7 @@ impl Server {
             .map_err(|source| WrapError::Start { command: command.to_string_lossy().into_owned(), source })?;
         let group = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let group = group.ok_or_else(|| setup("server's process group")(io::ErrorKind::NotFound.into()))?;
-        let guard = Guard::over(group).map_err(|source| {
+        guard.watch(group).map_err(|source| {
             let _ = process.start_kill();
             setup("guard over the server")(source)
         })?;

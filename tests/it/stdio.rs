@@ -112,14 +112,16 @@ fn programs_that_a_server_leaves_behind_end_with_it() {
 fn a_wrapper_that_is_killed_leaves_no_orphan() {
     let home = Home::new();
     let (server_file, grandchild_file) = (home.path().join("server"), home.path().join("grandchild"));
-    let script = "trap '' TERM; echo $$ > \"$SERVER_FILE\"; sleep 300 & echo $! > \"$GRANDCHILD_FILE\"; while :; do sleep 0.05; done";
-    let mut command = wrap(&home, ALLOW_ALL, script);
+    let script = format!(
+        "trap '' TERM; echo $$ > \"$SERVER_FILE\"; sleep 300 & echo $! > \"$GRANDCHILD_FILE\"; {COUNTING}; while :; do sleep 0.05; done"
+    );
+    let mut command = wrap(&home, ALLOW_ALL, &script);
     command.env("SERVER_FILE", &server_file).env("GRANDCHILD_FILE", &grandchild_file);
     let mut wrapped = Wrapped::start(command);
     let (server, grandchild) = (pid_in(&server_file), pid_in(&grandchild_file));
+    assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1, "the session runs");
     wrapped.process.kill().unwrap();
     until(|| (is_gone(server) && is_gone(grandchild)).then_some(()));
-    // Also when a whole process group is killed at once, as some clients do, the guard is in another one.
 }
 
 #[test]

@@ -105,5 +105,516 @@ fn the_three_forms_are_told_apart() {
 
 #[test]
 fn a_frame_is_small() {
-    assert!(size_of::<Frame>() <= 152, "{}", size_of::<Frame>());
+    assert!(size_of::<Frame>() <= 112, "{}", size_of::<Frame>());
+}
+
+#[test]
+fn a_line_that_is_not_one_json_text_is_refused_without_an_id() {
+    for line in [
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping"}}{CALL}"#),
+        format!("{CALL} x"),
+        format!("{CALL}{CALL}"),
+        format!("\u{feff}{CALL}"),
+        format!("{CALL}\u{85}{CALL}"),
+        format!("{CALL}\u{2028}"),
+        format!("\u{2029}{CALL}"),
+        format!("\u{b}{CALL}"),
+        format!("\u{c}{CALL}"),
+        format!("{CALL}\u{1c}{CALL}"),
+        format!("{CALL}\u{1d}"),
+        format!("\u{1e}{CALL}"),
+        format!("\0{CALL}"),
+        format!("{CALL}\0"),
+        format!("{CALL}\0{CALL}"),
+        "Content-Length: 20".to_owned(),
+        format!("/*c*/{CALL}"),
+        format!("//c{CALL}"),
+        format!("#{CALL}"),
+        format!("{CALL}\n{CALL}"),
+        "\u{1f}\u{8b}\u{8}".to_owned(),
+        String::new(),
+        "  ".to_owned(),
+        CALL.replace('"', "'"),
+        CALL.replace("}}}", "},}}"),
+        CALL.replace(":11", "\u{a0}:11"),
+    ] {
+        refused(line, -32700, "none");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused() {
+    let forms: [&[u8]; 10] = [
+        b"\xff\xfe",
+        b"\xc0\xaf",
+        b"\xc0\x80",
+        b"\xe0\x80\xaf",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xfc\x84\x80\x80\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xe2\x82",
+        b"\x80",
+    ];
+    for form in forms {
+        let line = [br#"{"jsonrpc":"2.0","id":1,"method":""#, form, br#""}"#].concat();
+        assert_eq!(refused(&line, -32700, "none"), Fault::NotUtf8);
+        assert_eq!(server(line).unwrap_err().fault, Fault::NotUtf8);
+    }
+    let utf16: Vec<u8> = CALL.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    refused(utf16, -32700, "none");
+}
+
+#[test]
+fn a_repeated_member_of_the_envelope_is_refused_however_it_is_spelt() {
+    for line in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{},"params":{}}"#,
+        r#"{"jsonrpc":"2.0","jsonrpc":"2.0","id":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","\u006dethod":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"m\u0065thod":"ping","method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":1,"a":2},"params":{}}"#,
+    ] {
+        assert_eq!(refused(line, -32600, "1"), Fault::DuplicateMember);
+        assert_eq!(server(line).unwrap_err().fault, Fault::DuplicateMember);
+    }
+    refused(r#"{"jsonrpc":"2.0","id":66,"id":67,"method":"ping"}"#, -32600, "none");
+    refused(r#"{"jsonrpc":"2.0","id":66,"i\u0064":66,"method":"ping"}"#, -32600, "none");
+}
+
+#[test]
+fn a_repeated_key_deeper_is_refused_and_the_server_may_send_it() {
+    for params in [
+        r#"{"name":"safe","name":"danger"}"#,
+        r#"{"name":"x","arguments":{"x":"shown"},"arguments":{"x":"hidden"}}"#,
+        r#"{"name":"x","arguments":{"a":[{"deep":1,"b":2,"d\u0065ep":3}]}}"#,
+        r#"{"name":"x","arguments":{"":1,"":2}}"#,
+        r#"{"name":"x","arguments":{"\ud83d\ude00":1,"😀":2}}"#,
+    ] {
+        let line = with_params(params);
+        assert_eq!(refused(&line, -32602, "1"), Fault::DuplicateKey);
+        server(line).unwrap();
+    }
+}
+
+#[test]
+fn one_key_in_many_is_found_when_it_is_repeated() {
+    let object = |last: &str| {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("\"k{n}\":{n}")).collect();
+        with_argument(&format!("{{{},\"{last}\":0}}", keys.join(",")))
+    };
+    passes(object("k1000"));
+    assert_eq!(refused(object("k500"), -32602, "1"), Fault::DuplicateKey);
+    assert_eq!(refused(object(r"\u006b999"), -32602, "1"), Fault::DuplicateKey);
+}
+
+#[test]
+fn a_member_that_some_parser_takes_for_another_is_refused() {
+    for key in [
+        "Method",
+        "METHOD",
+        "methoD",
+        "param\u{17f}",
+        "PARAM\u{17f}",
+        "re\u{17f}ult",
+        "method\\u0000",
+        "\\u0000method",
+        " method",
+        "method ",
+        "meth\u{200b}od",
+        "\u{ff4d}ethod",
+        "\\u006dETHOD",
+        "Id",
+        "ID",
+        "JSONRPC",
+        "Error",
+        "\u{feff}id",
+        "method\\t",
+    ] {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","{key}":"tools/call"}}"#);
+        assert_eq!(refused(&line, -32600, "1"), Fault::LookAlikeMember, "{key}");
+        assert_eq!(server(line).unwrap_err().fault, Fault::LookAlikeMember, "{key}");
+    }
+    for key in [
+        "Name",
+        "NAME",
+        "Arguments",
+        "argument\u{17f}",
+        "_Meta",
+        "Task",
+        "ta\u{17f}\u{212a}",
+        "tas\u{212a}",
+        "requeststate",
+        "inputresponses",
+        "name\\u0000",
+        " name",
+        "na\u{ad}me",
+        "URI",
+        "RequestId",
+    ] {
+        let line = with_params(&format!(r#"{{"name":"safe","{key}":"danger"}}"#));
+        assert_eq!(refused(line, -32602, "1"), Fault::LookAlikeKey, "{key}");
+    }
+}
+
+#[test]
+fn two_keys_of_params_that_differ_only_in_form_are_refused_and_pass_in_arguments() {
+    for (one, two) in
+        [("\u{e9}", "e\u{301}"), ("cursor", "Cursor"), ("\u{212b}", "\u{c5}"), ("\u{fb01}", "fi")]
+    {
+        let twins = format!(r#""{one}":1,"{two}":2"#);
+        let line = with_params(&format!(r#"{{"name":"x",{twins}}}"#));
+        assert_eq!(refused(line, -32602, "1"), Fault::TwinKeys, "{one} {two}");
+        passes(with_argument(&format!("{{{twins}}}")));
+    }
+}
+
+#[test]
+fn the_envelope_has_no_members_but_its_own() {
+    for member in [
+        r#""approved":true"#,
+        r#""x":1"#,
+        r#""":1"#,
+        r#""__proto__":{}"#,
+        r#""constructor":1"#,
+        r#""meta":{}"#,
+    ] {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping",{member}}}"#);
+        assert_eq!(refused(&line, -32600, "1"), Fault::UnknownMember);
+        server(line).unwrap();
+    }
+    passes(with_argument(r#"{"__proto__":{},"constructor":{},"prototype":1,"":2}"#));
+}
+
+#[test]
+fn an_id_is_a_short_plain_string_or_an_integer_that_all_read_alike() {
+    for id in ["0", "7", "-7", "9007199254740991", "-9007199254740991", r#""""#, r#""7""#, r#""å 1""#] {
+        assert_eq!(passes(with_id(id)).id().unwrap().as_raw(), id);
+    }
+    passes(with_id(&format!("\"{}\"", "a".repeat(256))));
+    for id in [
+        "null",
+        "true",
+        "false",
+        "{}",
+        "[]",
+        "1.5",
+        "26.0",
+        "1e3",
+        "1E3",
+        "-0",
+        "9007199254740992",
+        "-9007199254740992",
+        "18446744073709551617",
+        r#""a\u000db""#,
+        r#""\u001b[2J""#,
+        r#""\u202e""#,
+        "\"\u{202e}\"",
+        "\"\u{2066}\"",
+        r#""\u009b""#,
+        r#""\u0000""#,
+    ] {
+        assert_eq!(refused(with_id(id), -32600, "none"), Fault::BadId, "{id}");
+    }
+    refused(with_id(&format!("\"{}\"", "a".repeat(257))), -32600, "none");
+    refused(with_id(&"9".repeat(300)), -32600, "none");
+    for id in ["01", "+1", "0x1", "1_0", "-"] {
+        refused(with_id(id), -32700, "none");
+    }
+}
+
+#[test]
+fn ids_are_equal_by_type_and_value() {
+    let id = |token: &str| passes(with_id(token)).id().unwrap().clone();
+    assert_ne!(id("1"), id(r#""1""#));
+    assert_eq!(id(r#""a""#), id(r#""\u0061""#));
+    assert_eq!(id(r#""a/b""#), id(r#""a\/b""#));
+    assert_ne!(id(r#""a""#), id(r#""A""#));
+    let answer = server(r#"{"jsonrpc":"2.0","id":1.0,"result":{}}"#).unwrap();
+    assert_ne!(answer.id(), Some(&id("1")));
+}
+
+#[test]
+fn mixtures_of_the_forms_are_refused() {
+    for (line, id) in [
+        (r#"{"jsonrpc":"2.0","id":77,"result":{},"method":"tools/call","params":{}}"#, "77"),
+        (r#"{"jsonrpc":"2.0","id":77,"error":{},"method":"tools/call"}"#, "77"),
+        (r#"{"jsonrpc":"2.0","method":"tools/call","result":{}}"#, "none"),
+        // An answer to these would answer a request that the client itself has open under that id.
+        (r#"{"jsonrpc":"2.0","id":77,"result":{},"error":{}}"#, "none"),
+        (r#"{"jsonrpc":"2.0","id":77,"result":{},"params":{}}"#, "none"),
+        (r#"{"jsonrpc":"2.0","id":77,"result":1}"#, "none"),
+        (r#"{"jsonrpc":"2.0","id":77,"error":"no"}"#, "none"),
+        (r#"{"jsonrpc":"2.0","result":{}}"#, "none"),
+        (r#"{"jsonrpc":"2.0","id":77}"#, "77"),
+        (r#"{"jsonrpc":"2.0"}"#, "none"),
+    ] {
+        assert_eq!(refused(line, -32600, id), Fault::BadShape, "{line}");
+    }
+}
+
+#[test]
+fn the_version_is_the_string_two() {
+    for version in [
+        r#""jsonrpc":2.0,"#,
+        r#""jsonrpc":"1.0","#,
+        r#""jsonrpc":"2","#,
+        r#""jsonrpc":null,"#,
+        r#""jsonrpc":["2.0"],"#,
+        "",
+    ] {
+        let line = format!(r#"{{{version}"id":1,"method":"ping"}}"#);
+        assert_eq!(refused(&line, -32600, "1"), Fault::BadVersion);
+        assert_eq!(server(line).unwrap_err().fault, Fault::BadVersion);
+    }
+    passes(r#"{"jsonrpc":"\u0032.0","id":1,"method":"ping"}"#);
+}
+
+#[test]
+fn what_is_no_object_is_no_message() {
+    for line in ["1", "\"x\"", "null", "true", "-0.5"] {
+        assert_eq!(refused(line, -32600, "none"), Fault::NotAnObject);
+    }
+    for line in [
+        format!("[{CALL}]"),
+        "[]".to_owned(),
+        "[1]".to_owned(),
+        format!("[[{CALL}]]"),
+        r#"["2.0",1,"tools/call",{}]"#.to_owned(),
+    ] {
+        assert_eq!(refused(&line, -32600, "none"), Fault::Batch);
+        assert_eq!(server(line).unwrap_err().fault, Fault::Batch);
+    }
+}
+
+#[test]
+fn a_batch_gives_its_elements_as_slices_of_the_line() {
+    let line =
+        Bytes::from(format!(" [ {CALL} ,\t{{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"ping\"}} ] \r\n"));
+    let elements = Frame::batch_from_client(&line).unwrap();
+    assert_eq!(elements.len(), 2);
+    assert_eq!(elements[0], CALL);
+    assert_eq!(elements[0].as_ptr(), line[3..].as_ptr());
+    let frames: Vec<Frame> =
+        elements.into_iter().map(|element| Frame::from_client(element).unwrap()).collect();
+    assert_eq!((frames[0].method(), frames[1].method()), (Some("tools/call"), Some("ping")));
+
+    let batch = |line: String| Frame::batch_from_client(&Bytes::from(line)).map_err(|error| error.fault);
+    let of = |count| format!("[{}]", vec!["1"; count].join(","));
+    assert_eq!(batch(of(0)), Err(Fault::BatchEmpty));
+    assert_eq!(batch(of(100)).unwrap().len(), 100);
+    assert_eq!(batch(of(101)), Err(Fault::BatchTooLarge));
+    assert_eq!(batch(of(100_000)), Err(Fault::BatchTooLarge));
+    assert_eq!(batch(CALL.to_owned()), Err(Fault::BadShape));
+    assert_eq!(batch(r#"[{"a":1,"a":2}]"#.to_owned()), Err(Fault::DuplicateKey));
+    assert!(matches!(batch("[1,]".to_owned()), Err(Fault::Syntax { .. })));
+    assert_eq!(batch(format!("[\r{CALL}\r]")), Err(Fault::CarriageReturn));
+}
+
+#[test]
+fn a_method_is_visible_ascii() {
+    for method in ["ping", "tools/call", "vendor/exec", "Tools/Call", &"m".repeat(128)] {
+        let frame = passes(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#));
+        assert_eq!(frame.method(), Some(method));
+    }
+    for method in [
+        r#""""#,
+        "1",
+        "null",
+        "[]",
+        r#""tools/call ""#,
+        r#"" tools/call""#,
+        r#""tools/call\u0000""#,
+        r#""tool\u017f/call""#,
+        "\"tool\u{17f}/call\"",
+        r#""tools/call\n""#,
+        "{\"a\":\"tools/call\"}",
+    ] {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":1,"method":{method}}}"#);
+        assert_eq!(refused(line, -32600, "1"), Fault::BadMethod, "{method}");
+    }
+    refused(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "m".repeat(129)), -32600, "1");
+}
+
+#[test]
+fn params_are_an_object_or_absent() {
+    for params in ["[]", "null", "1", "\"x\"", "true", r#"["danger",{}]"#] {
+        assert_eq!(refused(with_params(params), -32602, "1"), Fault::BadParams);
+    }
+    passes(with_params("{}"));
+    passes(with_id("1"));
+}
+
+#[test]
+fn depth_is_bounded_at_any_size() {
+    let nested = |depth: usize| with_argument(&format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+    // The envelope, params and arguments are three levels.
+    passes(nested(61));
+    for depth in [62, 65, 128, 200, 5_000, 1_000_000] {
+        assert_eq!(refused(nested(depth), -32600, "1"), Fault::TooDeep);
+    }
+    assert_eq!(refused("[".repeat(2_000_000), -32600, "none"), Fault::TooDeep);
+    assert_eq!(refused(with_argument(&"{\"a\":".repeat(100_000)), -32600, "1"), Fault::TooDeep);
+    server(nested(509)).unwrap();
+    assert_eq!(server(nested(510)).unwrap_err().fault, Fault::TooDeep);
+}
+
+#[test]
+fn numbers_are_kept_as_written_and_none_overflows() {
+    for number in [
+        "0.1000000000000000055",
+        "12345678901234567890",
+        "-0",
+        "1E2",
+        "1.0",
+        "1e308",
+        "-1.7976931348623157e308",
+        "1e-400",
+        "123.456e-789",
+        "-123123123123123123123123123123",
+    ] {
+        let line = with_argument(number);
+        assert!(passes(&line).params().unwrap().contains(number));
+    }
+    passes(with_argument(&format!("0.{}", "1".repeat(998))));
+    passes(with_argument(&"9".repeat(308)));
+    for number in [
+        "1e400",
+        "-1e400",
+        "1.8e308",
+        "1e309",
+        "123123e100000",
+        "-1e+9999",
+        "0.4e00669999999999999999999999999999999999999999",
+    ] {
+        assert_eq!(refused(with_argument(number), -32700, "none"), Fault::NumberOverflow, "{number}");
+    }
+    assert_eq!(refused(with_argument(&"9".repeat(310)), -32700, "none"), Fault::NumberOverflow);
+    assert_eq!(refused(with_argument(&format!("0.{}", "1".repeat(999))), -32600, "1"), Fault::NumberTooLong);
+    assert_eq!(refused(with_argument(&"9".repeat(1_000_000)), -32600, "1"), Fault::NumberTooLong);
+    for number in [
+        "1_000",
+        "0x10",
+        "+1",
+        "01",
+        "-01",
+        ".5",
+        "5.",
+        "1e",
+        "1e+",
+        "-",
+        "--1",
+        "NaN",
+        "-NaN",
+        "Infinity",
+        "-Infinity",
+        "nan",
+        "1 2",
+        "１",
+    ] {
+        refused(with_argument(number), -32700, "none");
+    }
+}
+
+#[test]
+fn strings_hold_no_half_characters_and_no_noncharacters() {
+    for string in [
+        r#""\ud800""#,
+        r#""\udc00""#,
+        r#""\udc00\ud800""#,
+        r#""\ud800\ud800""#,
+        r#""\ud800x""#,
+        r#""\ud800\n""#,
+        r#""\uD8FF\u0041""#,
+    ] {
+        assert_eq!(refused(with_argument(string), -32700, "none"), Fault::LoneSurrogate, "{string}");
+        server(with_argument(string)).unwrap();
+    }
+    for string in [
+        r#""\uffff""#,
+        r#""\ufffe""#,
+        r#""\ufdd0""#,
+        r#""\uFDEF""#,
+        r#""\ud83f\udffe""#,
+        r#""\udbff\udfff""#,
+        "\"\u{ffff}\"",
+        "\"\u{fffe}\"",
+        "\"\u{fdd0}\"",
+        "\"\u{1ffff}\"",
+        "\"\u{10fffe}\"",
+    ] {
+        assert_eq!(refused(with_argument(string), -32700, "none"), Fault::Noncharacter, "{string}");
+        server(with_argument(string)).unwrap();
+    }
+    // The neighbours of the noncharacters, and characters whose UTF-8 has the same bytes.
+    for string in [
+        "\"\u{fffd}\"",
+        "\"\u{fdcf}\u{fdf0}\u{10fffd}\u{20000}\"",
+        "\"\u{77f}\u{fff}\u{1fbf}\u{fdbf}\"",
+        r#""\ud83d\ude00\uffef""#,
+    ] {
+        passes(with_argument(string));
+    }
+    for control in '\0'..' ' {
+        let (argument, key) = (format!("\"a{control}b\""), format!("{{\"{control}\":1}}"));
+        refused(with_argument(&argument), -32700, "none");
+        refused(with_argument(&key), -32700, "none");
+    }
+    // Escaped, they are characters like any other.
+    passes(with_argument(r#""\u0000\u001b]52;c;x\u0007\u009b\u007f""#));
+}
+
+#[test]
+fn odd_but_clear_text_passes_byte_for_byte() {
+    for argument in [
+        "\"\u{202e}gnp.exe\u{2066}\"".to_owned(),
+        "\"\u{e0041}\u{e0042}\"".to_owned(),
+        format!("\"a{}\"", "\u{301}".repeat(10_000)),
+        format!("[{}1{}]", " ".repeat(32_768), "\t".repeat(32_768)),
+        format!("[{}]", vec!["1"; 1_000_000].join(",")),
+        format!("\"{}\"", "x".repeat(4 << 20)),
+    ] {
+        let line = with_argument(&argument);
+        let frame = passes(&line);
+        assert_eq!(frame.sha256(), Digest::of(line.as_bytes()));
+        assert_eq!(frame.detached().bytes(), &line);
+    }
+}
+
+#[test]
+fn a_fault_is_answered_to_the_id_that_is_already_known() {
+    // The id comes after what is wrong.
+    let line = r#"{"jsonrpc":"2.0","method":"ping","params":{"a":1,"a":2},"id":9}"#;
+    assert_eq!(refused(line, -32602, "9"), Fault::DuplicateKey);
+    // The envelope's fault comes first, wherever it stands.
+    let line = r#"{"jsonrpc":"2.0","method":"ping","params":{"a":1,"a":2},"id":9,"x":1}"#;
+    assert_eq!(refused(line, -32600, "9"), Fault::UnknownMember);
+    // A syntax error outweighs all.
+    let line = r#"{"jsonrpc":"2.0","method":"ping","params":{"a":1,"a":2},"id":9,"x":1"#;
+    refused(line, -32700, "none");
+    // An id that is not legal is never echoed.
+    refused(r#"{"jsonrpc":"2.0","id":1.0,"method":"ping","x":1}"#, -32600, "none");
+}
+
+#[test]
+fn a_server_may_answer_what_it_could_not_read() {
+    let error = server(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#).unwrap();
+    assert!(error.id().unwrap().is_null());
+    for line in [
+        "Server started",
+        r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":true,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+        r#"{"level":"info","message":"listening"}"#,
+    ] {
+        server(line).unwrap_err();
+    }
+}
+
+#[test]
+fn no_fault_repeats_what_the_peer_wrote() {
+    let line = r#"{"jsonrpc":"2.0","id":1,"method":"ping","\u001b[2J evil":1}"#;
+    let error = client(line).unwrap_err();
+    assert_eq!(error.to_string(), "the envelope has an unknown member");
 }

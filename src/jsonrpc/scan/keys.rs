@@ -4,13 +4,10 @@
 //! without regard to case or after Unicode normalisation (CVE-2026-27896); where a key decides what will run, such a text
 //! has no one meaning.
 
-use std::{
-    borrow::Cow,
-    hash::{DefaultHasher, Hasher},
-};
+use std::hash::{DefaultHasher, Hasher};
 
 use super::{MEMBER_NAMES, Member, Profile, Span};
-use crate::{jsonrpc::frame::Fault, sanitize};
+use crate::{jsonrpc::fault::Fault, sanitize};
 
 /// Keys of one object that are compared each with each. Above, they are sorted by hash.
 const PAIRWISE_KEYS: usize = 16;
@@ -86,7 +83,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether two keys from `first` on are the same text once decoded.
-    pub(super) fn has_duplicate(&self, first: usize) -> bool {
+    fn has_duplicate(&self, first: usize) -> bool {
         let names = self.names(first);
         if names.len() <= PAIRWISE_KEYS {
             return has_equal_pair(names);
@@ -105,9 +102,12 @@ impl<'a> Keys<'a> {
 
     /// What is wrong with the envelope's member names, which begin at `first`.
     pub(super) fn judge_envelope(&self, first: usize, profile: Profile) -> Option<Fault> {
+        if self.has_duplicate(first) {
+            return Some(Fault::DuplicateMember);
+        }
         let mut fault = None;
         for name in self.names(first).filter(|name| Member::named(name).is_none()) {
-            if looks_like_one_of(name, &MEMBER_NAMES) {
+            if is_one_of(&sanitize::fold(name), &MEMBER_NAMES) {
                 return Some(Fault::LookAlikeMember);
             }
             // A server may add members that its client ignores.
@@ -118,15 +118,24 @@ impl<'a> Keys<'a> {
         fault
     }
 
-    /// What is wrong with the keys of `params`, which begin at `first`.
-    pub(super) fn judge_params(&self, first: usize) -> Option<Fault> {
-        let names = self.names(first);
-        if names.clone().any(|name| !PARAMS_NAMES.contains(&name) && looks_like_one_of(name, &PARAMS_NAMES)) {
-            return Some(Fault::LookAlikeKey);
+    /// What is wrong with the keys of an object inside the message, which begin at `first`.
+    pub(super) fn judge_inner(&self, first: usize, is_params: bool) -> Option<Fault> {
+        if self.has_duplicate(first) {
+            return Some(Fault::DuplicateKey);
         }
-        let mut folded: Vec<Cow<'_, str>> = names.map(sanitize::fold).collect();
+        if is_params { self.judge_params(first) } else { None }
+    }
+
+    fn judge_params(&self, first: usize) -> Option<Fault> {
+        let mut folded = Vec::with_capacity(self.keys.len() - first);
+        for name in self.names(first) {
+            let fold = sanitize::fold(name);
+            if !PARAMS_NAMES.contains(&name) && is_one_of(&fold, &PARAMS_NAMES) {
+                return Some(Fault::LookAlikeKey);
+            }
+            folded.push(fold);
+        }
         folded.sort_unstable();
-        // Exact duplicates were found before, and come first in the report.
         folded.windows(2).any(|pair| pair[0] == pair[1]).then_some(Fault::TwinKeys)
     }
 }
@@ -147,7 +156,7 @@ fn hash(name: &str) -> u64 {
     hasher.finish()
 }
 
-fn looks_like_one_of(name: &str, known: &[&str]) -> bool {
-    let folded = sanitize::fold(name);
-    known.iter().any(|known| known.eq_ignore_ascii_case(&folded))
+/// Whether a folded name is one of the known ones, folded.
+fn is_one_of(folded: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| known.eq_ignore_ascii_case(folded))
 }

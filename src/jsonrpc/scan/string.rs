@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use memchr::memchr2_iter;
 
 use super::Profile;
-use crate::jsonrpc::frame::Fault;
+use crate::jsonrpc::fault::Fault;
 
 /// Why a string token is refused.
 pub(super) enum StringFault {
@@ -80,12 +80,14 @@ fn skip_escape(bytes: &[u8], at: usize, profile: Profile) -> Result<usize, Strin
             let (code, end) = match unit {
                 0xd800..=0xdbff => {
                     // A high surrogate must be followed by the escape of a low one.
-                    let low = (bytes.get(at + 6..at + 8) == Some(b"\\u"))
-                        .then(|| hex4(bytes, at + 8))
-                        .flatten()
-                        .filter(|low| (0xdc00..=0xdfff).contains(low))
-                        .ok_or(StringFault::Is(Fault::LoneSurrogate))?;
-                    (combine(unit, low), at + 12)
+                    if bytes.get(at + 6..at + 8) != Some(b"\\u") {
+                        return Err(StringFault::Is(Fault::LoneSurrogate));
+                    }
+                    match hex4(bytes, at + 8) {
+                        Some(low @ 0xdc00..=0xdfff) => (combine(unit, low), at + 12),
+                        Some(_) => return Err(StringFault::Is(Fault::LoneSurrogate)),
+                        None => return Err(StringFault::Syntax(at + 6)),
+                    }
                 }
                 0xdc00..=0xdfff => return Err(StringFault::Is(Fault::LoneSurrogate)),
                 _ => (unit, at + 6),
