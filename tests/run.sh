@@ -32,13 +32,13 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 
 step "dependencies: licences, bans, sources"
-provide deny DENY_VERSION
+provide deny 0.20.2
 cargo deny --locked check --hide-inclusion-graph bans licenses sources
 
 if [ -x fuzz/smoke.sh ]; then
     step "fuzz, a few seconds for each target"
     if cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal; then
-        provide fuzz FUZZ_VERSION
+        provide fuzz 0.13.2
         fuzz/smoke.sh
     else
         echo "SKIPPED: fuzzing needs the nightly toolchain, and it cannot be installed here"

@@ -148,10 +148,15 @@ async fn held(
     news: &mut Subscription<Watched>,
     arguments: &DemoArguments,
 ) -> anyhow::Result<State> {
-    let id = loop {
-        if let Watched::Held { hold } = next(news, PATIENCE).await? {
-            break hold.id;
-        }
+    // The agent runs ahead: its call may have been held before the news were subscribed to.
+    let waiting = client::holds(std::slice::from_ref(gate)).await?;
+    let id = match waiting.first() {
+        Some(hold) => hold.id,
+        None => loop {
+            if let Watched::Held { hold } = next(news, PATIENCE).await? {
+                break hold.id;
+            }
+        },
     };
     let hold = gate.rpc.show(id).await?;
     render::hold_card(&hold);
