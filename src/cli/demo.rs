@@ -34,7 +34,7 @@ use self::{
 use super::{DemoArguments, render};
 use crate::{
     control::{
-        api::{ControlClient, HoldView, VerificationView, Watched},
+        api::{ControlClient, HoldView, VerificationView, Watched, WatchedEvent},
         client::{self, AskError, GateClient},
         place as gates,
     },
@@ -153,7 +153,8 @@ async fn held(
     let id = match waiting.first() {
         Some(hold) => hold.id,
         None => loop {
-            if let Watched::Held { hold } = next(news, PATIENCE).await? {
+            let told = next(news, PATIENCE).await?;
+            if let (WatchedEvent::Held, Some(hold)) = (told.event, told.hold) {
                 break hold.id;
             }
         },
@@ -197,7 +198,8 @@ impl DemoArguments {
 async fn ended(news: &mut Subscription<Watched>, hold: &HoldView) -> anyhow::Result<State> {
     loop {
         let left = hold.expires_at.duration_until(hold.created_at).unsigned_abs() + PATIENCE;
-        if let Watched::Ended { hold: ended } = next(news, left).await?
+        let told = next(news, left).await?;
+        if let (WatchedEvent::Ended, Some(ended)) = (told.event, told.hold)
             && ended.id == hold.id
         {
             page::ended(&ended);

@@ -211,11 +211,8 @@ pub(super) fn watched(watched: &Watched, as_json: bool) {
     if as_json {
         return json_line(watched);
     }
-    let (word, hold) = match watched {
-        Watched::Held { hold } => ("held", hold),
-        Watched::Ended { hold } => (hold.state.word(), hold),
-        Watched::Missed { .. } => return,
-    };
+    let Some(hold) = &watched.hold else { return };
+    let word = hold.state;
     let votes: Vec<_> = hold.votes.iter().map(vote_text).collect();
     let more = if votes.is_empty() { sanitize::render(&hold.reason) } else { votes.join("; ") };
     let (server, tool, agent) =

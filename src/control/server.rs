@@ -272,7 +272,7 @@ impl ControlServer for Desk {
                 () = sink.closed() => return Ok(()),
                 news = news.recv() => match news {
                     Ok(news) => watched(news),
-                    Err(RecvError::Lagged(count)) => Watched::Missed { count },
+                    Err(RecvError::Lagged(_)) => Watched::missed(),
                     Err(RecvError::Closed) => return Ok(()),
                 },
             };
@@ -284,7 +284,7 @@ impl ControlServer for Desk {
 
 fn watched(news: News) -> Watched {
     match news {
-        News::Held(hold) => Watched::Held { hold: HoldView::waiting(&hold) },
+        News::Held(hold) => Watched::held(HoldView::waiting(&hold)),
         News::Now { hold, state, vote } => {
             let record = HoldRecord {
                 hold: (*hold).clone(),
@@ -293,7 +293,7 @@ fn watched(news: News) -> Watched {
                 ended_at: Some(jiff::Timestamp::now()),
                 note: None,
             };
-            Watched::Ended { hold: HoldView::new(&record, false) }
+            Watched::ended(HoldView::new(&record, false))
         }
     }
 }

@@ -299,12 +299,20 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         };
         match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => {
-                self.calls
-                    .insert(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
+                self.begin(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
                 self.upstream.send(permitted);
             }
             Screened::Refuse(refusal) => self.refuse(&refusal),
             Screened::Hold(held) => self.hold(id, held),
+        }
+    }
+
+    /// Begins a request. Its id may be that of one which was cancelled and never answered: an approved call among those
+    /// is then one of which nobody knows whether it ran.
+    fn begin(&mut self, id: RequestId, call: Call) {
+        if let Some(Call::Forwarded { hold: Some(hold), .. }) = self.calls.insert(id, call) {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.lost(hold).await });
         }
     }
 
@@ -327,13 +335,15 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let hold = held.id();
         let token: Option<ProgressToken> = held.progress_token().map(Into::into);
         if let Some(token) = &token {
-            // Nothing that the server could say of a call which it does not have is true.
-            if self.progress.insert(token.clone(), f64::INFINITY).is_some() {
+            if self.progress.contains_key(token) {
                 let text = "another call with this progress token is still without an answer";
+                self.gate.note(&self.caller, "", text);
                 return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_PARAMS, text));
             }
+            // Nothing that the server could say of a call which it does not have is true.
+            self.progress.insert(token.clone(), f64::INFINITY);
         }
-        self.calls.insert(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancel: None });
+        self.begin(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancel: None });
         self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
     }
 
@@ -497,7 +507,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                     self.upstream.send(cancel);
                 }
                 let call = Call::Forwarded { interest: Interest::None, hold: Some(hold), token, cancelled };
-                return self.calls.insert(id, call);
+                return self.begin(id, call);
             }
             Released::Resume(approved) => {
                 let why = if self.client_reads { Withdrawal::ServerGone } else { Withdrawal::ClientGone };

@@ -3,6 +3,11 @@
 mod support;
 
 mod bad_input;
+mod canary;
+mod control;
+mod gate;
+mod policies;
+mod real_peers;
 mod stdio;
 mod tidy;
 mod transcripts;
