@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,16 +52,39 @@ fn lines<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
     text.lines().filter_map(|line| line.trim_start().strip_prefix(mark)).collect()
 }
 
-/// A demo that waits for a verdict, and the command that it printed for one.
-fn waiting(home: &Home, verdict: &str) -> (Child, BufReader<std::process::ChildStdout>, String) {
-    let mut process = demo(home, &[]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdout = BufReader::new(process.stdout.take().unwrap());
-    loop {
-        let mut line = String::new();
-        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "a command is printed");
-        if line.contains(&format!("holdshort {verdict} ")) {
-            return (process, stdout, line.trim().to_owned());
+/// A demo that waits for a verdict.
+struct Waiting {
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    /// The command that it printed for one.
+    command: String,
+}
+
+impl Waiting {
+    fn start(home: &Home, verdict: &str) -> Self {
+        let mut process = demo(home, &[]).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut waiting = Self { process, stdout, command: String::new() };
+        while !waiting.command.contains(&format!("holdshort {verdict} ")) {
+            waiting.command.clear();
+            let bytes = waiting.stdout.read_line(&mut waiting.command).unwrap();
+            assert_ne!(bytes, 0, "a command is printed");
         }
+        waiting
+    }
+
+    /// Everything else that it says, and its exit code.
+    fn ends(&mut self) -> (String, Option<i32>) {
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        (text, self.process.wait().unwrap().code())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -109,16 +132,15 @@ fn a_rejected_refund_is_not_sent_and_the_agent_reads_why() {
 fn the_printed_command_decides_from_another_terminal() {
     for (verdict, more, did) in [("approve", "--comment 'seen the invoice'", 2), ("reject", "", 1)] {
         let home = Home::new();
-        let (mut process, mut stdout, command) = waiting(&home, verdict);
-        let command = command.replace("TEXT", "'not without an invoice'");
+        let mut waiting = Waiting::start(&home, verdict);
+        let command = waiting.command.trim().replace("TEXT", "'not without an invoice'");
         let mut terminal = Command::new("sh");
         terminal.arg("-c").arg(format!("{command} {more}"));
         terminal.env_clear().env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path());
         let decided = terminal.output().unwrap();
         assert!(decided.status.success(), "{command}: {}", String::from_utf8_lossy(&decided.stderr));
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).unwrap();
-        assert!(process.wait().unwrap().success(), "{text}");
+        let (text, code) = waiting.ends();
+        assert_eq!(code, Some(0), "{text}");
         assert_eq!(lines(&text, "did: ").len(), did, "{text}");
         assert!(
             text.contains(if did == 2 { "seen the invoice" } else { "not without an invoice" }),
@@ -132,11 +154,10 @@ fn the_printed_command_decides_from_another_terminal() {
 fn a_demo_that_is_stopped_leaves_nothing_behind() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let home = Home::new();
-        let (mut process, mut stdout, _) = waiting(&home, "approve");
-        kill_process(Pid::from_child(&process), signal).unwrap();
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).unwrap();
-        assert_eq!(process.wait().unwrap().code(), Some(1));
+        let mut waiting = Waiting::start(&home, "approve");
+        kill_process(Pid::from_child(&waiting.process), signal).unwrap();
+        let (text, code) = waiting.ends();
+        assert_eq!(code, Some(1));
         assert_eq!(lines(&text, "did: ").len(), 0, "{text}");
         assert_nothing_is_left(&home);
     }
@@ -145,9 +166,9 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
 #[test]
 fn a_demo_that_is_killed_leaves_no_process_behind() {
     let home = Home::new();
-    let (mut process, _stdout, _) = waiting(&home, "approve");
-    process.kill().unwrap();
-    process.wait().unwrap();
+    let mut waiting = Waiting::start(&home, "approve");
+    waiting.process.kill().unwrap();
+    waiting.process.wait().unwrap();
     // The gate ends after the agent, and takes its registration with it.
     until(|| is_empty(&home.path().join(".local/state/holdshort/gates")).then_some(()));
 }
