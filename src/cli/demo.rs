@@ -170,7 +170,15 @@ async fn held(
             page::command(&format!("{program} reject {short} --reason TEXT"));
             tokio::select! {
                 decision = ask() => decision,
-                ended = ended(news, &hold) => return ended,
+                ended = ended(news, &hold) => {
+                    if io::stdin().is_terminal() {
+                        // Behind the question that nobody has answered.
+                        render::line("");
+                    }
+                    let ended = ended?;
+                    page::ended(&ended);
+                    return Ok(ended.state);
+                }
             }
         }
     };
@@ -180,7 +188,9 @@ async fn held(
         Err(error) if error.ended().is_some() => {}
         Err(error) => return Err(error.into()),
     }
-    ended(news, &hold).await
+    let ended = ended(news, &hold).await?;
+    page::ended(&ended);
+    Ok(ended.state)
 }
 
 impl DemoArguments {
@@ -194,16 +204,15 @@ impl DemoArguments {
     }
 }
 
-/// Waits for the end of `hold`, and says who ended it if it was not this process.
-async fn ended(news: &mut Subscription<Watched>, hold: &HoldView) -> anyhow::Result<State> {
+/// Waits for the end of `hold`, whoever ends it.
+async fn ended(news: &mut Subscription<Watched>, hold: &HoldView) -> anyhow::Result<HoldView> {
     loop {
         let left = hold.expires_at.duration_until(hold.created_at).unsigned_abs() + PATIENCE;
         let told = next(news, left).await?;
         if let (WatchedEvent::Ended, Some(ended)) = (told.event, told.hold)
             && ended.id == hold.id
         {
-            page::ended(&ended);
-            return Ok(ended.state);
+            return Ok(ended);
         }
     }
 }
