@@ -5,6 +5,8 @@ mod support;
 mod bad_input;
 mod canary;
 mod control;
+mod demo;
+mod docs;
 mod gate;
 mod policies;
 mod real_peers;
