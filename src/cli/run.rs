@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long the end of the program waits for the record's last events.
-const LAST_EVENTS: Duration = Duration::from_millis(300);
+const LAST_EVENTS: Duration = Duration::from_millis(200);
 
 pub(super) fn run(arguments: RunArguments) -> Exit {
     let policy = match load_policy(&arguments.policy) {
