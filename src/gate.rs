@@ -398,11 +398,10 @@ impl Gate {
         terms: &HoldTerms,
     ) -> Option<NewHold> {
         let decision = &judged.decision;
-        let mut id = [0; 16];
-        aws_lc_rs::rand::fill(&mut id).ok()?;
+        let id = HoldId::random().ok()?;
         let created_at = Timestamp::now();
         Some(NewHold {
-            id: HoldId(id),
+            id,
             owner: Arc::clone(&self.instance),
             server: Arc::clone(&self.server),
             method: Arc::from(frame.method().unwrap_or_default()),
