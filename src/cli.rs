@@ -212,7 +212,8 @@ pub fn main() -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    telemetry::init();
+    // Kept to the end: dropping it writes the last lines.
+    let _log = telemetry::init();
     match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Holds(arguments) => holds::list(&arguments),

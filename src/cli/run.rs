@@ -81,6 +81,8 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let path = arguments.store.map_or_else(place::default_store, Ok)?;
     let path = std::path::absolute(&path).context("the record's path cannot be used")?;
     let instance: Arc<str> = instance_name()?.into();
+    place::clear_dead(&path);
+    let liveness = show_life(&instance, &path);
     let store = Store::open(&path);
     let caller = Caller::new(&Principal::client());
     let policy = Arc::new(policy);
@@ -89,7 +91,11 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
         name.into(),
         Arc::clone(&policy),
         store.clone(),
-        GateLimits::default(),
+        // What a gate holds that nobody sees live would be taken for a dead one's, and ended by others.
+        GateLimits {
+            holds_max: if liveness.is_some() { GateLimits::default().holds_max } else { 0 },
+            ..GateLimits::default()
+        },
     );
     let gate = Arc::new(gate);
     store.ride_along(AuditEvent {
@@ -98,18 +104,32 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
         ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
     });
     let control = open_control(&gate, &path, &instance);
-    tokio::spawn(recover(store.clone(), path, Arc::clone(&instance)));
+    tokio::spawn(recover(store.clone(), path, Arc::clone(&instance), liveness.is_some()));
     let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;
     drop(control);
     store.ride_along(AuditEvent::new(Occasion::GateStopped, &instance, jiff::Timestamp::now()));
     let _ = timeout(LAST_EVENTS, store.flush()).await;
+    // Last: until here others must not end what this gate is still writing down.
+    drop(liveness);
     Ok(stdio::exit_code(status?))
+}
+
+/// Shows to other gates on the same record that this one lives. Without that it holds nothing.
+fn show_life(instance: &str, store: &Path) -> Option<place::Liveness> {
+    place::show_life(instance, store)
+        .map_err(anyhow::Error::from)
+        .inspect_err(|error| {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "other gates cannot see that this one lives: every call that would be held is refused"
+            );
+        })
+        .ok()
 }
 
 /// Serves operators. Without a control socket nobody can approve: what is held then expires, and stderr says why.
 fn open_control(gate: &Arc<Gate>, store: &Path, instance: &str) -> Option<control::Control> {
-    place::clear_dead(store);
-    let control = place::register(instance, store).map_err(anyhow::Error::from).and_then(|registration| {
+    let control = place::register(instance).map_err(anyhow::Error::from).and_then(|registration| {
         Ok(control::start(Arc::clone(gate), store.display().to_string(), registration)?)
     });
     control
@@ -122,17 +142,17 @@ fn open_control(gate: &Arc<Gate>, store: &Path, instance: &str) -> Option<contro
         .ok()
 }
 
-/// Puts on record what became of the calls of gates that have died.
-async fn recover(store: Store, path: PathBuf, own: Arc<str>) {
+/// Puts on record what became of the calls of gates that have died, if it `can_tell` which ones have.
+async fn recover(store: Store, path: PathBuf, own: Arc<str>, can_tell: bool) {
     if let Err(error) = store.ready().await {
         tracing::error!(%error, "the record cannot be used: every call that would be held is refused");
         return;
     }
+    if !can_tell {
+        return;
+    }
     let Ok(owners) = store.owners_with_open_holds().await else { return };
-    let alive = place::live_instances(&path);
-    for owner in
-        owners.iter().filter(|owner| ***owner != *own && !alive.iter().any(|name| name.as_str() == &***owner))
-    {
+    for owner in owners.iter().filter(|owner| ***owner != *own && place::is_dead(&path, owner)) {
         match store.recover(owner).await {
             Ok(recovered) => {
                 tracing::warn!(

@@ -30,6 +30,10 @@ pub const ANSWER_BYTES_MAX: u32 = 256 << 20;
 /// The longest question: ids, a comment and a page's end.
 pub const QUESTION_BYTES_MAX: u32 = 64 << 10;
 
+/// The longest arguments that a watcher is sent with its news, in bytes: what a watcher that does not read keeps waiting in
+/// the gate must be little.
+pub const NEWS_ARGUMENT_BYTES_MAX: usize = 64 << 10;
+
 /// A held call as operators see it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HoldView {
@@ -47,8 +51,12 @@ pub struct HoldView {
     pub agent: String,
     /// Who asks, authenticated.
     pub principal: String,
-    /// The arguments as they were written.
+    /// The arguments as they were written; an empty object where `truncated` is true.
     pub arguments: Box<RawValue>,
+    /// Whether the arguments are left out because they are longer than [`NEWS_ARGUMENT_BYTES_MAX`]; only in what a watcher
+    /// is sent. Ask for the one hold to see them.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub truncated: bool,
     /// Why it is held.
     pub reason: String,
     /// The rules that hold it.
@@ -94,6 +102,7 @@ impl HoldView {
             agent: hold.agent.to_string(),
             principal: hold.principal.to_string(),
             arguments: arguments(hold),
+            truncated: false,
             reason: hold.reason.to_string(),
             rules: hold.rules.iter().map(ToString::to_string).collect(),
             notes: hold.notes.clone(),
@@ -121,6 +130,16 @@ impl HoldView {
         Self { frame: Some(frame), warnings, ..Self::new(record, attached) }
     }
 
+    /// The same, as a watcher is sent it: without arguments that are longer than [`NEWS_ARGUMENT_BYTES_MAX`].
+    #[must_use]
+    pub fn as_news(mut self) -> Self {
+        if self.arguments.get().len() > NEWS_ARGUMENT_BYTES_MAX {
+            self.arguments = empty_object();
+            self.truncated = true;
+        }
+        self
+    }
+
     /// A hold that waits in this process.
     pub fn waiting(hold: &Arc<NewHold>) -> Self {
         let record = HoldRecord {
@@ -141,8 +160,11 @@ fn arguments(hold: &NewHold) -> Box<RawValue> {
         Ok(call) => Some(call.arguments.to_owned()),
         Err(_) => frame.params().map(str::to_owned),
     });
-    let empty = || RawValue::from_string("{}".to_owned()).unwrap_or_default();
-    text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(empty)
+    text.and_then(|text| RawValue::from_string(text).ok()).unwrap_or_else(empty_object)
+}
+
+fn empty_object() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap_or_default()
 }
 
 /// One page of a list.

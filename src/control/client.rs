@@ -81,16 +81,22 @@ pub struct GateClient {
     pub rpc: Client,
 }
 
-/// Connects to the control socket at `path`.
+/// Connects to the control socket at `path`, if a process of the user `uid` listens there: what somebody else would show
+/// as waiting is not, and a verdict is not theirs to hear.
 ///
 /// # Errors
 ///
-/// When nobody listens there.
-async fn connect(path: &Path) -> Result<Client, AskError> {
+/// When nobody or somebody else listens there.
+async fn connect(path: &Path, uid: u32) -> Result<Client, AskError> {
     let stream = timeout(CONNECT, UnixStream::connect(path))
         .await
         .map_err(|_| AskError::Broken("it does not accept the connection".to_owned()))?
         .map_err(|error| AskError::Broken(error.to_string()))?;
+    // Before the first byte. The kernel says who it was that began to listen.
+    let peer = stream.peer_cred().map_err(|error| AskError::Broken(error.to_string()))?;
+    if peer.uid() != uid {
+        return Err(AskError::Broken("another user listens on its socket".to_owned()));
+    }
     // The address is never looked up: the stream is connected already.
     let url = Url::parse("ws://gate.local/").map_err(|error| AskError::Broken(error.to_string()))?;
     let transport = WsTransportClientBuilder::default()
@@ -112,9 +118,10 @@ async fn connect(path: &Path) -> Result<Client, AskError> {
 /// When there is none.
 pub async fn gates() -> Result<Vec<GateClient>, AskError> {
     let mut gates = Vec::new();
+    let own_uid = rustix::process::getuid().as_raw();
     for registered in place::live_gates() {
         // A gate that ends just now is no error.
-        if let Ok(rpc) = connect(&registered.socket).await {
+        if let Ok(rpc) = connect(&registered.socket, own_uid).await {
             gates.push(GateClient { registered, rpc });
         }
     }
@@ -177,5 +184,28 @@ pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a Gate
         [] => Err(not_found()),
         [one] => Ok(*one),
         several => Err(AskError::Ambiguous { prefix, ids: several.iter().map(|(_, id)| *id).collect() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::UnixListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_of_another_user_is_told_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let own = rustix::process::getuid().as_raw();
+        // Whoever listens here is another user than the one after us.
+        let (connected, heard) = tokio::join!(connect(&path, own + 1), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut byte = [0];
+            stream.read(&mut byte).await.unwrap()
+        });
+        assert!(matches!(&connected, Err(AskError::Broken(why)) if why.contains("another user")));
+        assert_eq!(heard, 0, "not one byte");
     }
 }

@@ -1,9 +1,12 @@
 //! Where gates are found: directories, registrations, and what a dead process has left behind.
 //!
-//! Each running gate keeps a file in `<state>/gates/`, locked for as long as the process lives (the kernel lets go of the
-//! lock however the process ends), which says where its control socket is. So whoever looks needs no configuration, also
-//! when the gate was started by a client that passes on only part of the environment. Nothing here is ever removed that
-//! is not ours: a socket is unlinked only if it is a socket, belongs to this user and its gate is dead.
+//! Each running gate keeps two files, both locked for as long as the process lives (the kernel lets go of a lock however
+//! the process ends). One in `<state>/gates/` says where its control socket is, so that whoever looks needs no
+//! configuration, also when the gate was started by a client that passes on only part of the environment. One beside its
+//! record, in `<record's file>.gates/`, shows to the others that use the same record that it lives.
+//!
+//! Nothing is ever removed that is not ours: a registration only out of a private directory of this user, under the name
+//! of a gate, and saying that name itself; a socket only where this program puts sockets, under its dead gate's name.
 
 use std::{
     env,
@@ -11,16 +14,24 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
+
+use crate::hold::HoldId;
 
 /// Registrations that are looked at in one directory; more than that many live gates are not expected of one user.
 const GATES_MAX: usize = 4096;
 
 /// The longest registration that is read, in bytes.
 const REGISTRATION_BYTES_MAX: u64 = 4096;
+
+/// How old an empty registration has to be before it counts as one whose gate died while it wrote it. Writing takes
+/// microseconds.
+const EMPTY_DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// Bytes of a Unix socket's path that every system takes (108 on Linux, 104 elsewhere, with the final NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
@@ -100,33 +111,51 @@ pub fn config_dir() -> Option<PathBuf> {
 /// When it cannot be made, or is not so.
 pub fn private_dir(path: &Path) -> Result<(), PlaceError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))?;
+    check_private(path)
+}
+
+/// The same for a directory that is not made if it is missing.
+fn check_private(path: &Path) -> Result<(), PlaceError> {
     // Not through a symbolic link that somebody else could turn round.
     let metadata = fs::symlink_metadata(path).map_err(io_error(path))?;
-    let ours = metadata.uid() == rustix::process::getuid().as_raw();
-    if !metadata.is_dir() || !ours || metadata.mode() & 0o077 != 0 {
+    if !metadata.is_dir() || !is_own(&metadata) || metadata.mode() & 0o077 != 0 {
         return Err(PlaceError::Open { path: path.to_owned() });
     }
     Ok(())
 }
 
+fn is_own(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == rustix::process::getuid().as_raw()
+}
+
+/// The runtime directories that sockets may be in, the one to use first: `$XDG_RUNTIME_DIR`, and the one that this user
+/// usually has, for where clients do not pass the variable on.
+fn runtime_dirs() -> Vec<PathBuf> {
+    let usual = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+    absolute("XDG_RUNTIME_DIR").into_iter().chain([usual]).map(|dir| dir.join("holdshort")).collect()
+}
+
 /// Where this process's control socket goes: `$XDG_RUNTIME_DIR/holdshort`, the runtime directory of this user where the
-/// variable is missing (clients do not pass it on), or the directory of the record.
+/// variable is missing, or the directory of the record.
 ///
 /// # Errors
 ///
 /// When no private directory can be had.
 fn socket_dir(state: &Path) -> Result<PathBuf, PlaceError> {
-    let run_user = PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
-    let runtime = absolute("XDG_RUNTIME_DIR").unwrap_or(run_user);
-    let dir = if runtime.is_dir() { runtime.join("holdshort") } else { state.join("run") };
-    match private_dir(&dir) {
-        Ok(()) => Ok(dir),
-        Err(_) => {
-            let dir = state.join("run");
-            private_dir(&dir)?;
-            Ok(dir)
-        }
+    let runtime = runtime_dirs().into_iter().next();
+    // A runtime directory is the system's to make, not ours.
+    let runtime = runtime.filter(|dir| dir.parent().is_some_and(Path::is_dir));
+    if let Some(dir) = runtime.filter(|dir| private_dir(dir).is_ok()) {
+        return Ok(dir);
     }
+    let dir = state.join("run");
+    private_dir(&dir)?;
+    Ok(dir)
+}
+
+/// Every directory that [`socket_dir`] could have given to a gate of this user.
+fn socket_dirs() -> impl Iterator<Item = PathBuf> {
+    runtime_dirs().into_iter().chain(state_dirs().into_iter().map(|state| state.join("run")))
 }
 
 /// What a registration says.
@@ -137,92 +166,123 @@ pub struct Registered {
     pub instance: String,
     /// Its process.
     pub pid: u32,
-    /// Where it listens.
+    /// Where it listens; empty in what only shows that it lives.
     pub socket: PathBuf,
 }
 
-/// This process's registration; gone when it is dropped, void when the process dies.
+/// A locked file that says that this process lives; gone when it is dropped, void when the process dies.
+#[derive(Debug)]
+struct Mark {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Shows that this process lives to the others that use its record, until it is dropped.
+#[derive(Debug)]
+pub struct Liveness {
+    _mark: Mark,
+}
+
+/// Where this process is found, until it is dropped. Its socket goes with it.
 #[derive(Debug)]
 pub struct Registration {
-    files: Vec<(PathBuf, File)>,
+    _mark: Mark,
+    instance: String,
     /// Where the control socket belongs.
     pub socket: PathBuf,
 }
 
-/// Registers this process as the gate `instance`: in the usual state directory, where it is looked for, and beside its
-/// record, where others that use the same record see whether it lives.
+impl Drop for Registration {
+    fn drop(&mut self) {
+        remove_socket(&self.socket, &self.instance);
+    }
+}
+
+/// Shows that the gate `instance` of this process lives, beside its record. Whoever holds a call without this is taken for
+/// dead, and its calls with it.
+///
+/// # Errors
+///
+/// When the directory beside the record is not private or cannot be written.
+pub fn show_life(instance: &str, store: &Path) -> Result<Liveness, PlaceError> {
+    // Nobody connects by this file: it says no socket.
+    let mark = write_mark(&gates_beside(store), instance, Path::new(""))?;
+    Ok(Liveness { _mark: mark })
+}
+
+/// Registers this process as the gate `instance` in the usual state directory, where gates are looked for.
 ///
 /// # Errors
 ///
 /// When a private directory cannot be had or the registration cannot be written.
-pub fn register(instance: &str, store: &Path) -> Result<Registration, PlaceError> {
+pub fn register(instance: &str) -> Result<Registration, PlaceError> {
     let state = state_dirs().into_iter().next().ok_or(PlaceError::NoHome)?;
     private_dir(&state)?;
-    let socket = socket_dir(&state)?.join(format!("{instance}.sock"));
+    let socket = socket_dir(&state)?.join(socket_name(instance));
     if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
         return Err(PlaceError::TooLong { path: socket });
     }
-    let mut registration = Registration { files: Vec::new(), socket };
-    let mut dirs = vec![state.join("gates"), gates_beside(store)];
-    dirs.dedup();
-    for dir in dirs {
-        private_dir(&dir)?;
-        let path = dir.join(instance);
-        let file = write_registration(&path, instance, &registration.socket).map_err(io_error(&path))?;
-        registration.files.push((path, file));
-    }
-    Ok(registration)
+    let mark = write_mark(&state.join("gates"), instance, &socket)?;
+    Ok(Registration { _mark: mark, instance: instance.to_owned(), socket })
 }
 
-/// The registrations of the gates that use `store`. Beside the usual record, that is where gates are looked for.
+fn socket_name(instance: &str) -> String {
+    format!("{instance}.sock")
+}
+
+/// Where the gates that use `store` show that they live. Named after the file, so that it is nobody else's directory.
 fn gates_beside(store: &Path) -> PathBuf {
-    let dir = store.parent().unwrap_or(Path::new("."));
-    match store.file_name() {
-        Some(name) if name != STORE_FILE => dir.join(format!("{}.gates", name.to_string_lossy())),
-        _ => dir.join("gates"),
-    }
+    let mut name = store.file_name().unwrap_or_default().to_owned();
+    name.push(".gates");
+    store.with_file_name(name)
 }
 
-fn write_registration(path: &Path, instance: &str, socket: &Path) -> io::Result<File> {
+fn write_mark(dir: &Path, instance: &str, socket: &Path) -> Result<Mark, PlaceError> {
+    private_dir(dir)?;
+    let path = dir.join(instance);
     let registered =
         Registered { instance: instance.to_owned(), pid: std::process::id(), socket: socket.to_owned() };
-    let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let text = serde_json::to_vec(&registered).map_err(|error| io_error(&path)(error.into()))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error(&path))?;
+    // From here on the file goes with the mark, also when it cannot be written.
+    let mark = Mark { path, _locked: file };
+    let mut file = &mark._locked;
     // Locked before it says anything: an unlocked registration with words in it is that of a dead gate. Whoever looks
     // at it just now has it locked for a moment only.
-    flock(&file, FlockOperation::LockExclusive)?;
-    file.write_all(&serde_json::to_vec(&registered)?)?;
-    Ok(file)
+    flock(file, FlockOperation::LockExclusive).map_err(|error| io_error(&mark.path)(error.into()))?;
+    file.write_all(&text).map_err(io_error(&mark.path))?;
+    Ok(mark)
 }
 
-impl Drop for Registration {
-    fn drop(&mut self) {
-        remove_own_socket(&self.socket);
-        for (path, _) in &self.files {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Unlinks `path` if it is a socket of this user, and nothing else.
-fn remove_own_socket(path: &Path) {
-    let ours = |metadata: &fs::Metadata| {
-        metadata.file_type().is_socket() && metadata.uid() == rustix::process::getuid().as_raw()
-    };
-    if fs::symlink_metadata(path).is_ok_and(|metadata| ours(&metadata)) {
+/// Unlinks `path` if it is the socket of this user's gate `instance` in a place where this program puts sockets.
+fn remove_socket(path: &Path, instance: &str) {
+    let is_named = path.file_name().is_some_and(|name| name == socket_name(instance).as_str());
+    let is_placed = path
+        .parent()
+        .is_some_and(|parent| socket_dirs().any(|dir| dir == parent) && check_private(parent).is_ok());
+    let is_own_socket = |metadata: &fs::Metadata| metadata.file_type().is_socket() && is_own(metadata);
+    if is_named && is_placed && fs::symlink_metadata(path).is_ok_and(|metadata| is_own_socket(&metadata)) {
         let _ = fs::remove_file(path);
     }
 }
 
 /// The gates of this user that live, in all places where they may have registered.
 pub fn live_gates() -> Vec<Registered> {
-    let mut gates = Vec::new();
-    for dir in state_dirs() {
-        for (_, life) in registrations(&dir.join("gates")) {
-            if let Life::Alive(Some(registered)) = life {
-                gates.push(registered);
-            }
-        }
-    }
+    let found = state_dirs().into_iter().flat_map(|dir| registrations(&dir.join("gates")));
+    let mut gates: Vec<_> =
+        found.filter(|found| found.life == Life::Alive).filter_map(|found| found.registered).collect();
     gates.sort_by(|one, other| one.instance.cmp(&other.instance));
     gates.dedup_by(|one, other| one.instance == other.instance);
     gates
@@ -230,52 +290,93 @@ pub fn live_gates() -> Vec<Registered> {
 
 /// The names of the gates on `store` that live.
 pub fn live_instances(store: &Path) -> Vec<String> {
-    let alive = |(path, life): (PathBuf, Life)| match life {
-        Life::Alive(_) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
-        Life::Dead(_) => None,
-    };
-    registrations(&gates_beside(store)).into_iter().filter_map(alive).collect()
+    let found = registrations(&gates_beside(store)).into_iter();
+    found.filter(|found| found.life == Life::Alive).map(|found| found.instance).collect()
+}
+
+/// Whether the gate `instance` on `store` is dead for certain. In doubt it lives: only a dead gate's calls may be ended.
+pub fn is_dead(store: &Path, instance: &str) -> bool {
+    let dir = gates_beside(store);
+    // No gate has another name, so none is there that could live.
+    let Some(name) = gate_name(instance) else { return true };
+    match check_private(&dir).map(|()| look(&dir.join(&name), &name)) {
+        Ok(Ok(found)) => found.is_some_and(|found| found.life == Life::Dead),
+        Ok(Err(error)) => error.kind() == io::ErrorKind::NotFound,
+        Err(_) => false,
+    }
 }
 
 /// Clears away what dead gates have left in this user's directories and beside `store`.
 pub fn clear_dead(store: &Path) {
     let dirs = state_dirs().into_iter().map(|dir| dir.join("gates")).chain([gates_beside(store)]);
-    for (path, life) in dirs.flat_map(|dir| registrations(&dir)) {
-        if let Life::Dead(registered) = life {
-            if let Some(registered) = registered {
-                remove_own_socket(&registered.socket);
+    for found in dirs.filter(|dir| check_private(dir).is_ok()).flat_map(|dir| registrations(&dir)) {
+        if found.life == Life::Dead && found.is_own {
+            if let Some(registered) = &found.registered {
+                remove_socket(&registered.socket, &found.instance);
             }
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(found.path);
         }
     }
 }
 
-/// Whether the process behind a registration lives, and what it says.
+/// Whether the process behind a registration lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Life {
-    Alive(Option<Registered>),
-    Dead(Option<Registered>),
+    Alive,
+    Dead,
 }
 
-fn registrations(dir: &Path) -> Vec<(PathBuf, Life)> {
+/// A registration.
+struct Found {
+    path: PathBuf,
+    instance: String,
+    life: Life,
+    is_own: bool,
+    registered: Option<Registered>,
+}
+
+/// `name` if it is one that a gate can have: a random one, in the only way in which it is written.
+fn gate_name(name: &str) -> Option<String> {
+    HoldId::from_str(name).ok().map(|id| id.to_string()).filter(|written| written == name)
+}
+
+fn registrations(dir: &Path) -> Vec<Found> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let paths = entries.take(GATES_MAX).filter_map(Result::ok).map(|entry| entry.path());
-    paths.filter_map(|path| read_registration(&path).map(|life| (path, life)).ok()).collect()
+    let named = entries.filter_map(Result::ok).filter_map(|entry| {
+        let name = gate_name(entry.file_name().to_str()?)?;
+        look(&entry.path(), &name).ok()?
+    });
+    named.take(GATES_MAX).collect()
 }
 
-fn read_registration(path: &Path) -> io::Result<Life> {
-    let file = OpenOptions::new().read(true).custom_flags(no_follow()).open(path)?;
-    let mut text = String::new();
-    (&file).take(REGISTRATION_BYTES_MAX).read_to_string(&mut text)?;
-    let registered = serde_json::from_str(&text).ok();
-    Ok(match flock(&file, FlockOperation::NonBlockingLockShared) {
-        // One that has said nothing yet is only just being written.
-        Ok(()) if text.is_empty() => Life::Alive(None),
-        Ok(()) => Life::Dead(registered),
-        Err(_) => Life::Alive(registered),
-    })
-}
-
-/// `O_NOFOLLOW`: a registration is a file, never a link to one.
-fn no_follow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
+/// What the registration at `path` of the gate `instance` shows. None if the file is none: something else is left alone.
+fn look(path: &Path, instance: &str) -> io::Result<Option<Found>> {
+    // A registration is a file, never a link to one; and opening a pipe must not wait for whoever writes into it.
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    let is_locked = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+    let mut text = Vec::new();
+    (&file).take(REGISTRATION_BYTES_MAX).read_to_end(&mut text)?;
+    let registered: Option<Registered> = serde_json::from_slice(&text).ok();
+    let registered = registered.filter(|registered| registered.instance == instance);
+    let is_new = metadata.modified()?.elapsed().is_ok_and(|age| age < EMPTY_DEAD_AFTER);
+    let life = match (is_locked, text.is_empty(), &registered) {
+        (true, ..) => Life::Alive,
+        // One that has said nothing yet may only just be being written.
+        (false, true, _) => {
+            if is_new {
+                Life::Alive
+            } else {
+                Life::Dead
+            }
+        }
+        (false, false, Some(_)) => Life::Dead,
+        (false, false, None) => return Ok(None),
+    };
+    let (path, instance, is_own) = (path.to_owned(), instance.to_owned(), is_own(&metadata));
+    Ok(Some(Found { path, instance, life, is_own, registered }))
 }

@@ -44,6 +44,10 @@ use crate::{
 /// Operators' connections at the same time.
 const CONNECTIONS_MAX: usize = 64;
 
+/// Messages that may wait to be written on one connection. With what a watcher is sent bounded too, one that does not read
+/// keeps some 2 MiB waiting; the rest of the news it misses, and hears so.
+const MESSAGES_WAITING_MAX: u32 = 16;
+
 /// How long a watcher may take to accept one piece of news before it is dropped.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -97,6 +101,7 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
         .max_connections(u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX))
         .max_request_body_size(QUESTION_BYTES_MAX)
         .max_response_body_size(ANSWER_BYTES_MAX)
+        .set_message_buffer_capacity(MESSAGES_WAITING_MAX)
         .set_batch_request_config(BatchRequestConfig::Disabled)
         .build();
     let services = Server::builder().set_config(config).to_service_builder();
@@ -215,7 +220,12 @@ impl ControlServer for Desk {
     async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned> {
         let holds = self.gate.holds();
         let begin = match after {
-            Some(after) => holds.iter().position(|hold| hold.id == after).map_or(0, |position| position + 1),
+            Some(after) => {
+                // It may have ended since: the record still knows where in the order it was.
+                let (record, _) = self.record(after).await?;
+                let after = (record.hold.created_at, after);
+                holds.partition_point(|hold| (hold.created_at, hold.id) <= after)
+            }
             None => 0,
         };
         Ok(page(holds[begin..].iter().map(HoldView::waiting)))
@@ -293,7 +303,7 @@ impl ControlServer for Desk {
 
 fn watched(news: News) -> Watched {
     match news {
-        News::Held(hold) => Watched::held(HoldView::waiting(&hold)),
+        News::Held(hold) => Watched::held(HoldView::waiting(&hold).as_news()),
         News::Now { hold, state, vote } => {
             let record = HoldRecord {
                 hold: (*hold).clone(),
@@ -302,7 +312,7 @@ fn watched(news: News) -> Watched {
                 ended_at: Some(jiff::Timestamp::now()),
                 note: None,
             };
-            Watched::ended(HoldView::new(&record, false))
+            Watched::ended(HoldView::new(&record, false).as_news())
         }
     }
 }
@@ -343,4 +353,76 @@ fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         _ => None,
     };
     ErrorObjectOwned::owned(code, error.to_string(), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        control::api::NEWS_ARGUMENT_BYTES_MAX,
+        gate::{Caller, GateLimits, Screened},
+        hold::Withdrawal,
+        jsonrpc::Frame,
+        policy::Policy,
+        store::Store,
+    };
+
+    /// A desk at a gate that holds everything, in memory.
+    fn desk() -> Desk {
+        let policy = Arc::new(Policy::hold_everything());
+        let gate = Gate::new("gate".into(), "test".into(), policy, Store::in_memory(), GateLimits::default());
+        Desk { gate: Arc::new(gate), store_name: String::new() }
+    }
+
+    /// Lets a call with `arguments` wait at the gate.
+    fn wait(desk: &Desk, id: usize, arguments: &str) -> HoldId {
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"x","arguments":{arguments}}}}}"#
+        );
+        let frame = Frame::from_client(Bytes::from(call)).unwrap();
+        let Screened::Hold(held) = desk.gate.screen(&Caller::new(&Principal::client()), frame) else {
+            panic!("it is held");
+        };
+        let (gate, id) = (Arc::clone(&desk.gate), held.id());
+        tokio::spawn(async move { gate.hold(held).await });
+        id
+    }
+
+    #[tokio::test]
+    async fn a_list_goes_on_where_it_was_also_when_its_last_hold_has_ended() {
+        let desk = desk();
+        for id in 0..=PAGE_HOLDS_MAX {
+            wait(&desk, id, "{}");
+        }
+        while desk.gate.holds().len() <= PAGE_HOLDS_MAX {
+            tokio::task::yield_now().await;
+        }
+        let first = desk.holds(None).await.unwrap();
+        assert_eq!(first.holds.len(), PAGE_HOLDS_MAX);
+        let last = first.next.unwrap();
+        assert!(desk.gate.withdraw(last, Withdrawal::Cancelled));
+        let second = desk.holds(Some(last)).await.unwrap();
+        assert_eq!((second.holds.len(), second.next), (1, None));
+        assert!(!first.holds.iter().any(|hold| hold.id == second.holds[0].id), "none twice");
+    }
+
+    #[tokio::test]
+    async fn news_of_a_long_call_say_that_its_arguments_are_left_out() {
+        let desk = desk();
+        let mut news = desk.gate.watch();
+        let long = format!("{{\"text\":\"{}\"}}", "x".repeat(NEWS_ARGUMENT_BYTES_MAX));
+        for (arguments, kept, truncated) in [("{\"n\":1}", "{\"n\":1}", false), (&long, "{}", true)] {
+            let id = wait(&desk, 1, arguments);
+            let held = watched(news.recv().await.unwrap()).hold.unwrap();
+            assert_eq!((held.id, held.arguments.get(), held.truncated), (id, kept, truncated));
+            let written = serde_json::to_value(&held).unwrap();
+            assert_eq!(written.get("truncated").is_some(), truncated);
+            assert_eq!(desk.show(id).await.unwrap().arguments.get(), arguments, "asked for, they are shown");
+            assert!(desk.gate.withdraw(id, Withdrawal::Cancelled));
+            let ended = watched(news.recv().await.unwrap()).hold.unwrap();
+            assert_eq!((ended.arguments.get(), ended.truncated), (kept, truncated));
+        }
+    }
 }

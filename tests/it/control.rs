@@ -9,9 +9,11 @@ use std::{
         net::UnixListener,
         process::CommandExt,
     },
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc::channel,
     thread,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
@@ -391,4 +393,213 @@ fn the_record_is_read_where_no_gate_runs_and_any_change_is_found() {
     let output = home.holdshort(["audit", "verify"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("BROKEN"), "{}", stdout(&output));
+}
+
+/// Makes `path` a directory that nobody else can enter.
+fn private_dir(path: &Path) -> PathBuf {
+    fs::create_dir_all(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    path.to_owned()
+}
+
+/// A name that a gate can have.
+fn gate_name(number: u8) -> String {
+    holdshort::hold::HoldId([number; 16]).to_string()
+}
+
+/// What a gate that has died says in its registration.
+fn registration(instance: &str, socket: &Path) -> String {
+    serde_json::json!({ "instance": instance, "pid": 1, "socket": socket }).to_string()
+}
+
+/// Runs a gate on the record `store` from its beginning to its end.
+fn run_once(home: &Home, store: &Path) {
+    let mut command = wrap(home, "billing", ANSWERING);
+    command.env("HOLDSHORT_STORE", store);
+    let mut wrapped = Wrapped::start(command);
+    assert_eq!(wrapped.ask(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)["id"], 1);
+    wrapped.close();
+    wrapped.ends();
+}
+
+#[test]
+fn files_beside_a_record_that_are_not_registrations_stay() {
+    let home = Home::new();
+    let project = private_dir(&home.path().join("proj"));
+    // A directory that somebody else has called `gates`, and everything that may be in our own by mistake.
+    let others = private_dir(&project.join("gates"));
+    let ours = private_dir(&project.join("holdshort.db.gates"));
+    let mut files = Vec::new();
+    for dir in [&others, &ours] {
+        for (name, text) in [
+            ("notes.txt".to_owned(), "mine".to_owned()),
+            ("empty".to_owned(), String::new()),
+            (gate_name(1), "not JSON".to_owned()),
+            (gate_name(2), registration(&gate_name(3), Path::new("/nowhere"))),
+            (gate_name(4).to_uppercase(), registration(&gate_name(4), Path::new("/nowhere"))),
+        ] {
+            fs::write(dir.join(&name), &text).unwrap();
+            files.push((dir.join(name), text));
+        }
+    }
+    // Where no registration of ours ever is, even one that looks like it stays.
+    let looks_right = registration(&gate_name(5), Path::new("/nowhere"));
+    fs::write(others.join(gate_name(5)), &looks_right).unwrap();
+    files.push((others.join(gate_name(5)), looks_right));
+    run_once(&home, &project.join("holdshort.db"));
+    for (path, text) in files {
+        assert_eq!(fs::read_to_string(&path).ok().as_ref(), Some(&text), "{}", path.display());
+    }
+}
+
+#[test]
+fn registrations_are_not_cleared_through_a_link_or_out_of_an_open_directory() {
+    let home = Home::new();
+    let project = private_dir(&home.path().join("proj"));
+    let elsewhere = private_dir(&home.path().join("elsewhere"));
+    let text = registration(&gate_name(1), Path::new("/nowhere"));
+    fs::write(elsewhere.join(gate_name(1)), &text).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, project.join("x.db.gates")).unwrap();
+    run_once(&home, &project.join("x.db"));
+    assert_eq!(fs::read_to_string(elsewhere.join(gate_name(1))).unwrap(), text, "through a link");
+
+    let open = project.join("y.db.gates");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(open.join(gate_name(1)), &text).unwrap();
+    run_once(&home, &project.join("y.db"));
+    assert_eq!(fs::read_to_string(open.join(gate_name(1))).unwrap(), text, "out of an open directory");
+
+    let link = private_dir(&project.join("z.db.gates")).join(gate_name(1));
+    std::os::unix::fs::symlink(elsewhere.join(gate_name(1)), &link).unwrap();
+    run_once(&home, &project.join("z.db"));
+    assert!(fs::symlink_metadata(&link).is_ok(), "a link is no registration");
+}
+
+#[test]
+fn only_the_socket_of_the_dead_gate_itself_is_unlinked() {
+    let home = Home::new();
+    let gates = private_dir(&home.path().join(".local/state/holdshort/gates"));
+    private_dir(&home.path().join(".local/state/holdshort"));
+    let sockets = private_dir(&home.path().join("holdshort"));
+    let bus = private_dir(&home.path().join("bus")).join("bus");
+    let elsewhere = home.path().join("bus").join(format!("{}.sock", gate_name(2)));
+    let misnamed = sockets.join(format!("{}.sock", gate_name(9)));
+    let stale = sockets.join(format!("{}.sock", gate_name(4)));
+    let _listeners: Vec<_> =
+        [&bus, &elsewhere, &misnamed, &stale].map(|path| UnixListener::bind(path).unwrap()).into();
+    for (number, socket) in [(1, &bus), (2, &elsewhere), (3, &misnamed), (4, &stale)] {
+        fs::write(gates.join(gate_name(number)), registration(&gate_name(number), socket)).unwrap();
+    }
+    run_once(&home, &home.store());
+    for foreign in [&bus, &elsewhere, &misnamed] {
+        assert!(foreign.exists(), "{}", foreign.display());
+    }
+    assert!(!stale.exists(), "this one was the dead gate's");
+    assert_eq!(fs::read_dir(&gates).unwrap().count(), 0, "the registrations themselves are dead");
+}
+
+#[test]
+fn a_pipe_among_the_registrations_keeps_nobody_waiting() {
+    let home = Home::new();
+    let project = private_dir(&home.path().join("proj"));
+    let pipe = private_dir(&project.join("x.db.gates")).join(gate_name(1));
+    let state_pipe = private_dir(&home.path().join(".local/state/holdshort/gates")).join(gate_name(1));
+    private_dir(&home.path().join(".local/state/holdshort"));
+    for pipe in [&pipe, &state_pipe] {
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    run_once(&home, &project.join("x.db"));
+    assert!(pipe.exists() && state_pipe.exists());
+    assert_eq!(home.holds(), Vec::<Value>::new(), "nor does it keep the command line waiting");
+}
+
+#[test]
+fn an_empty_registration_is_dead_after_a_minute_and_not_before() {
+    let home = Home::new();
+    let project = private_dir(&home.path().join("proj"));
+    let gates = private_dir(&project.join("x.db.gates"));
+    let (old, new, named) = (gates.join(gate_name(1)), gates.join(gate_name(2)), gates.join("empty"));
+    for path in [&old, &new, &named] {
+        fs::write(path, "").unwrap();
+    }
+    let long_ago = SystemTime::now() - Duration::from_secs(61);
+    for path in [&old, &named] {
+        fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    run_once(&home, &project.join("x.db"));
+    assert!(!old.exists(), "its gate died while it wrote it");
+    assert!(new.exists(), "its gate may be writing it just now");
+    assert!(named.exists(), "no gate has this name");
+}
+
+#[test]
+fn a_registration_that_cannot_be_written_is_removed_and_nothing_is_held() {
+    let home = Home::new();
+    let policy = home.file("policy.yaml", HOLD_DANGER);
+    // A full disk, as far as this process can tell: no file may become longer than nothing.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"trap '' XFSZ; ulimit -f 0; exec "$@""#, "sh"])
+        .arg(env!("CARGO_BIN_EXE_holdshort"));
+    command.args(["run", "--policy"]).arg(policy).args(["--", "sh", "-c", ANSWERING]);
+    command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path()).env_remove("HOLDSHORT_STORE");
+    command.env_remove("XDG_STATE_HOME");
+    let mut wrapped = Wrapped::start(command);
+    let answer = wrapped.ask(&danger(1));
+    assert_eq!(answer["result"]["_meta"]["dev.holdshort/decision"]["state"], "unavailable", "{answer}");
+    let state = home.path().join(".local/state/holdshort");
+    for dir in ["gates", "holdshort.db.gates"] {
+        let left = fs::read_dir(state.join(dir)).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "no empty registration is left in {dir}");
+    }
+}
+
+#[test]
+fn a_gate_that_cannot_show_that_it_lives_holds_nothing() {
+    let home = Home::new();
+    let gates = home.path().join(".local/state/holdshort/holdshort.db.gates");
+    private_dir(gates.parent().unwrap());
+    fs::create_dir(&gates).unwrap();
+    fs::set_permissions(&gates, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = wrap(&home, "billing", ANSWERING);
+    command.stderr(Stdio::piped());
+    let mut wrapped = Wrapped::start(command);
+    let answer = wrapped.ask(&danger(1));
+    assert_eq!(answer["result"]["_meta"]["dev.holdshort/decision"]["state"], "unavailable", "{answer}");
+    let safe = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"safe"}}"#;
+    assert_eq!(wrapped.ask(safe)["result"]["ran"], true, "what needs no approval is not disturbed");
+    wrapped.close();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut wrapped.process.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(said.contains("every call that would be held is refused"), "{said}");
+}
+
+#[test]
+fn a_gate_without_a_control_socket_still_lives_for_the_others() {
+    let home = Home::new();
+    // A state directory too long for a socket, and no runtime directory: nobody can decide, but the call waits.
+    let long = home.path().join("l".repeat(100));
+    let store = private_dir(&home.path().join("proj")).join("x.db");
+    let mut command = wrap(&home, "billing", ANSWERING);
+    command.env("XDG_STATE_HOME", &long).env("XDG_RUNTIME_DIR", home.path().join("missing"));
+    command.env("HOLDSHORT_STORE", &store);
+    let mut first = Wrapped::start(command);
+    first.send(&danger(1));
+    let recorded = |state: &str| {
+        let db = rusqlite::Connection::open(&store).ok()?;
+        let count = "SELECT count(*) FROM audit WHERE line LIKE '%\"' || ?1 || '\"%'";
+        db.query_row(count, [state], |row| row.get::<_, u32>(0)).ok()
+    };
+    until(|| (recorded("held")? == 1).then_some(()));
+    // Another gate on the same record looks for the calls of dead ones, and has done so when it shows its own.
+    let mut command = wrap(&home, "deploy", ANSWERING);
+    command.env("HOLDSHORT_STORE", &store);
+    let mut second = Wrapped::start(command);
+    second.send(&danger(2));
+    home.wait_for_holds(1);
+    until(|| (recorded("held")? == 2).then_some(()));
+    run_once(&home, &store);
+    assert_eq!(recorded("withdrawn"), Some(0), "the first call still waits");
+    assert_eq!(first.process.try_wait().unwrap(), None);
 }

@@ -364,3 +364,65 @@ fn a_last_line_without_an_end_is_never_forwarded() {
     assert!(process.wait().unwrap().success());
     assert_eq!(fs::read_to_string(&seen).unwrap(), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n");
 }
+
+/// `command` with a stderr that nobody reads and in which next to nothing has room.
+fn with_undrained_stderr(command: &mut Command) -> std::io::PipeReader {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+    command.stderr(writer);
+    reader
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_stops_nothing_when_the_client_sends_junk() {
+    let home = Home::new();
+    let mut command = wrap(&home, ALLOW_ALL, COUNTING);
+    let _undrained = with_undrained_stderr(command.env("HOLDSHORT_LOG", "debug"));
+    let mut wrapped = Wrapped::start(command);
+    drop(wrapped.ask(&call(1, "safe")));
+    for _ in 0..3000 {
+        wrapped.send("junk");
+        assert_eq!(wrapped.receive()["error"]["code"], -32700);
+    }
+    assert_eq!(wrapped.ask(&call(2, "safe"))["result"]["n"], 2);
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < AFTER_STDIN, "{took:?}");
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_stops_nothing_when_the_server_answers_unasked() {
+    let home = Home::new();
+    let script = r#"i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo "{\"jsonrpc\":\"2.0\",\"id\":\"u$i\",\"result\":{}}"; echo junk; done; read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{"n":1}}'; trap '' TERM; while :; do sleep 0.05; done"#;
+    let mut command = wrap(&home, ALLOW_ALL, script);
+    let _undrained = with_undrained_stderr(command.env("HOLDSHORT_LOG", "debug"));
+    let mut wrapped = Wrapped::start(command);
+    assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1);
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(128 + 9), "even a server that has to be killed");
+    assert!(took < AFTER_STDIN, "{took:?}");
+}
+
+#[test]
+fn repeated_warnings_are_counted_instead_of_written() {
+    let home = Home::new();
+    let mut command = wrap(&home, ALLOW_ALL, COUNTING);
+    command.stderr(Stdio::piped());
+    let mut wrapped = Wrapped::start(command);
+    for _ in 0..300 {
+        wrapped.send("junk");
+        wrapped.receive();
+    }
+    wrapped.close();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut wrapped.process.stderr.take().unwrap(), &mut said).unwrap();
+    let written = said.lines().filter(|line| line.contains("was refused")).count();
+    assert!((10..300).contains(&written), "{said}");
+    let left_out: usize = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("holdshort: ")?.split(' ').next()?.parse::<usize>().ok())
+        .sum();
+    assert_eq!(written + left_out, 300, "{said}");
+}
