@@ -79,7 +79,7 @@ fn one_byte_at_a_time_is_the_same_line() {
 /// Bytes of the memory that a line keeps alive, if it is the only one that does.
 fn backing(line: Line) -> usize {
     let Line::Text(line) = line else { panic!("{line:?} is no text") };
-    line.try_into_mut().expect("nothing else keeps it alive").capacity()
+    line.try_into_mut().map_or_else(|_| panic!("something else keeps it alive"), |line| line.capacity())
 }
 
 /// The lines that `chunks` make, each with the rest of the stream gone, and what the buffer keeps in the end.
