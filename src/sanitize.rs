@@ -6,11 +6,15 @@
 
 mod classes;
 mod fold;
+mod json;
 mod render;
+mod width;
 
 pub use classes::{Flag, flags, is_bidi_control, is_invisible, is_mixed_script, is_plain};
 pub use fold::fold;
-pub use render::{Shown, render, render_cut, unrender};
+pub use json::plain_json;
+pub use render::{ROW_GOES_ON, Shown, render, render_cut, unrender};
+pub use width::{columns, cut_columns, split_columns};
 
 #[cfg(test)]
 mod tests;

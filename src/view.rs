@@ -11,39 +11,55 @@ use crate::{
     sanitize::{self, Flag},
 };
 
-/// Characters of one row, so that a terminal does not wrap it into the next one's place.
-pub const ROW_CHARS_MAX: usize = 96;
+/// The widest indent, in columns. What lies deeper stands there too, and its brackets tell how deep it is.
+const INDENT_COLUMNS_MAX: usize = 32;
 
-/// A JSON value, indented by two spaces a level, as rows that fit a terminal. A row that goes on ends with `⏎`, which
-/// rendered text never contains.
-pub fn json_rows(raw: &str) -> Vec<String> {
-    let mut rows = Rows::default();
+/// The narrowest rows there are, in columns: below that nothing can be read.
+const ROW_COLUMNS_MIN: usize = 16;
+
+/// A JSON value, indented by two spaces a level, as rows of at most `columns` columns of a terminal, indent included. A
+/// row that goes on ends with `⏎`, and the next one has the same indent. Quotes in strings are shown as `\"`. So the
+/// value can be rebuilt from the rows, and no two look the same.
+pub fn json_rows(raw: &str, columns: usize) -> Vec<String> {
+    let columns = columns.max(ROW_COLUMNS_MIN);
+    let mut rows = Rows { rows: Vec::new(), columns };
     rows.value(raw, 0, "", "");
-    rows.0
+    rows.rows
 }
 
-/// `text` on one line, cut into rows that fit a terminal. A row that goes on ends with `⏎`.
-pub fn text_rows(text: &str) -> Vec<String> {
-    let mut rows = Rows::default();
-    rows.push(0, &sanitize::render(text));
-    rows.0
+/// `text`, rendered, as rows of at most `columns` columns. A row that goes on ends with `⏎`.
+pub fn text_rows(text: &str, columns: usize) -> Vec<String> {
+    shown_rows(&sanitize::render(text), columns)
 }
 
-#[derive(Default)]
-struct Rows(Vec<String>);
+/// The same for a text that is rendered already.
+pub fn shown_rows(shown: &str, columns: usize) -> Vec<String> {
+    let mut rows = Rows { rows: Vec::new(), columns: columns.max(ROW_COLUMNS_MIN) };
+    rows.push(0, shown);
+    rows.rows
+}
+
+struct Rows {
+    rows: Vec<String>,
+    columns: usize,
+}
 
 impl Rows {
-    /// Appends `text`, broken into rows of at most [`ROW_CHARS_MAX`] characters beside the indent.
+    /// Appends `text`, broken into rows.
     fn push(&mut self, depth: usize, text: &str) {
-        let indent = "  ".repeat(depth);
-        let mut chars = text.chars().peekable();
+        // Half of a row at least is for the text.
+        let indent = (2 * depth).min(INDENT_COLUMNS_MAX).min(self.columns / 2);
+        let (blank, room) = (" ".repeat(indent), self.columns - indent);
+        let mut rest = text;
         loop {
-            let row: String = chars.by_ref().take(ROW_CHARS_MAX).collect();
-            let goes_on = if chars.peek().is_some() { "⏎" } else { "" };
-            self.0.push(format!("{indent}{row}{goes_on}"));
-            if goes_on.is_empty() {
-                return;
+            let (last, after) = sanitize::split_columns(rest, room);
+            if after.is_empty() {
+                return self.rows.push(format!("{blank}{last}"));
             }
+            // The mark takes a column too.
+            let (row, after) = sanitize::split_columns(rest, room - 1);
+            self.rows.push(format!("{blank}{row}{}", sanitize::ROW_GOES_ON));
+            rest = after;
         }
     }
 
@@ -52,18 +68,14 @@ impl Rows {
         let raw = raw.trim();
         match raw.as_bytes().first() {
             Some(b'{') => {
-                let pairs =
-                    members(raw).map(|(key, value)| (format!("\"{}\": ", sanitize::render(&key)), value));
+                let pairs = members(raw).map(|(key, value)| (format!("{}: ", quoted(&key)), value));
                 self.container(pairs, ('{', '}'), depth, label, comma);
             }
             Some(b'[') => {
                 let values = elements(raw).map(|value| (String::new(), value));
                 self.container(values, ('[', ']'), depth, label, comma);
             }
-            Some(b'"') => {
-                let text = sanitize::render(&unescape(raw));
-                self.push(depth, &format!("{label}\"{text}\"{comma}"));
-            }
+            Some(b'"') => self.push(depth, &format!("{label}{}{comma}", quoted(&unescape(raw)))),
             _ => self.push(depth, &format!("{label}{raw}{comma}")),
         }
     }
@@ -87,6 +99,11 @@ impl Rows {
         }
         self.push(depth, &format!("{close}{comma}"));
     }
+}
+
+/// A string as it is shown in JSON: its end is the first quote without a backslash.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", sanitize::render(text).replace('"', "\\\""))
 }
 
 /// What in a frame could deceive a reader, in words; each kind once.
@@ -130,11 +147,14 @@ fn words(flag: &Flag) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn every_token_has_its_row_and_none_can_look_like_another() {
-        let raw = r#"{"to":"bob\u202e@example.com","amount":1e2,"lines":["a\nb",{}],"none":[]}"#;
+        let raw =
+            r#"{"to":"bob\u202e@example.com","amount":1e2,"lines":["a\nb",{}],"none":[],"x\": \"y":"\\\""}"#;
         let expected = [
             "{",
             "  \"to\": \"bob\\u{202E}@example.com\",",
@@ -143,19 +163,106 @@ mod tests {
             "    \"a\\nb\",",
             "    {}",
             "  ],",
-            "  \"none\": []",
+            "  \"none\": [],",
+            "  \"x\\\": \\\"y\": \"\\\\\\\"\"",
             "}",
         ];
-        assert_eq!(json_rows(raw), expected);
+        assert_eq!(json_rows(raw, 80), expected);
     }
 
     #[test]
     fn a_long_string_goes_on_in_the_next_row_and_loses_nothing() {
         let raw = format!("\"{}\"", "x".repeat(250));
-        let rows = json_rows(&raw);
+        let rows = json_rows(&raw, 100);
         assert_eq!(rows.len(), 3);
         assert_eq!(rows.concat().replace('⏎', ""), raw);
-        assert!(rows.iter().all(|row| row.chars().count() <= ROW_CHARS_MAX + 1));
+        assert!(rows.iter().all(|row| row.chars().count() <= 100));
+        // One that fills its row exactly does not go on.
+        assert_eq!(shown_rows(&"x".repeat(40), 40).len(), 1);
+        assert_eq!(shown_rows(&"x".repeat(41), 40), ["x".repeat(39) + "⏎", "xx".to_owned()]);
+        assert_eq!(text_rows("", 40), [""]);
+    }
+
+    #[test]
+    fn a_deep_value_stays_within_its_columns() {
+        let raw = format!("{}\"{}\"{}", "[".repeat(60), "東".repeat(100), "]".repeat(60));
+        for columns in [16, 20, 76, 96] {
+            let rows = json_rows(&raw, columns);
+            assert!(rows.iter().all(|row| sanitize::columns(row) <= columns), "{columns}: {rows:#?}");
+            assert_eq!(rows.concat().replace(['⏎', ' '], ""), raw);
+        }
+    }
+
+    /// What the rows of [`json_rows`] say.
+    fn rebuilt(rows: &[String]) -> String {
+        let mut text = String::new();
+        let (mut goes_on, mut indent) = (false, 0);
+        for row in rows {
+            if !goes_on {
+                indent = row.len() - row.trim_start_matches(' ').len();
+            }
+            let row = &row[indent..];
+            goes_on = row.ends_with('⏎');
+            text.push_str(row.trim_end_matches('⏎'));
+        }
+        // Each string back to JSON.
+        let (mut json, mut rest) = (String::new(), &*text);
+        while let Some((before, after)) = rest.split_once('"') {
+            let mut skip = false;
+            let end = after.find(|c| {
+                let is_escaped = std::mem::replace(&mut skip, false);
+                skip = c == '\\' && !is_escaped;
+                c == '"' && !is_escaped
+            });
+            let end = end.unwrap();
+            let shown = unquoted(&after[..end]);
+            json.push_str(before);
+            json.push_str(&serde_json::to_string(&sanitize::unrender(&shown).unwrap()).unwrap());
+            rest = &after[end + 1..];
+        }
+        json + rest
+    }
+
+    /// Without the backslashes before quotes; others are two, or begin an escape.
+    fn unquoted(shown: &str) -> String {
+        let mut text = String::new();
+        let mut chars = shown.chars().peekable();
+        while let Some(c) = chars.next() {
+            match (c, chars.peek()) {
+                ('\\', Some('"')) => {}
+                ('\\', Some('\\')) => {
+                    text.push_str("\\\\");
+                    chars.next();
+                }
+                _ => text.push(c),
+            }
+        }
+        text
+    }
+
+    fn any_value() -> impl Strategy<Value = serde_json::Value> {
+        let text = prop_oneof![any::<String>(), "[\"\\\\:, {}a⏎⟨⟩東\u{202e}]{0,60}", Just(" ".repeat(70))];
+        let leaf = prop_oneof![
+            text.clone().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            Just(().into())
+        ];
+        leaf.prop_recursive(8, 40, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                proptest::collection::vec((text.clone(), inner), 0..5)
+                    .prop_map(|pairs| serde_json::Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_rebuilt_from_its_rows_and_no_row_is_too_wide(value in any_value(), columns in 20_usize..100) {
+            let rows = json_rows(&value.to_string(), columns);
+            prop_assert!(rows.iter().all(|row| sanitize::columns(row) <= columns), "{:#?}", rows);
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&rebuilt(&rows)).unwrap(), value);
+        }
     }
 
     #[test]

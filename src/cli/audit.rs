@@ -20,26 +20,37 @@ use crate::{
 /// Events that are read from the record at once.
 const EVENTS_AT_ONCE: usize = 1000;
 
-/// Where the record is read: at a gate that uses it, or in its file.
+/// A record, and where it is read.
+struct Record {
+    /// Its file, absolute.
+    path: PathBuf,
+    source: Source,
+}
+
+/// Where a record is read: at a gate that uses it, or in its file.
 enum Source {
     Gate(Box<client::GateClient>),
     File(Store),
 }
 
-impl Source {
-    /// The record at `named`, or the usual one. A file that does not exist is no record: it is not made.
+impl Record {
+    /// The record at `named`, or the usual one, and no other. A file that does not exist is no record: it is not made.
     async fn find(named: Option<&Path>) -> Result<Self, AskError> {
         let path = store_path(named)?;
         for gate in client::gates().await.unwrap_or_default() {
             // A gate may end while it is being asked; the record is still there.
             let Ok(info) = gate.rpc.info().await else { continue };
-            if named.is_none() || Path::new(&info.store) == path {
-                return Ok(Self::Gate(Box::new(gate)));
+            // Gates use other records too: what those say is no answer here. A gate tells an absolute path.
+            if Path::new(&info.store) == path {
+                return Ok(Self { path, source: Source::Gate(Box::new(gate)) });
             }
         }
-        open(&path).await.map(Self::File)
+        let source = Source::File(open(&path).await?);
+        Ok(Self { path, source })
     }
+}
 
+impl Source {
     async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.history(before, limit).await?.holds),
@@ -58,8 +69,10 @@ impl Source {
     }
 }
 
+/// The absolute path of the record at `named`, or of the usual one.
 fn store_path(named: Option<&Path>) -> Result<PathBuf, AskError> {
-    named.map_or_else(|| place::default_store().map_err(broken), |path| Ok(path.to_owned()))
+    let path = named.map_or_else(|| place::default_store().map_err(broken), |path| Ok(path.to_owned()))?;
+    std::path::absolute(path).map_err(broken)
 }
 
 async fn open(path: &Path) -> Result<Store, AskError> {
@@ -95,7 +108,7 @@ fn store_failed(error: StoreError) -> AskError {
 
 pub(super) fn history(arguments: &HistoryArguments) -> Exit {
     block_on(async {
-        let mut source = Source::find(arguments.store.as_deref()).await?;
+        let Record { path, mut source } = Record::find(arguments.store.as_deref()).await?;
         let mut holds: Vec<HoldView> = Vec::new();
         while holds.len() < arguments.limit {
             let wanted = (arguments.limit - holds.len()).min(PAGE_HOLDS_MAX);
@@ -103,7 +116,7 @@ pub(super) fn history(arguments: &HistoryArguments) -> Exit {
             let page = match source.history(before, wanted).await {
                 // The gate has ended while it was being asked: the record goes on where it broke off.
                 Err(AskError::Broken(_)) if matches!(source, Source::Gate(_)) => {
-                    source = Source::File(open(&store_path(arguments.store.as_deref())?).await?);
+                    source = Source::File(open(&path).await?);
                     source.history(before, wanted).await?
                 }
                 page => page?,
@@ -114,6 +127,7 @@ pub(super) fn history(arguments: &HistoryArguments) -> Exit {
                 break;
             }
         }
+        render::record(&path);
         render::history(&holds, arguments.json);
         Ok(Exit::Done)
     })
@@ -132,8 +146,9 @@ fn verify(against: Option<&str>, store: Option<&Path>, json: bool) -> Exit {
         Err(error) => return render::usage(&error),
     };
     block_on(async {
-        let verification = Source::find(store).await?.verify(against).await?;
-        render::verification(&verification, json);
+        let record = Record::find(store).await?;
+        let verification = record.source.verify(against).await?;
+        render::verified(&verification, &record.path, json);
         Ok(if verification.sound { Exit::Done } else { Exit::Failed })
     })
 }
@@ -145,6 +160,6 @@ async fn export(store: Option<&Path>) -> Result<Exit, AskError> {
         let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
         let Some(last) = lines.last() else { return Ok(Exit::Done) };
         after = last.seq;
-        lines.iter().for_each(|line| render::line(&line.line));
+        lines.iter().for_each(|line| render::stored_json_line(&line.line));
     }
 }

@@ -314,7 +314,7 @@ async fn the_end(place: &Place, state: State) -> anyhow::Result<Exit> {
     page::audit_lines(&store.audit_events(0, EVENTS_SHOWN_MAX).await?);
     render::line("");
     let verification = VerificationView::from(&store.verify(None).await?);
-    render::verification(&verification, false);
+    render::verification(&verification);
 
     page::heading("Next: in your agent's settings, put `holdshort run --` in front of a server's command:");
     page::command(

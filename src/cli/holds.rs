@@ -14,6 +14,15 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 
+/// Characters of an id that a verdict needs at least: when the hold that was meant has ended, a shorter beginning may
+/// well be that of another one.
+const DECIDE_CHARS_MIN: usize = 4;
+
+/// A verdict on too short a beginning of an id.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is too short to decide by: give at least {DECIDE_CHARS_MIN} characters of the id")]
+struct TooShort(String);
+
 /// Ended holds that `--all` lists.
 const ENDED_MAX: usize = 200;
 
@@ -116,6 +125,10 @@ pub(super) fn reject(arguments: &RejectArguments) -> Exit {
 fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>) -> Exit {
     block_on(async {
         let gates = client::gates().await?;
+        // (What cannot be the beginning of an id is that of no hold, however short it is.)
+        if prefix.len() < DECIDE_CHARS_MIN && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(render::usage(&TooShort(prefix.to_owned())));
+        }
         let (gate, id) = client::find(&gates, prefix).await?;
         let resolved = gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from)?;
         render::resolved(&resolved);

@@ -1,16 +1,18 @@
 //! What the command line prints. The only place that writes to stdout, and the only one that words an error for people at
 //! a terminal.
 //!
-//! Everything that a peer or a model chose goes through `sanitize` before it reaches a terminal; JSON output carries the
-//! original, escaped as JSON.
+//! Everything that a peer or a model chose goes through `sanitize` before it reaches a terminal, and no row of ours is wider
+//! than the terminal: what the terminal wraps would begin where a row of ours begins. JSON output carries the original,
+//! escaped as JSON.
 #![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
 use std::{
+    env,
     fmt::Display,
     io::{self, IsTerminal, Write},
+    path::Path,
 };
 
-use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
 
@@ -27,6 +29,21 @@ use crate::{
 
 /// The widest reason in a list, in characters; the whole stands in `show`.
 const REASON_CHARS_MAX: usize = 60;
+
+/// The widest name (of an agent, server, tool or user) in a list, in characters.
+const NAME_CHARS_MAX: usize = 32;
+
+/// The widest row of one hold, in columns: wider ones are hard to read.
+const ROW_COLUMNS_MAX: usize = 100;
+
+/// Columns of the name of a field, with the space behind it.
+const FIELD_COLUMNS: usize = 11;
+
+/// What every row begins with that does not begin with the name of a field.
+const GUTTER: &str = "  | ";
+
+/// What the second row of a field begins with: the gutter, as wide as a field's name.
+const GUTTER_OF_FIELD: &str = "  |        ";
 
 /// Prints one line of data. A reader that has gone away (`| head`) is no error.
 pub(super) fn line(text: &str) {
@@ -52,16 +69,32 @@ pub(super) fn talk(text: &str) {
 
 fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line(&text),
+        Ok(text) => line(&sanitize::plain_json(&text)),
         Err(error) => talk(&format!("the answer cannot be written as JSON: {error}")),
     }
 }
 
 fn json_line(value: &impl Serialize) {
     match serde_json::to_string(value) {
-        Ok(text) => line(&text),
+        Ok(text) => line(&sanitize::plain_json(&text)),
         Err(error) => talk(&format!("the answer cannot be written as JSON: {error}")),
     }
+}
+
+/// A line that is JSON already. On a terminal nothing in it acts or hides; elsewhere its bytes stay as they are, because
+/// whoever proves the record hashes them.
+pub(super) fn stored_json_line(text: &str) {
+    if io::stdout().is_terminal() { line(&sanitize::plain_json(text)) } else { line(text) }
+}
+
+/// Columns that a row on stdout may have: those of the terminal, else what `COLUMNS` says.
+fn columns() -> Option<usize> {
+    let of_terminal = || {
+        let columns = rustix::termios::tcgetwinsize(io::stdout()).ok()?.ws_col;
+        Some(usize::from(columns)).filter(|&columns| columns > 0)
+    };
+    let named = || env::var("COLUMNS").ok()?.parse().ok().filter(|&columns| columns > 0);
+    of_terminal().or_else(named)
 }
 
 // --- holds
@@ -78,21 +111,27 @@ pub(super) fn holds(holds: &[HoldView], as_json: bool, gates: usize) {
         });
     }
     let chars = short_id_chars(holds.iter().map(|hold| hold.id));
-    let mut table = table(&["ID", "STATE", "AGENT", "SERVER", "TOOL", "AGE", "LEFT", "REASON"]);
+    let mut table =
+        Table::new(["ID", "STATE", "AGENT", "SERVER", "TOOL", "AGE", "LEFT", "REASON"], &[2, 3, 4, 7]);
     for hold in holds {
         let left = if hold.state == State::Held { until(hold.expires_at) } else { "-".to_owned() };
-        table.add_row([
+        table.add([
             short(hold.id, chars),
             hold.state.to_string(),
-            sanitize::render(&hold.agent),
-            sanitize::render(&hold.server),
-            sanitize::render(what(hold)),
+            name(&hold.agent),
+            name(&hold.server),
+            name(what(hold)),
             since(hold.created_at),
             left,
             sanitize::render_cut(&hold.reason, REASON_CHARS_MAX).text,
         ]);
     }
-    line(&table.to_string());
+    table.print();
+}
+
+/// A name in a list. It is cut: the whole stands in `show`.
+fn name(text: &str) -> String {
+    sanitize::render_cut(text, NAME_CHARS_MAX).text
 }
 
 /// The tool, or the method where it is not a tool's call.
@@ -120,10 +159,8 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
     }
     hold_card(hold);
     if hold.state == State::Held {
-        talk(&format!(
-            "to decide: holdshort approve {0}   or: holdshort reject {0} --reason TEXT",
-            hold.id.short()
-        ));
+        let id = hold.id.short();
+        talk(&format!("to decide: holdshort approve {id}\n       or: holdshort reject {id} --reason TEXT"));
     }
 }
 
@@ -155,18 +192,31 @@ pub(super) fn hold_card(hold: &HoldView) {
     for warning in &hold.warnings {
         field("WARNING", sanitize::render(warning));
     }
-    line("arguments, decoded and indented; escapes such as \\u{202e} show what cannot be seen:");
-    for row in view::json_rows(hold.arguments.get()) {
-        line(&format!("  | {row}"));
+    let room = row_columns() - GUTTER.len();
+    field("arguments", "decoded and indented; escapes such as \\u{202E} show what is not seen");
+    for row in view::json_rows(hold.arguments.get(), room) {
+        line(&format!("{GUTTER}{row}"));
     }
-    line("frame, exactly as it was received and would be sent:");
-    for row in view::text_rows(hold.frame.as_deref().unwrap_or_default()) {
-        line(&format!("  | {row}"));
+    field("frame", "exactly as it was received and would be sent");
+    for row in view::text_rows(hold.frame.as_deref().unwrap_or_default(), room) {
+        line(&format!("{GUTTER}{row}"));
     }
 }
 
+/// Columns of a row of one hold.
+fn row_columns() -> usize {
+    // What is narrower than this cannot be read anyway.
+    columns().unwrap_or(ROW_COLUMNS_MAX).clamp(32, ROW_COLUMNS_MAX)
+}
+
+/// A field, whose `value` is rendered: its first row behind the name, the others behind a gutter, so that no row begins
+/// with what somebody else chose.
 fn field(name: &str, value: impl Display) {
-    line(&format!("{name:<10} {value}"));
+    let mut head = format!("{name:<10} ");
+    for row in view::shown_rows(&value.to_string(), row_columns() - FIELD_COLUMNS) {
+        line(&format!("{head}{row}"));
+        head = GUTTER_OF_FIELD.to_owned();
+    }
 }
 
 fn state_text(hold: &HoldView) -> String {
@@ -213,11 +263,20 @@ pub(super) fn watched(watched: &Watched, as_json: bool) {
     }
     let Some(hold) = &watched.hold else { return };
     let word = hold.state;
-    let votes: Vec<_> = hold.votes.iter().map(vote_text).collect();
-    let more = if votes.is_empty() { sanitize::render(&hold.reason) } else { votes.join("; ") };
-    let (server, tool, agent) =
-        (sanitize::render(&hold.server), sanitize::render(what(hold)), sanitize::render(&hold.agent));
-    line(&format!("{} {word:<11} {server}.{tool} for {agent}: {more}", hold.id.short()));
+    let more = match hold.votes.last() {
+        Some(vote) => vote_text(vote),
+        None => sanitize::render_cut(&hold.reason, REASON_CHARS_MAX).text,
+    };
+    let (server, tool, agent) = (name(&hold.server), name(what(hold)), name(&hold.agent));
+    row(&format!("{} {word:<11} {server}.{tool} for {agent}: {more}", hold.id.short()));
+}
+
+/// A line of a list, which the terminal must not wrap.
+fn row(text: &str) {
+    match columns() {
+        Some(columns) => line(&sanitize::cut_columns(text, columns)),
+        None => line(text),
+    }
 }
 
 // --- the record
@@ -231,31 +290,49 @@ pub(super) fn history(holds: &[HoldView], as_json: bool) {
         return talk("nothing has been held yet");
     }
     let chars = short_id_chars(holds.iter().map(|hold| hold.id));
-    let mut table = table(&["ID", "HELD AT", "SERVER", "TOOL", "STATE", "DECIDED BY", "AFTER", "COMMENT"]);
+    let head = ["ID", "HELD AT", "SERVER", "TOOL", "STATE", "DECIDED BY", "AFTER", "COMMENT"];
+    let mut table = Table::new(head, &[2, 3, 5, 7]);
     for hold in holds {
         let vote = hold.votes.last();
         let after = vote.map(|vote| vote.at).or(hold.ended_at).map(|at| between(hold.created_at, at));
         let comment =
             vote.and_then(|vote| vote.comment.as_deref()).or(hold.note.as_deref()).unwrap_or_default();
-        table.add_row([
+        table.add([
             short(hold.id, chars),
             seconds(hold.created_at),
-            sanitize::render(&hold.server),
-            sanitize::render(what(hold)),
+            name(&hold.server),
+            name(what(hold)),
             hold.state.to_string(),
-            vote.map_or_else(|| "-".to_owned(), |vote| sanitize::render(&vote.by)),
+            vote.map_or_else(|| "-".to_owned(), |vote| name(&vote.by)),
             after.unwrap_or_else(|| "-".to_owned()),
             sanitize::render_cut(comment, REASON_CHARS_MAX).text,
         ]);
     }
-    line(&table.to_string());
+    table.print();
+}
+
+/// Says which record an answer is about.
+pub(super) fn record(path: &Path) {
+    talk(&format!("record: {}", sanitize::render(&path.to_string_lossy())));
+}
+
+/// The same as [`verification`], with the record it is about.
+pub(super) fn verified(found: &VerificationView, path: &Path, as_json: bool) {
+    #[derive(Serialize)]
+    struct Verified<'a> {
+        record: &'a str,
+        #[serde(flatten)]
+        found: &'a VerificationView,
+    }
+    record(path);
+    if as_json {
+        return json(&Verified { record: &path.to_string_lossy(), found });
+    }
+    verification(found);
 }
 
 /// Whether the record was altered, and what that cannot tell.
-pub(super) fn verification(found: &VerificationView, as_json: bool) {
-    if as_json {
-        return json(found);
-    }
+pub(super) fn verification(found: &VerificationView) {
     match &found.broken {
         None => line(&format!("sound: {} events, {} holds, nothing altered", found.events, found.holds)),
         Some(broken) => line(&format!("BROKEN at {}", sanitize::render(broken))),
@@ -371,10 +448,61 @@ pub(super) fn completions(command: &mut clap::Command, shell: clap_complete::She
 
 // --- pieces
 
-fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
-    table
+/// Rows of cells of rendered text, one below the other, that fit the terminal.
+struct Table<const CELLS: usize> {
+    rows: Vec<[String; CELLS]>,
+    /// The columns that are cut where the terminal is too narrow.
+    flexible: &'static [usize],
+}
+
+impl<const CELLS: usize> Table<CELLS> {
+    /// A column is not cut below this width where others can be cut.
+    const CELL_COLUMNS_MIN: usize = 6;
+
+    fn new(head: [&str; CELLS], flexible: &'static [usize]) -> Self {
+        Self { rows: vec![head.map(str::to_owned)], flexible }
+    }
+
+    fn add(&mut self, row: [String; CELLS]) {
+        self.rows.push(row);
+    }
+
+    /// How wide each cell is, so that a row fits into `limit` columns.
+    fn widths(&self, limit: Option<usize>) -> [usize; CELLS] {
+        let width =
+            |cell: usize| self.rows.iter().map(|row| sanitize::columns(&row[cell])).max().unwrap_or(0);
+        let mut widths: [usize; CELLS] = std::array::from_fn(width);
+        let Some(limit) = limit else { return widths };
+        // A space before and one behind each cell; the last one's is not printed.
+        while widths.iter().sum::<usize>() + 2 * CELLS - 1 > limit {
+            // The widest gives way.
+            let widest = self.flexible.iter().copied().max_by_key(|&cell| widths[cell]);
+            match widest.filter(|&cell| widths[cell] > Self::CELL_COLUMNS_MIN) {
+                Some(cell) => widths[cell] -= 1,
+                None => break,
+            }
+        }
+        widths
+    }
+
+    fn lines(&self, limit: Option<usize>) -> Vec<String> {
+        let widths = self.widths(limit);
+        let line = |row: &[String; CELLS]| {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                let cell = sanitize::cut_columns(cell, width);
+                let blank = " ".repeat(width.saturating_sub(sanitize::columns(&cell)));
+                line.push_str(&format!(" {cell}{blank} "));
+            }
+            let line = line.trim_end();
+            limit.map_or_else(|| line.to_owned(), |limit| sanitize::cut_columns(line, limit))
+        };
+        self.rows.iter().map(line).collect()
+    }
+
+    fn print(&self) {
+        self.lines(columns()).iter().for_each(|text| line(text));
+    }
 }
 
 fn since(from: Timestamp) -> String {

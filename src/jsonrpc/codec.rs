@@ -13,10 +13,20 @@ use tokio_util::codec::Decoder;
 /// Bytes of a line with its terminator, unless the configuration says otherwise. Official SDKs stop at 10 to 16 MiB.
 pub const DEFAULT_MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Lines up to this length, in bytes, get memory of their own. A longer one keeps the buffer that it was read into, and
+/// what follows it gets a new one.
+///
+/// INVARIANT: so no line keeps more than about twice its own length alive. Lines wait for a peer by their length; one that
+/// is a few bytes of a buffer of megabytes would let megabytes wait.
+const COPIED_BYTES_MAX: usize = 64 * 1024;
+
+/// A new read buffer has this capacity, in bytes, as one of `FramedRead` has.
+const BUFFER_BYTES: usize = 8 * 1024;
+
 /// What came on the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A line with its terminator, sharing the read buffer.
+    /// A line with its terminator. It shares its memory with no other line.
     Text(Bytes),
     /// A line over the limit has ended; nothing of it was kept.
     Oversize {
@@ -55,7 +65,8 @@ impl LineCodec {
             }
             None => {
                 self.discarded = Some(discarded + count(buffer.len()));
-                buffer.clear();
+                // Not cleared: it has grown to the limit, and the next line does not need that.
+                *buffer = BytesMut::with_capacity(BUFFER_BYTES);
                 None
             }
         }
@@ -87,13 +98,13 @@ impl Decoder for LineCodec {
             return Ok(None);
         };
         self.scanned = 0;
-        let line = buffer.split_to(at + 1);
+        let line = take(buffer, at + 1);
         Ok(Some(if line.len() > self.max_line_bytes {
             Line::Oversize { bytes: count(line.len()) }
         } else if is_blank(&line) {
             Line::Blank
         } else {
-            Line::Text(line.freeze())
+            Line::Text(line)
         }))
     }
 
@@ -112,6 +123,21 @@ impl Decoder for LineCodec {
             _ => Some(Line::Unterminated(rest)),
         })
     }
+}
+
+/// Takes the first `length` bytes out of `buffer`, so that they and what stays share no memory.
+fn take(buffer: &mut BytesMut, length: usize) -> Bytes {
+    let rest = buffer.len() - length;
+    // The smaller part moves, so that no stream costs more than one copy of its lines.
+    if length <= COPIED_BYTES_MAX || rest > length {
+        let line = Bytes::copy_from_slice(&buffer[..length]);
+        buffer.advance(length);
+        return line;
+    }
+    let mut new = BytesMut::with_capacity(rest.max(BUFFER_BYTES));
+    new.extend_from_slice(&buffer[length..]);
+    buffer.truncate(length);
+    std::mem::replace(buffer, new).freeze()
 }
 
 fn is_blank(line: &[u8]) -> bool {

@@ -8,9 +8,12 @@ use unicode_normalization::char::is_combining_mark;
 use super::classes::{LONG_RUN_CHARS, MAX_MARKS, is_plain};
 
 /// Opens a mark of ours. (Nothing forbids it in a text; there it is escaped.)
-const MARK_OPEN: char = '⟨';
+pub(super) const MARK_OPEN: char = '⟨';
 /// Closes a mark of ours.
-const MARK_CLOSE: char = '⟩';
+pub(super) const MARK_CLOSE: char = '⟩';
+
+/// Ends a row of a text that goes on in the next one. (In a text it is escaped, as the other marks are.)
+pub const ROW_GOES_ON: char = '⏎';
 
 /// Bytes that [`unrender`] makes at most: a short mark can stand for any number of characters.
 const MAX_UNRENDERED_BYTES: usize = 64 * 1024 * 1024;
@@ -116,7 +119,7 @@ impl<'a> Pieces<'a> {
 
     /// Whether `c` here must be shown as an escape; counts the combining marks.
     fn must_escape(&mut self, c: char) -> bool {
-        if matches!(c, '\\' | MARK_OPEN | MARK_CLOSE) || !is_plain(c) {
+        if matches!(c, '\\' | MARK_OPEN | MARK_CLOSE | ROW_GOES_ON) || !is_plain(c) {
             self.marks_left = 0;
             return true;
         }

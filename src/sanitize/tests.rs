@@ -187,3 +187,53 @@ fn text() -> impl Strategy<Value = String> {
     proptest::collection::vec((c, 1_usize..14), 0..12)
         .prop_map(|runs| runs.into_iter().flat_map(|(c, count)| std::iter::repeat_n(c, count)).collect())
 }
+
+#[test]
+fn json_text_keeps_its_value_and_loses_what_is_not_plain() {
+    let hostile = "\u{9b}2J\u{7f}\u{202e}txt\u{200b}\u{e0041}\u{e000}\u{85}😀 Grüße \"\\\n";
+    let value = serde_json::json!({ hostile: [hostile, 1.5e300, null] });
+    for text in [serde_json::to_string(&value).unwrap(), serde_json::to_string_pretty(&value).unwrap()] {
+        let plain = plain_json(&text);
+        assert!(plain.chars().all(|c| c == '\n' || is_plain(c)), "{plain}");
+        assert!(plain.contains("😀 Grüße") && plain.contains("\\u202e") && plain.contains("\\udb40\\udc41"));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), value);
+        assert_eq!(plain_json(&plain), plain);
+    }
+    assert_eq!(plain_json("{\"a\":\r\t1}"), "{\"a\":  1}", "nothing returns to the begin of the line");
+}
+
+#[test]
+fn a_text_is_cut_by_the_columns_it_takes() {
+    assert_eq!(columns("abc"), 3);
+    assert_eq!(columns("東京"), 4);
+    assert_eq!(columns("e\u{301}"), 1);
+    assert_eq!(cut_columns("abcdef", 6), "abcdef");
+    assert_eq!(cut_columns("abcdefg", 6), "abc⟨…⟩");
+    assert_eq!(cut_columns("東京東京", 7), "東京⟨…⟩");
+    assert_eq!(split_columns("e\u{301}e\u{301}x", 1), ("e\u{301}", "e\u{301}x"), "marks stay where they are");
+    assert_eq!(split_columns("東", 1), ("東", ""), "a row is never empty");
+    assert_eq!(render("⏎"), r"\u{23CE}", "no text ends a row by itself");
+}
+
+proptest! {
+    #[test]
+    fn any_json_keeps_its_value_and_is_plain(text in any::<String>()) {
+        let plain = plain_json(&serde_json::to_string(&text).unwrap());
+        prop_assert!(plain.chars().all(is_plain));
+        prop_assert_eq!(serde_json::from_str::<String>(&plain).unwrap(), text);
+    }
+
+    #[test]
+    fn any_text_is_split_into_pieces_that_fit(text in any::<String>(), width in 2_usize..40) {
+        let shown = render(&text);
+        let (mut rest, mut pieces) = (&*shown, String::new());
+        while !rest.is_empty() {
+            let (piece, after) = split_columns(rest, width);
+            // A letter with marks that take room of their own is not parted.
+            prop_assert!(!piece.is_empty() && columns(piece) <= width.max(6));
+            pieces.push_str(piece);
+            rest = after;
+        }
+        prop_assert_eq!(pieces, shown);
+    }
+}

@@ -75,7 +75,7 @@ pub enum StoreError {
         /// The file.
         path: Arc<Path>,
     },
-    /// After a failure, the end of the log is not what this process left.
+    /// The log does not have what this process left there: it was set back to an older state, or rewritten.
     #[error("the log is not as this process left it at line {seq}: verify the store, then restart")]
     Diverged {
         /// The line that is missing or different.

@@ -48,6 +48,7 @@ const FRAME_COLUMN: usize = 19;
 
 const INSERT_LINE: &str = "INSERT INTO audit (seq, line, hash) VALUES (?1, ?2, ?3)";
 const LAST_LINE: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+const HASH_OF_LINE: &str = "SELECT hash FROM audit WHERE seq = ?1";
 const LINES_AFTER: &str = "SELECT seq, line, hash FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 
 /// Where the log ends. Inside an IMMEDIATE transaction nobody else can move it.
@@ -73,16 +74,22 @@ pub(super) fn lines_after(db: &Connection, seq: u64, limit: usize) -> Result<Vec
     })
 }
 
-/// Checks, after a failure, that the log still has the line this process last knew to be durable, and that the chain is
-/// whole from there to its end.
+/// Checks that the log still has the line this process last knew to be durable.
+pub(super) fn check_known(db: &Connection, known: Checkpoint) -> Result<(), StoreError> {
+    if known.seq == 0 {
+        return Ok(());
+    }
+    let found = db
+        .prepare_cached(HASH_OF_LINE)?
+        .query_row([integer(known.seq)], |row| Ok(Digest(row.get(0)?)))
+        .optional()?;
+    if found == Some(known.hash) { Ok(()) } else { Err(StoreError::Diverged { seq: known.seq }) }
+}
+
+/// The same after a failure, and that the chain is whole from there to its end.
 pub(super) fn check_tail(db: &Connection, known: Checkpoint) -> Result<Checkpoint, StoreError> {
     const LINES_AT_ONCE: usize = 256;
-    if known.seq > 0 {
-        let line = lines_after(db, known.seq - 1, 1)?;
-        if line.first().is_none_or(|line| line.seq != known.seq || line.hash != known.hash) {
-            return Err(StoreError::Diverged { seq: known.seq });
-        }
-    }
+    check_known(db, known)?;
     let mut head = known;
     loop {
         let lines = lines_after(db, head.seq, LINES_AT_ONCE)?;

@@ -116,7 +116,11 @@ impl Writer {
         Self::with(None, Opened::in_memory(), lost)
     }
 
-    fn with(place: Option<Place>, opened: Result<Opened, StoreError>, lost: Arc<AtomicU64>) -> Self {
+    pub(super) fn with(
+        place: Option<Place>,
+        opened: Result<Opened, StoreError>,
+        lost: Arc<AtomicU64>,
+    ) -> Self {
         let opened = opened.and_then(|opened| Ok((sqlite::head(&opened.connection)?, opened)));
         match opened {
             Ok((known, opened)) => Self { place, state: Ok(opened), known, lost },
@@ -158,8 +162,7 @@ impl Writer {
     /// Writes all jobs of `group` in one transaction and answers them; `group` is empty afterwards.
     pub(super) fn commit(&mut self, group: &mut Vec<Work>) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        let result = self.usable().map_err(GroupError::from).and_then(|db| write_group(db, group, lost));
-        let error = match result {
+        let error = match self.write(group, lost) {
             Ok((head, answers)) => {
                 self.known = head;
                 for (work, answer) in group.drain(..).zip(answers) {
@@ -188,14 +191,26 @@ impl Writer {
         }
     }
 
+    /// Commits `group`, and makes sure that what it was committed to is still the record.
+    fn write(&mut self, group: &mut [Work], lost: u64) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+        self.make_usable()?;
+        let Ok(opened) = &self.state else { return Err(StoreError::Closed.into()) };
+        let done = write_group(&opened.connection, group, self.known, lost)?;
+        if let Some(place) = &self.place {
+            // Exchanged meanwhile: the commit went into a file that nobody will read.
+            place.check_still(opened).map_err(GroupError::Fatal)?;
+        }
+        Ok(done)
+    }
+
     fn count_if_lost(&self, work: &Work, answer: &Answer) {
         if work.rides() && answer.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The connection, if what is written to it is in the file that the path names. Opens it again after a failure.
-    fn usable(&mut self) -> Result<&Connection, StoreError> {
+    /// Makes sure that what is written to the connection is in the file that the path names. Opens it again after a failure.
+    fn make_usable(&mut self) -> Result<(), StoreError> {
         if let (Ok(opened), Some(place)) = (&self.state, &self.place) {
             place.check_still(opened)?;
         }
@@ -212,15 +227,13 @@ impl Writer {
             tracing::info!("the store was opened again, and its log is whole");
             self.state = Ok(opened);
         }
-        match &self.state {
-            Ok(opened) => Ok(&opened.connection),
-            Err(_) => Err(StoreError::Closed),
-        }
+        Ok(())
     }
 
     /// For reading on the same thread; only a store in memory does that.
     pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
-        self.usable()
+        self.make_usable()?;
+        self.state.as_ref().map(|opened| &opened.connection).map_err(|_| StoreError::Closed)
     }
 }
 
@@ -228,10 +241,11 @@ impl Writer {
 fn write_group(
     db: &Connection,
     group: &mut [Work],
+    known: Checkpoint,
     lost: u64,
 ) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
     run(db, "BEGIN IMMEDIATE")?;
-    let outcome = write_jobs(db, group, lost);
+    let outcome = write_jobs(db, group, known, lost);
     match outcome {
         Ok(done) => match run(db, "COMMIT") {
             Ok(()) => Ok(done),
@@ -251,8 +265,11 @@ fn write_group(
 fn write_jobs(
     db: &Connection,
     group: &mut [Work],
+    known: Checkpoint,
     lost: u64,
 ) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+    // A record that was set back under us must not go on as if it were whole.
+    sqlite::check_known(db, known)?;
     let mut head = sqlite::head(db)?;
     if lost > 0 {
         sqlite::append(db, &mut head, dropped(lost))?;

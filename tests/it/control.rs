@@ -160,7 +160,7 @@ fn the_beginning_of_an_id_is_enough_if_it_is_unique() {
     }
     let ids = home.wait_for_holds(33);
     let twin = ids.iter().find(|id| ids.iter().filter(|other| other[..1] == id[..1]).count() > 1).unwrap();
-    let ambiguous = home.holdshort(["approve", &twin[..1]]);
+    let ambiguous = home.holdshort(["show", &twin[..1]]);
     assert_eq!(ambiguous.status.code(), Some(2));
     assert!(stderr(&ambiguous).contains(twin.as_str()), "{}", stderr(&ambiguous));
     assert!(home.holdshort(["approve", &twin.to_uppercase()[..12]]).status.success());

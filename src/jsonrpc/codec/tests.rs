@@ -76,6 +76,67 @@ fn one_byte_at_a_time_is_the_same_line() {
     assert_eq!(decode(1 << 20, line.chunks(1)), [Line::Text(Bytes::from(line.clone()))]);
 }
 
+/// Bytes of the memory that a line keeps alive, if it is the only one that does.
+fn backing(line: Line) -> usize {
+    let Line::Text(line) = line else { panic!("{line:?} is no text") };
+    line.try_into_mut().map_or_else(|_| panic!("something else keeps it alive"), |line| line.capacity())
+}
+
+/// The lines that `chunks` make, each with the rest of the stream gone, and what the buffer keeps in the end.
+fn decode_growing(chunks: &[&[u8]]) -> (Vec<Line>, usize) {
+    let mut codec = LineCodec::default();
+    let mut buffer = BytesMut::with_capacity(8 * 1024);
+    let mut lines = Vec::new();
+    for chunk in chunks {
+        for read in chunk.chunks(16 * 1024) {
+            buffer.extend_from_slice(read);
+            while let Some(line) = codec.decode(&mut buffer).unwrap() {
+                lines.push(line);
+            }
+        }
+    }
+    (lines, buffer.capacity())
+}
+
+#[test]
+fn a_small_line_behind_a_huge_one_does_not_keep_the_huge_buffer_alive() {
+    const PING: &[u8] = b"{\"jsonrpc\":\"2.0\",\"id\":1}\n";
+    let ended = |length: usize, byte| [vec![byte; length], b"\n".to_vec()].concat();
+    let (huge, blank) = (ended(15 << 20, b'x'), ended(15 << 20, b' '));
+    let (oversize, middle) = (ended(17 << 20, b'x'), ended(60 << 10, b'x'));
+    for dropped in [&huge, &blank, &oversize, &middle] {
+        let together = [dropped.as_slice(), PING].concat();
+        for chunks in [[dropped.as_slice(), PING, PING], [PING, &together, PING]] {
+            let (lines, kept) = decode_growing(&chunks);
+            let small = |line: &Line| matches!(line, Line::Text(text) if text.len() == PING.len());
+            let lines: Vec<Line> = lines.into_iter().filter(small).collect();
+            assert!(lines.len() >= 2);
+            for line in lines {
+                let backing = backing(line);
+                assert!(backing <= 64, "{} bytes keep {backing} alive", PING.len());
+            }
+            assert!(kept <= 256 << 10, "the buffer keeps {kept}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_line_keeps_little_more_than_itself_alive() {
+    // All of it is there at once: many lines of a size that is not copied.
+    let length = 100 << 10;
+    let mut stream = Vec::new();
+    for _ in 0..50 {
+        stream.extend(std::iter::repeat_n(b'x', length));
+        stream.push(b'\n');
+    }
+    let mut buffer = BytesMut::from(stream.as_slice());
+    let mut codec = LineCodec::default();
+    while let Some(line) = codec.decode(&mut buffer).unwrap() {
+        let backing = backing(line);
+        assert!(backing <= 2 * length + 16 * 1024, "{length} bytes keep {backing} alive");
+    }
+}
+
 proptest! {
     #[test]
     fn any_chunking_of_a_stream_decodes_to_the_same_lines(

@@ -139,6 +139,35 @@ async fn a_file_that_is_deleted_or_replaced_in_use_takes_no_more_holds() {
     }
 }
 
+thread_local! {
+    /// Somebody who has the write lock, and where the file is moved before it is let go.
+    static IN_THE_WAY: std::cell::RefCell<Option<(Connection, PathBuf)>> = const { std::cell::RefCell::new(None) };
+}
+
+#[test]
+fn a_file_that_is_moved_away_while_a_commit_is_under_way_is_not_told_to_be_written() {
+    let disk = disk();
+    let place = Place::new(&disk.path);
+    let mut opened = place.create_or_open().unwrap();
+    let other = Connection::open(&disk.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    IN_THE_WAY.set(Some((other, disk.path.clone())));
+    // Called when BEGIN finds the lock taken: the file has been looked at, and nothing is written yet.
+    let move_away = |_| {
+        let Some((other, path)) = IN_THE_WAY.take() else { return false };
+        fs::rename(&path, path.with_extension("moved")).unwrap();
+        other.execute_batch("ROLLBACK").unwrap();
+        true
+    };
+    opened.connection.busy_handler(Some(move_away)).unwrap();
+    let mut writer = Writer::with(Some(place), Ok(opened), Arc::default());
+    let (reply, mut answer) = oneshot::channel();
+    let job = Job::Record(Box::new(new_hold(1, "gate-1")));
+    writer.commit(&mut vec![Work { job, reply: Some(reply), slot: None }]);
+    let answer = answer.try_recv().unwrap();
+    assert!(matches!(answer, Err(StoreError::Replaced { .. })), "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_lost_write_ahead_log_is_noticed() {
     let disk = disk();

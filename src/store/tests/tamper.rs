@@ -200,3 +200,33 @@ async fn mistakes_meet_a_trigger() {
     }
     sound(&store).await;
 }
+
+#[tokio::test]
+async fn a_record_that_is_set_back_under_a_running_store_takes_no_more_holds() {
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    store.record_hold(new_hold(1, "gate-1")).await.unwrap();
+    let backup = disk.path.with_extension("backup");
+    let raw = Connection::open(&disk.path).unwrap();
+    raw.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    store.end(new_hold(1, "").id, State::Forwarding, approval("a"), None).await.unwrap();
+
+    // The older state comes back into the same file, as a restore does it: no inode changes.
+    raw.execute("ATTACH ?1 AS backup", [backup.to_str().unwrap()]).unwrap();
+    raw.execute_batch(
+        "DROP TRIGGER audit_is_not_deleted; DROP TRIGGER frames_are_not_deleted; DROP TRIGGER holds_are_not_deleted; \
+         PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE; \
+         DELETE FROM audit; DELETE FROM holds; DELETE FROM frames; \
+         INSERT INTO audit SELECT * FROM backup.audit; INSERT INTO holds SELECT * FROM backup.holds; \
+         INSERT INTO frames SELECT * FROM backup.frames; COMMIT",
+    )
+    .unwrap();
+    // By itself the older state is sound: only who wrote the newer one can tell.
+    assert_eq!(sound(&store).await.events, 1);
+    // The call was approved once already; here it waits again.
+    let again = store.end(new_hold(1, "").id, State::Forwarding, approval("a"), None).await;
+    assert!(matches!(again, Err(StoreError::Diverged { seq: 2 })), "{again:?}");
+    let next = store.record_hold(new_hold(2, "gate-1")).await;
+    assert!(matches!(next, Err(StoreError::Diverged { seq: 2 })), "{next:?}");
+    assert_eq!(sound(&store).await.events, 1, "nothing was added to it");
+}
