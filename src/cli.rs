@@ -167,6 +167,42 @@ enum PolicyCommand {
         #[arg(long, value_name = "FILE")]
         cases: Vec<PathBuf>,
     },
+    /// Say why a call would be decided so, rule by rule. Nothing is sent and nothing is held.
+    Explain(ExplainArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Example: holdshort policy explain --policy policy.yaml --server billing --tool send_refund \
+--args '{\"amount\": 9500}'
+
+Exits with 0 whatever the decision is; `holdshort policy test` is for checks."
+)]
+struct ExplainArguments {
+    /// A policy file, or a directory of them; may be given several times.
+    #[arg(long, required = true, value_name = "PATH")]
+    policy: Vec<PathBuf>,
+    /// The server's name, as `run --server` gives it.
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// The tool that is called.
+    #[arg(long, value_name = "TOOL", required_unless_present = "method")]
+    tool: Option<String>,
+    /// Instead of a tool: the method of another request, such as `resources/read`.
+    #[arg(long, value_name = "METHOD", conflicts_with = "tool")]
+    method: Option<String>,
+    /// The call's arguments, as a JSON object; by default there are none.
+    #[arg(long, value_name = "JSON")]
+    args: Option<String>,
+    /// The name that the client gives itself.
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Who asks.
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Reads the command line and does what it says.

@@ -28,6 +28,7 @@ mod condition;
 mod diagnostic;
 mod document;
 mod equality;
+mod explain;
 mod files;
 mod lint;
 mod matchers;
@@ -43,6 +44,7 @@ pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
 pub use document::{
     HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
 };
+pub use explain::{Answer, Explanation, RuleAnswer, check_arguments};
 
 use condition::{Condition, Facts};
 use document::Draft;

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod explain;
 mod properties;
 
 fn parse(text: &str) -> Result<Policy, PolicyErrors> {

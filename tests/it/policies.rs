@@ -1,8 +1,15 @@
-//! The policies that come with the project: each has cases, all cases pass, every rule decides one of them.
+//! The policies that come with the project: each has cases, all cases pass, every rule decides one of them. And what
+//! `holdshort policy` says of policies.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use holdshort::policy::{Effect, Policy, run_tests};
+use serde_json::Value;
+
+use crate::support::program::Home;
 
 fn policies() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
@@ -51,4 +58,42 @@ fn a_policy_without_a_rule_for_a_tool_never_lets_it_run() {
         let policy = Policy::load(&[policy]).unwrap_or_else(|errors| panic!("{errors}"));
         assert_ne!(policy.default_effect(), Effect::Allow);
     }
+}
+
+// --- holdshort policy
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn explain_says_rule_by_rule_why_a_call_would_be_held() {
+    let home = Home::new();
+    let payments = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/payments.yaml");
+    let explain = |more: &[&str]| {
+        let mut arguments = vec!["policy", "explain", "--policy", payments.to_str().unwrap()];
+        arguments.extend(["--server", "bank", "--tool", "send_refund"]);
+        arguments.extend(more);
+        home.holdshort(arguments)
+    };
+    let held = explain(&["--args", r#"{"amount": 60}"#]);
+    assert_eq!(held.status.code(), Some(0), "{}", stderr(&held));
+    let text = stdout(&held);
+    assert!(text.contains("decision   hold by refund\n"), "{text}");
+    assert!(text.contains("timeout    30m\n"), "{text}");
+    let row = |rule: &str| text.lines().find(|line| line.contains(rule)).unwrap().to_owned();
+    assert!(row(" refund ").starts_with(" =>"), "{text}");
+    assert!(row("small-refund").contains("its condition is false: args.amount > 0"), "{text}");
+    assert!(row("invoices").contains("not about this tool, but: create_invoice, send_invoice"), "{text}");
+    let json: Value = serde_json::from_slice(&explain(&["--json"]).stdout).unwrap();
+    assert_eq!(json["effect"], "hold");
+    assert_eq!(json["decided_by"], serde_json::json!(["refund"]));
+    assert_eq!(json["rules"].as_array().unwrap().len(), 9);
+    let broken = explain(&["--args", r#"{"amount": 60"#]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(stderr(&broken).contains("1 | {\"amount\": 60\n  |             ^\n"), "{}", stderr(&broken));
 }
