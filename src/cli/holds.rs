@@ -1,6 +1,8 @@
 //! `holdshort holds`, `show`, `approve`, `reject`: what operators see and say, over the control sockets of all gates.
 
-use super::{ApproveArguments, HoldsArguments, RejectArguments, ShowArguments, block_on, render};
+use super::{
+    ApproveArguments, HoldsArguments, RejectArguments, ShowArguments, audit::recorded, block_on, render,
+};
 use crate::{
     control::{
         api::{ControlClient, HoldView, Watched, WatchedEvent},
@@ -27,7 +29,9 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
         };
         let mut holds = client::holds(&gates).await?;
         if arguments.all {
-            holds.extend(ended(&gates, &holds).await?);
+            let ended =
+                if gates.is_empty() { recorded(ENDED_MAX).await? } else { ended(&gates, &holds).await? };
+            holds.extend(ended);
         }
         render::holds(&holds, arguments.json, gates.len());
         Ok(Exit::Done)

@@ -250,7 +250,9 @@ impl ControlServer for Desk {
             .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
             .await
             .map_err(unavailable)?;
-        let mut page = page(records.iter().map(|record| HoldView::new(record, false)));
+        let mut page = page(
+            records.iter().map(|record| HoldView::new(record, self.gate.held(record.hold.id).is_some())),
+        );
         if records.len() == limit && page.next.is_none() {
             page.next = page.holds.last().map(|hold| hold.id);
         }

@@ -361,6 +361,8 @@ fn the_record_is_read_where_no_gate_runs_and_any_change_is_found() {
     assert!(home.holdshort(["audit", "verify", "--against", checkpoint]).status.success());
     assert_eq!(home.holdshort(["audit", "verify", "--against", "rubbish"]).status.code(), Some(2));
     assert!(stdout(&home.holdshort(["history"])).contains("rejected"));
+    assert!(stdout(&home.holdshort(["holds", "--all"])).contains("rejected"));
+    assert!(!stdout(&home.holdshort(["holds"])).contains("rejected"));
     let events = stdout(&home.holdshort(["audit", "export"]));
     let kinds: Vec<_> = events
         .lines()
