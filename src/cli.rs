@@ -185,6 +185,15 @@ enum PolicyCommand {
     },
     /// Say why a call would be decided so, rule by rule. Nothing is sent and nothing is held.
     Explain(ExplainArguments),
+    /// Print a policy of another form as a native one, on stdout.
+    ///
+    /// Other forms are lists of tools under `approval:`, rules with `match:`, and rules with `action: escalate`. They load as
+    /// they are; the native one says all that they leave unsaid, and can say more.
+    Convert {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -25,6 +25,8 @@ use crate::{
 mod arguments;
 mod cases;
 mod condition;
+mod convert;
+mod dialect;
 mod diagnostic;
 mod document;
 mod equality;
@@ -40,6 +42,7 @@ mod yaml;
 mod tests;
 
 pub use cases::{CaseOutcome, Report, run_tests};
+pub use convert::{Converted, convert, convert_file};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
 pub use document::{
     HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,

@@ -25,6 +25,7 @@ pub(super) fn policy(command: &PolicyCommand) -> Exit {
             test(cases.iter().map(|cases| (paths.clone(), cases.clone())).collect())
         }
         PolicyCommand::Explain(arguments) => explain(arguments),
+        PolicyCommand::Convert { file } => convert(file),
     }
 }
 
@@ -36,7 +37,7 @@ fn explain(arguments: &ExplainArguments) -> Exit {
         Ok(policy) => policy,
         Err(errors) => return render::policy_errors(&errors),
     };
-    render::policy::warnings(&policy);
+    render::policy::warnings(policy.warnings());
     let server = arguments.server.as_deref().unwrap_or(SERVER_DEFAULT);
     let method = arguments.method.as_deref().unwrap_or("tools/call");
     let explanation = policy.explain(&Call {
@@ -64,10 +65,21 @@ fn explain(arguments: &ExplainArguments) -> Exit {
     Exit::Done
 }
 
+/// Prints a policy in the native form.
+fn convert(file: &Path) -> Exit {
+    match policy::convert_file(file) {
+        Ok(converted) => {
+            render::policy::converted(&converted);
+            Exit::Done
+        }
+        Err(errors) => render::policy_errors(&errors),
+    }
+}
+
 fn check(paths: &[PathBuf]) -> Exit {
     match Policy::load(paths) {
         Ok(policy) => {
-            render::policy::warnings(&policy);
+            render::policy::warnings(policy.warnings());
             render::policy::checked(&policy);
             Exit::Done
         }

@@ -11,7 +11,7 @@ use super::{
     Effect,
     condition::Condition,
     diagnostic::{Diagnostic, Source, did_you_mean},
-    matchers,
+    dialect, matchers,
     pattern::Pattern,
     yaml::{self, Node, Value},
 };
@@ -85,6 +85,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
         }
         Some(root) => root,
     };
+    let Some((_, root)) = dialect::to_native(root, source, problems) else { return document };
     let mut reader = Reader { source, problems };
     let Some(mut keys) = reader.mapping(&root, "a policy", &DOCUMENT_KEYS) else { return document };
     match keys.take("version") {

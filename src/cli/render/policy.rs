@@ -6,7 +6,7 @@ use super::{field, json, line, sanitize, table, talk};
 use crate::{
     exit::Exit,
     hold::OnRejection,
-    policy::{Answer, Effect, Explanation, Policy, PolicyErrors, Report, RuleAnswer},
+    policy::{Answer, Converted, Diagnostic, Effect, Explanation, Policy, PolicyErrors, Report, RuleAnswer},
 };
 
 /// The longest condition or list in a row, in characters.
@@ -19,8 +19,8 @@ pub(in crate::cli) fn policy_errors(errors: &PolicyErrors) -> Exit {
 }
 
 /// Says what is odd in a policy that works.
-pub(in crate::cli) fn warnings(policy: &Policy) {
-    for warning in policy.warnings() {
+pub(in crate::cli) fn warnings(warnings: &[Diagnostic]) {
+    for warning in warnings {
         eprintln!("{}", warning.render(io::stderr().is_terminal()));
     }
 }
@@ -128,4 +128,13 @@ fn answer(rule: &RuleAnswer) -> String {
         (_, Some(detail), _) => format!("{words}, but: {detail}"),
         (_, None, _) => words.to_owned(),
     }
+}
+
+/// A policy in the native form.
+pub(in crate::cli) fn converted(converted: &Converted) {
+    warnings(&converted.warnings);
+    if converted.was_native {
+        talk("this is the native form already");
+    }
+    line(converted.text.trim_end());
 }
