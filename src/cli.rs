@@ -194,6 +194,29 @@ enum PolicyCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Print the JSON Schema of policies, for editors.
+    ///
+    /// With a language server for YAML, put its place into the first line of a policy:
+    /// `# yaml-language-server: $schema=policy.schema.json`
+    Schema,
+    /// Say what becomes wider and what stricter from one policy to another.
+    ///
+    /// Rules are compared by their names, for all calls and on the safe side: what cannot be told is `unknown`. Exits with 0
+    /// if it is certain that no call becomes wider, else with 1.
+    Diff {
+        /// The policy as it is: a file, or a directory of them.
+        #[arg(value_name = "OLD")]
+        older: PathBuf,
+        /// The policy as it will be.
+        #[arg(value_name = "NEW")]
+        newer: PathBuf,
+        /// Also compare the decisions on the cases of this `*.test.yaml`; may be given several times.
+        #[arg(long, value_name = "FILE")]
+        cases: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,11 @@ pub(super) fn policy(command: &PolicyCommand) -> Exit {
         }
         PolicyCommand::Explain(arguments) => explain(arguments),
         PolicyCommand::Convert { file } => convert(file),
+        PolicyCommand::Diff { older, newer, cases, json } => diff(older, newer, cases, *json),
+        PolicyCommand::Schema => {
+            render::line(policy::schema().trim_end());
+            Exit::Done
+        }
     }
 }
 
@@ -63,6 +68,17 @@ fn explain(arguments: &ExplainArguments) -> Exit {
         ));
     }
     Exit::Done
+}
+
+/// Compares two policies; anything that may become wider is a failure.
+fn diff(older: &Path, newer: &Path, cases: &[PathBuf], as_json: bool) -> Exit {
+    match policy::diff(older, newer, cases) {
+        Ok(difference) => {
+            render::policy::difference(&difference, as_json);
+            if difference.never_wider() { Exit::Done } else { Exit::Failed }
+        }
+        Err(errors) => render::policy_errors(&errors),
+    }
 }
 
 /// Prints a policy in the native form.

@@ -29,10 +29,10 @@ pub const REASON_CHARS_MAX: usize = 500;
 /// The longest name of a rule, in characters.
 pub const NAME_CHARS_MAX: usize = 100;
 /// How many patterns one list may have.
-const PATTERNS_MAX: usize = 1_000;
+pub(super) const PATTERNS_MAX: usize = 1_000;
 
-const DOCUMENT_KEYS: [&str; 3] = ["version", "default", "rules"];
-const RULE_KEYS: [&str; 11] = [
+pub(super) const DOCUMENT_KEYS: [&str; 3] = ["version", "default", "rules"];
+pub(super) const RULE_KEYS: [&str; 11] = [
     "name",
     "tool",
     "server",

@@ -49,6 +49,11 @@ impl Pattern {
         }
     }
 
+    /// Whether it stands for one name alone.
+    pub(super) fn is_name(&self) -> bool {
+        self.glob.is_none()
+    }
+
     /// As it was written.
     pub(super) fn text(&self) -> &str {
         &self.text

@@ -45,8 +45,10 @@ macro_rules! deny {
 
 // Below the macros, so that they see them.
 mod dialects;
+mod diff;
 mod explain;
 mod properties;
+mod schema;
 
 /// A policy of one hold rule with this condition; what it does not hold it allows.
 fn held_when(when: &str) -> Policy {

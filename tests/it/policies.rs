@@ -127,3 +127,48 @@ fn convert_prints_a_native_policy_that_loads() {
     }
     assert!(converted >= 6, "{converted}");
 }
+
+#[test]
+fn schema_prints_a_json_schema() {
+    let output = Home::new().holdshort(["policy", "schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn diff_fails_where_something_becomes_wider_and_shows_the_cases() {
+    let home = Home::new();
+    let policy = |name: &str, limit: &str| {
+        let text = format!(
+            "version: 1\ndefault: allow\nrules:\n  - {{name: big, tool: pay, action: hold, when: args.amount > {limit}}}\n"
+        );
+        home.file(name, &text)
+    };
+    let (old, new) = (policy("old.yaml", "100"), policy("new.yaml", "500"));
+    let cases = home.file(
+        "pay.test.yaml",
+        "cases:\n  - {name: between, tool: pay, args: {amount: 200}, expect: hold}\n  - {name: above, tool: pay, args: {amount: 900}, expect: hold}\n",
+    );
+    let diff = |from: &Path, to: &Path, more: &[&str]| {
+        let mut arguments = vec!["policy", "diff", from.to_str().unwrap(), to.to_str().unwrap()];
+        arguments.extend(["--cases", cases.to_str().unwrap()]);
+        arguments.extend(more);
+        home.holdshort(arguments)
+    };
+    let wider = diff(&old, &new, &[]);
+    assert_eq!(wider.status.code(), Some(1), "{}", stderr(&wider));
+    assert_eq!(
+        stdout(&wider),
+        "wider     big: its condition was `args.amount > 100` and is `args.amount > 500`\n\
+         wider     case between (server.pay): was hold and is allow\n"
+    );
+    let stricter = diff(&new, &old, &["--json"]);
+    assert_eq!(stricter.status.code(), Some(0), "{}", stdout(&stricter));
+    let json: Value = serde_json::from_slice(&stricter.stdout).unwrap();
+    assert_eq!(json["changes"][0]["direction"], "stricter");
+    assert_eq!(json["cases"][0]["after"], "hold");
+    assert_eq!(diff(&old, &old, &[]).status.code(), Some(0));
+    assert_eq!(diff(&old, Path::new("missing.yaml"), &[]).status.code(), Some(2));
+}

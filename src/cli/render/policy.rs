@@ -6,7 +6,10 @@ use super::{field, json, line, sanitize, table, talk};
 use crate::{
     exit::Exit,
     hold::OnRejection,
-    policy::{Answer, Converted, Diagnostic, Effect, Explanation, Policy, PolicyErrors, Report, RuleAnswer},
+    policy::{
+        Answer, Converted, Diagnostic, Difference, Direction, Effect, Explanation, Policy, PolicyErrors,
+        Report, RuleAnswer,
+    },
 };
 
 /// The longest condition or list in a row, in characters.
@@ -137,4 +140,31 @@ pub(in crate::cli) fn converted(converted: &Converted) {
         talk("this is the native form already");
     }
     line(converted.text.trim_end());
+}
+
+/// What is different between two policies.
+pub(in crate::cli) fn difference(difference: &Difference, as_json: bool) {
+    if as_json {
+        return json(difference);
+    }
+    for change in &difference.changes {
+        let rule = change.rule.as_deref().map_or_else(|| "default".to_owned(), sanitize::render);
+        line(&format!("{:<9} {rule}: {}", change.direction.word(), sanitize::render(&change.what)));
+    }
+    for case in &difference.cases {
+        line(&format!(
+            "{:<9} case {} ({}): was {} and is {}",
+            case.direction.word(),
+            sanitize::render(&case.case),
+            sanitize::render(&case.subject),
+            case.before,
+            case.after
+        ));
+    }
+    talk(match difference.direction() {
+        Direction::Same => "every call is decided as before",
+        Direction::Stricter => "no call becomes wider",
+        Direction::Unknown => "whether a call becomes wider cannot be told: look at what is unknown",
+        Direction::Wider => "some calls may become wider",
+    });
 }
