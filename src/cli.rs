@@ -44,7 +44,7 @@ enum Command {
     /// Read and prove the record.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Check and test policies.
+    /// Check, test, explain, compare and convert policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// See it work: an agent, a billing server and the real gate, and you decide. Needs nothing else.

@@ -126,7 +126,7 @@ fn flow(node: &Node, inside: bool, out: &mut String) {
 /// A text as YAML: plain where no reader could take it for anything else, else in double quotes.
 fn word(text: &str, inside: bool) -> String {
     let signs = if inside { "_.-" } else { "_.-/ ()<>=$%,;" };
-    let plain = text.starts_with(|first: char| first.is_ascii_alphabetic())
+    let plain = text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && !text.ends_with(' ')
         && text.chars().all(|letter| letter.is_ascii_alphanumeric() || signs.contains(letter))
         && yaml::ambiguous(text).is_none();

@@ -416,14 +416,16 @@ impl Translator<'_> {
 
     /// Says what the part before the dot means here.
     fn warn_of_prefix(&mut self, tool: &Node) {
-        let Some((prefix, bare)) = text_of(tool).and_then(|name| name.split_once('.')) else { return };
-        if prefix.contains('*') || !self.told_prefixes.insert(prefix.to_owned()) {
-            return;
+        for (prefix, bare) in texts_of(tool).filter_map(|name| name.split_once('.')) {
+            if prefix.contains('*') || !self.told_prefixes.insert(prefix.to_owned()) {
+                continue;
+            }
+            let message = format!("this is the tool `{bare}` of the server called `{prefix}`");
+            let hint = format!(
+                "start the gate with `--server {prefix}`; on a server of another name `default` speaks"
+            );
+            self.warn("P0402", &tool.span, message, hint);
         }
-        let message = format!("this is the tool `{bare}` of the server called `{prefix}`");
-        let hint =
-            format!("start the gate with `--server {prefix}`; on a server of another name `default` speaks");
-        self.warn("P0402", &tool.span, message, hint);
     }
 
     // --- pieces

@@ -6,7 +6,7 @@ use std::{
     process::Output,
 };
 
-use holdshort::policy::{Effect, Policy, run_tests};
+use holdshort::policy::{Effect, Policy, convert_file, run_tests};
 use serde_json::Value;
 
 use crate::support::program::Home;
@@ -102,8 +102,31 @@ fn fixtures() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/policies");
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| !file.to_string_lossy().ends_with(".test.yaml"));
     files.sort();
     files
+}
+
+#[test]
+fn policies_of_other_forms_decide_as_their_authors_say_and_so_do_their_native_ones() {
+    let home = Home::new();
+    let mut tried = 0;
+    for file in fixtures() {
+        let cases = file.with_extension("test.yaml");
+        if !cases.is_file() {
+            continue;
+        }
+        let converted = convert_file(&file).unwrap_or_else(|errors| panic!("{errors}"));
+        for policy in [file, home.file("native.yaml", &converted.text)] {
+            let report = run_tests(&[policy], &cases).unwrap_or_else(|errors| panic!("{errors}"));
+            for case in &report.cases {
+                assert!(case.passed(), "{}:{}: {case:#?}", report.file, case.line);
+            }
+            assert_eq!(report.untested_rules, [""; 0], "{}", report.file);
+            tried += 1;
+        }
+    }
+    assert!(tried >= 10, "{tried}");
 }
 
 #[test]
