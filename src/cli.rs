@@ -44,7 +44,7 @@ enum Command {
     /// Read and prove the record.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Check and test policies.
+    /// Check, test, explain, compare and convert policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// See it work: an agent, a billing server and the real gate, and you decide. Needs nothing else.
@@ -183,6 +183,74 @@ enum PolicyCommand {
         #[arg(long, value_name = "FILE")]
         cases: Vec<PathBuf>,
     },
+    /// Say why a call would be decided so, rule by rule. Nothing is sent and nothing is held.
+    Explain(ExplainArguments),
+    /// Print a policy of another form as a native one, on stdout.
+    ///
+    /// Other forms are lists of tools under `approval:`, rules with `match:`, and rules with `action: escalate`. They load as
+    /// they are; the native one says all that they leave unsaid, and can say more.
+    Convert {
+        /// The policy file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of policies, for editors.
+    ///
+    /// With a language server for YAML, put its place into the first line of a policy:
+    /// `# yaml-language-server: $schema=policy.schema.json`
+    Schema,
+    /// Say what becomes wider and what stricter from one policy to another.
+    ///
+    /// Rules are compared by their names, for all calls and on the safe side: what cannot be told is `unknown`. Exits with 0
+    /// if it is certain that no call becomes wider, else with 1.
+    Diff {
+        /// The policy as it is: a file, or a directory of them.
+        #[arg(value_name = "OLD")]
+        older: PathBuf,
+        /// The policy as it will be.
+        #[arg(value_name = "NEW")]
+        newer: PathBuf,
+        /// Also compare the decisions on the cases of this `*.test.yaml`; may be given several times.
+        #[arg(long, value_name = "FILE")]
+        cases: Vec<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Example: holdshort policy explain --policy policy.yaml --server billing --tool send_refund \
+--args '{\"amount\": 9500}'
+
+Exits with 0 whatever the decision is; `holdshort policy test` is for checks."
+)]
+struct ExplainArguments {
+    /// A policy file, or a directory of them; may be given several times.
+    #[arg(long, required = true, value_name = "PATH")]
+    policy: Vec<PathBuf>,
+    /// The server's name, as `run --server` gives it.
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// The tool that is called.
+    #[arg(long, value_name = "TOOL", required_unless_present = "method")]
+    tool: Option<String>,
+    /// Instead of a tool: the method of another request, such as `resources/read`.
+    #[arg(long, value_name = "METHOD", conflicts_with = "tool")]
+    method: Option<String>,
+    /// The call's arguments, as a JSON object; by default there are none.
+    #[arg(long, value_name = "JSON")]
+    args: Option<String>,
+    /// The name that the client gives itself.
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Who asks.
+    #[arg(long, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -25,24 +25,34 @@ use crate::{
 mod arguments;
 mod cases;
 mod condition;
+mod convert;
+mod dialect;
 mod diagnostic;
+mod diff;
 mod document;
 mod equality;
+mod explain;
 mod files;
 mod lint;
 mod matchers;
 mod overlap;
 mod pattern;
+mod schema;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
 pub use cases::{CaseOutcome, Report, run_tests};
+pub use convert::{Converted, convert, convert_file};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
+pub use diff::{CaseChange, Change, Difference, Direction, diff};
 pub use document::{
     HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
 };
+pub use explain::{Answer, Explanation, RuleAnswer, check_arguments};
+
+pub use schema::schema;
 
 use condition::{Condition, Facts};
 use document::Draft;

@@ -1,18 +1,21 @@
-//! `holdshort policy`: what is wrong with a policy, and whether it decides as its cases say.
+//! `holdshort policy`: what is wrong with a policy, whether it decides as its cases say, and why it decides so.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use super::{PolicyCommand, render};
+use super::{ExplainArguments, PolicyCommand, render};
 use crate::{
     exit::Exit,
-    policy::{self, Policy},
+    policy::{self, Call, Policy},
 };
 
 /// What the name of a file of cases ends with.
 const CASES_ENDING: &str = ".test.yaml";
+
+/// The server of a call that names none, as in a file of cases.
+const SERVER_DEFAULT: &str = "server";
 
 pub(super) fn policy(command: &PolicyCommand) -> Exit {
     match command {
@@ -21,14 +24,79 @@ pub(super) fn policy(command: &PolicyCommand) -> Exit {
         PolicyCommand::Test { paths, cases } => {
             test(cases.iter().map(|cases| (paths.clone(), cases.clone())).collect())
         }
+        PolicyCommand::Explain(arguments) => explain(arguments),
+        PolicyCommand::Convert { file } => convert(file),
+        PolicyCommand::Diff { older, newer, cases, json } => diff(older, newer, cases, *json),
+        PolicyCommand::Schema => {
+            render::line(policy::schema().trim_end());
+            Exit::Done
+        }
+    }
+}
+
+/// Explains the decision on one call, which nobody sends.
+fn explain(arguments: &ExplainArguments) -> Exit {
+    let raw = arguments.args.as_deref().unwrap_or("{}");
+    let loaded = policy::check_arguments(raw).and_then(|()| Policy::load(&arguments.policy));
+    let policy = match loaded {
+        Ok(policy) => policy,
+        Err(errors) => return render::policy_errors(&errors),
+    };
+    render::policy::warnings(policy.warnings());
+    let server = arguments.server.as_deref().unwrap_or(SERVER_DEFAULT);
+    let method = arguments.method.as_deref().unwrap_or("tools/call");
+    let explanation = policy.explain(&Call {
+        server,
+        method,
+        tool: arguments.tool.as_deref(),
+        arguments: raw,
+        client: arguments.client.as_deref().unwrap_or_default(),
+        principal: arguments.principal.as_deref().unwrap_or_default(),
+    });
+    let subject = match &arguments.tool {
+        Some(tool) => format!("{server}.{tool} {raw}"),
+        None => format!("{method} {raw}"),
+    };
+    render::policy::explained(&explanation, &subject, arguments.json);
+    let about_servers = policy
+        .rules()
+        .iter()
+        .any(|rule| rule.servers().next().is_some() || rule.tools().any(|tool| tool.contains('.')));
+    if arguments.server.is_none() && about_servers {
+        render::talk(&format!(
+            "judged as a call to a server called `{SERVER_DEFAULT}`: name yours with --server"
+        ));
+    }
+    Exit::Done
+}
+
+/// Compares two policies; anything that may become wider is a failure.
+fn diff(older: &Path, newer: &Path, cases: &[PathBuf], as_json: bool) -> Exit {
+    match policy::diff(older, newer, cases) {
+        Ok(difference) => {
+            render::policy::difference(&difference, as_json);
+            if difference.never_wider() { Exit::Done } else { Exit::Failed }
+        }
+        Err(errors) => render::policy_errors(&errors),
+    }
+}
+
+/// Prints a policy in the native form.
+fn convert(file: &Path) -> Exit {
+    match policy::convert_file(file) {
+        Ok(converted) => {
+            render::policy::converted(&converted);
+            Exit::Done
+        }
+        Err(errors) => render::policy_errors(&errors),
     }
 }
 
 fn check(paths: &[PathBuf]) -> Exit {
     match Policy::load(paths) {
         Ok(policy) => {
-            render::policy_warnings(&policy);
-            render::policy_checked(&policy);
+            render::policy::warnings(policy.warnings());
+            render::policy::checked(&policy);
             Exit::Done
         }
         Err(errors) => render::policy_errors(&errors),
@@ -73,7 +141,7 @@ fn test(pairs: Vec<(Vec<PathBuf>, PathBuf)>) -> Exit {
     for (policies, cases) in pairs {
         match policy::run_tests(&policies, &cases) {
             Ok(report) => {
-                render::policy_tested(&report);
+                render::policy::tested(&report);
                 if !report.passed() {
                     exit = Exit::Failed;
                 }

@@ -6,6 +6,8 @@
 //! escaped as JSON.
 #![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
+pub(super) mod policy;
+
 use std::{
     env,
     fmt::Display,
@@ -16,6 +18,7 @@ use std::{
 use jiff::{SpanRound, Timestamp, Unit};
 use serde::Serialize;
 
+pub(super) use self::policy::policy_errors;
 use crate::{
     control::{
         api::{HoldView, Resolved, VerificationView, Watched, error_code},
@@ -23,7 +26,6 @@ use crate::{
     },
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, State, Verdict, Vote},
-    policy::{Policy, PolicyErrors, Report},
     sanitize, view,
 };
 
@@ -339,56 +341,6 @@ pub(super) fn verification(found: &VerificationView) {
     }
     line(&format!("checkpoint: {}", found.checkpoint));
     talk(&format!("what this cannot prove: {}", found.cannot_prove));
-}
-
-// --- policies
-
-/// Says all that is wrong with a policy.
-pub(super) fn policy_errors(errors: &PolicyErrors) -> Exit {
-    eprintln!("{}", errors.render(io::stderr().is_terminal()));
-    Exit::Usage
-}
-
-/// Says what is odd in a policy that works.
-pub(super) fn policy_warnings(policy: &Policy) {
-    for warning in policy.warnings() {
-        eprintln!("{}", warning.render(io::stderr().is_terminal()));
-    }
-}
-
-/// A policy that can be used.
-pub(super) fn policy_checked(policy: &Policy) {
-    line(&format!("good: {} rules, sha256 {}", policy.rules().len(), policy.digest()));
-}
-
-/// What the cases of one file came to.
-pub(super) fn policy_tested(report: &Report) {
-    line(&report.file);
-    for case in &report.cases {
-        let mark = if case.passed() { "ok  " } else { "FAIL" };
-        line(&format!("  {mark} {} ({}): {}", case.name, case.subject, case.actual));
-        if !case.passed() {
-            line(&format!(
-                "       line {}: expected {}{}",
-                case.line,
-                case.expected,
-                by(case.expected_rules.as_deref())
-            ));
-            line(&format!("       decided{}: {}", by(Some(&case.actual_rules)), case.reason));
-        }
-    }
-    for rule in &report.untested_rules {
-        line(&format!("  note rule `{rule}` decides none of the cases"));
-    }
-    line(&format!("  {} cases, {} failed", report.cases.len(), report.failures()));
-}
-
-fn by(rules: Option<&[String]>) -> String {
-    match rules {
-        Some([]) => " by the default".to_owned(),
-        Some(rules) => format!(" by {}", rules.join(", ")),
-        None => String::new(),
-    }
 }
 
 // --- errors

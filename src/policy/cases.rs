@@ -85,9 +85,13 @@ impl Report {
 /// # Errors
 /// If the policy or the cases cannot be read. A case that does not pass is no error.
 pub fn run_tests(policy_paths: &[PathBuf], test_file: &Path) -> Result<Report, PolicyErrors> {
-    let policy = Policy::load(policy_paths)?;
+    run_file(&Policy::load(policy_paths)?, test_file)
+}
+
+/// Runs the cases in `test_file` against `policy`.
+pub(super) fn run_file(policy: &Policy, test_file: &Path) -> Result<Report, PolicyErrors> {
     let source = files::read_one(test_file).map_err(|problem| PolicyErrors::new(vec![problem]))?;
-    run(&policy, source)
+    run(policy, source)
 }
 
 /// Runs the cases in `source` against `policy`.

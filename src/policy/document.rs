@@ -11,7 +11,7 @@ use super::{
     Effect,
     condition::Condition,
     diagnostic::{Diagnostic, Source, did_you_mean},
-    matchers,
+    dialect, matchers,
     pattern::Pattern,
     yaml::{self, Node, Value},
 };
@@ -29,10 +29,10 @@ pub const REASON_CHARS_MAX: usize = 500;
 /// The longest name of a rule, in characters.
 pub const NAME_CHARS_MAX: usize = 100;
 /// How many patterns one list may have.
-const PATTERNS_MAX: usize = 1_000;
+pub(super) const PATTERNS_MAX: usize = 1_000;
 
-const DOCUMENT_KEYS: [&str; 3] = ["version", "default", "rules"];
-const RULE_KEYS: [&str; 11] = [
+pub(super) const DOCUMENT_KEYS: [&str; 3] = ["version", "default", "rules"];
+pub(super) const RULE_KEYS: [&str; 11] = [
     "name",
     "tool",
     "server",
@@ -85,6 +85,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
         }
         Some(root) => root,
     };
+    let Some((_, root)) = dialect::to_native(root, source, problems) else { return document };
     let mut reader = Reader { source, problems };
     let Some(mut keys) = reader.mapping(&root, "a policy", &DOCUMENT_KEYS) else { return document };
     match keys.take("version") {

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The operators, as they are written; two have a second spelling.
-const OPERATORS: [&str; 15] = [
+pub(super) const OPERATORS: [&str; 15] = [
     "gt",
     "gte",
     "lt",

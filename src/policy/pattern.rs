@@ -55,6 +55,11 @@ impl Pattern {
         Self::parse(&self.text.to_lowercase()).unwrap_or_else(|_| self.clone())
     }
 
+    /// Whether it stands for one name alone.
+    pub(super) fn is_name(&self) -> bool {
+        self.glob.is_none()
+    }
+
     /// As it was written.
     pub(super) fn text(&self) -> &str {
         &self.text

@@ -2,8 +2,6 @@
 
 use super::*;
 
-mod properties;
-
 fn parse(text: &str) -> Result<Policy, PolicyErrors> {
     Policy::parse(vec![Source { name: "policy.yaml".to_owned(), text: text.to_owned() }])
 }
@@ -44,6 +42,13 @@ macro_rules! deny {
         assert_eq!(decision.effect, Effect::Deny, "{}: {:?}", $call, decision);
     };
 }
+
+// Below the macros, so that they see them.
+mod dialects;
+mod diff;
+mod explain;
+mod properties;
+mod schema;
 
 /// A policy of one hold rule with this condition; what it does not hold it allows.
 fn held_when(when: &str) -> Policy {

@@ -244,7 +244,7 @@ impl Builder<'_> {
 }
 
 /// What YAML 1.1 or YAML 1.2 would make of a plain text that the other one leaves alone.
-fn ambiguous(text: &str) -> Option<&'static str> {
+pub(super) fn ambiguous(text: &str) -> Option<&'static str> {
     const BOOLEANS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     const NUMBERS: [&str; 3] = [".inf", ".nan", "<<"];
     let lower = text.to_ascii_lowercase();

@@ -1,8 +1,15 @@
-//! The policies that come with the project: each has cases, all cases pass, every rule decides one of them.
+//! The policies that come with the project: each has cases, all cases pass, every rule decides one of them. And what
+//! `holdshort policy` says of policies.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+};
 
-use holdshort::policy::{Effect, Policy, run_tests};
+use holdshort::policy::{Effect, Policy, convert_file, run_tests};
+use serde_json::Value;
+
+use crate::support::program::Home;
 
 fn policies() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
@@ -51,4 +58,140 @@ fn a_policy_without_a_rule_for_a_tool_never_lets_it_run() {
         let policy = Policy::load(&[policy]).unwrap_or_else(|errors| panic!("{errors}"));
         assert_ne!(policy.default_effect(), Effect::Allow);
     }
+}
+
+// --- holdshort policy
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn explain_says_rule_by_rule_why_a_call_would_be_held() {
+    let home = Home::new();
+    let payments = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/payments.yaml");
+    let explain = |more: &[&str]| {
+        let mut arguments = vec!["policy", "explain", "--policy", payments.to_str().unwrap()];
+        arguments.extend(["--server", "bank", "--tool", "send_refund"]);
+        arguments.extend(more);
+        home.holdshort(arguments)
+    };
+    let held = explain(&["--args", r#"{"amount": 60}"#]);
+    assert_eq!(held.status.code(), Some(0), "{}", stderr(&held));
+    let text = stdout(&held);
+    assert!(text.contains("decision   hold by refund\n"), "{text}");
+    assert!(text.contains("timeout    30m\n"), "{text}");
+    let row = |rule: &str| text.lines().find(|line| line.contains(rule)).unwrap().to_owned();
+    assert!(text.contains("\n =>  refund "), "{text}");
+    assert!(row("small-refund").contains("its condition is false: args.amount > 0"), "{text}");
+    assert!(row("invoices").contains("not about this tool, but: create_invoice, send_invoice"), "{text}");
+    let json: Value = serde_json::from_slice(&explain(&["--json"]).stdout).unwrap();
+    assert_eq!(json["effect"], "hold");
+    assert_eq!(json["decided_by"], serde_json::json!(["refund"]));
+    assert_eq!(json["rules"].as_array().unwrap().len(), 9);
+    let broken = explain(&["--args", r#"{"amount": 60"#]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(stderr(&broken).contains("1 | {\"amount\": 60\n  |             ^\n"), "{}", stderr(&broken));
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/policies");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| !file.to_string_lossy().ends_with(".test.yaml"));
+    files.sort();
+    files
+}
+
+#[test]
+fn policies_of_other_forms_decide_as_their_authors_say_and_so_do_their_native_ones() {
+    let home = Home::new();
+    let mut tried = 0;
+    for file in fixtures() {
+        let cases = file.with_extension("test.yaml");
+        if !cases.is_file() {
+            continue;
+        }
+        let converted = convert_file(&file).unwrap_or_else(|errors| panic!("{errors}"));
+        for policy in [file, home.file("native.yaml", &converted.text)] {
+            let report = run_tests(&[policy], &cases).unwrap_or_else(|errors| panic!("{errors}"));
+            for case in &report.cases {
+                assert!(case.passed(), "{}:{}: {case:#?}", report.file, case.line);
+            }
+            assert_eq!(report.untested_rules, [""; 0], "{}", report.file);
+            tried += 1;
+        }
+    }
+    assert!(tried >= 10, "{tried}");
+}
+
+#[test]
+fn convert_prints_a_native_policy_that_loads() {
+    let home = Home::new();
+    let mut converted = 0;
+    for file in fixtures() {
+        let output = home.holdshort([std::ffi::OsStr::new("policy"), "convert".as_ref(), file.as_os_str()]);
+        if file.to_string_lossy().contains("two-approvals") {
+            assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+            assert!(stderr(&output).contains("this version cannot enforce several approvals"));
+            assert_eq!(stdout(&output), "");
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).starts_with("version: 1\n"), "{}", stdout(&output));
+        let native = home.file("native.yaml", &stdout(&output));
+        let checked = home.holdshort(["policy", "check", native.to_str().unwrap()]);
+        assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+        converted += 1;
+    }
+    assert!(converted >= 6, "{converted}");
+}
+
+#[test]
+fn schema_prints_a_json_schema() {
+    let output = Home::new().holdshort(["policy", "schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn diff_fails_where_something_becomes_wider_and_shows_the_cases() {
+    let home = Home::new();
+    let policy = |name: &str, limit: &str| {
+        let text = format!(
+            "version: 1\ndefault: allow\nrules:\n  - {{name: big, tool: pay, action: hold, when: args.amount > {limit}}}\n"
+        );
+        home.file(name, &text)
+    };
+    let (old, new) = (policy("old.yaml", "100"), policy("new.yaml", "500"));
+    let cases = home.file(
+        "pay.test.yaml",
+        "cases:\n  - {name: between, tool: pay, args: {amount: 200}, expect: hold}\n  - {name: above, tool: pay, args: {amount: 900}, expect: hold}\n",
+    );
+    let diff = |from: &Path, to: &Path, more: &[&str]| {
+        let mut arguments = vec!["policy", "diff", from.to_str().unwrap(), to.to_str().unwrap()];
+        arguments.extend(["--cases", cases.to_str().unwrap()]);
+        arguments.extend(more);
+        home.holdshort(arguments)
+    };
+    let wider = diff(&old, &new, &[]);
+    assert_eq!(wider.status.code(), Some(1), "{}", stderr(&wider));
+    assert_eq!(
+        stdout(&wider),
+        "wider     big: its condition was `args.amount > 100` and is `args.amount > 500`\n\
+         wider     case between (server.pay): was hold and is allow\n"
+    );
+    let stricter = diff(&new, &old, &["--json"]);
+    assert_eq!(stricter.status.code(), Some(0), "{}", stdout(&stricter));
+    let json: Value = serde_json::from_slice(&stricter.stdout).unwrap();
+    assert_eq!(json["changes"][0]["direction"], "stricter");
+    assert_eq!(json["cases"][0]["after"], "hold");
+    assert_eq!(diff(&old, &old, &[]).status.code(), Some(0));
+    assert_eq!(diff(&old, Path::new("missing.yaml"), &[]).status.code(), Some(2));
 }

@@ -72,6 +72,28 @@ proptest! {
     }
 
     #[test]
+    fn an_explanation_agrees_with_the_decision(
+        rules in prop::collection::vec(rule_text(), 0..5),
+        server in "[ab]",
+        tool in "[ab.]{1,3}",
+        amount in prop_oneof![Just("1"), Just("50"), Just("\"50\""), Just("null")],
+    ) {
+        let rules: String = rules.iter().enumerate().map(|(at, rule)| rule.replace("NAME", &format!("r{at}"))).collect();
+        let policy = policy(&format!("version: 1\nrules:\n{rules}"));
+        let arguments = format!("{{\"n\": {amount}}}");
+        let call = Call { server: &server, method: "tools/call", tool: Some(&tool), arguments: &arguments, client: "", principal: "" };
+        let explanation = policy.explain(&call);
+        let strictest = explanation.rules.iter().filter(|rule| rule.counts).map(|rule| rule.effect).max();
+        prop_assert_eq!(strictest.unwrap_or(Effect::Hold), explanation.decision.effect);
+        let decided: Vec<&str> = explanation.rules.iter().filter(|rule| rule.decided).map(|rule| &*rule.rule).collect();
+        let named: Vec<&str> = explanation.decision.rules.iter().map(|rule| &**rule).collect();
+        prop_assert_eq!(decided, named);
+        for rule in &explanation.rules {
+            prop_assert_eq!(rule.decided, rule.counts && Some(rule.effect) == strictest);
+        }
+    }
+
+    #[test]
     fn the_index_finds_what_the_patterns_match(patterns in prop::collection::vec(pattern(), 1..8), name in "[ab./\\-]{1,5}") {
         let parsed: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
         let index = Index::new(parsed.iter().zip(0..)).unwrap();
