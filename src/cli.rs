@@ -3,6 +3,7 @@
 //! Data goes to stdout, talk to stderr. Each command is a file below; `render` is the only one that writes to stdout.
 
 mod audit;
+mod demo;
 mod holds;
 mod policy;
 mod render;
@@ -46,6 +47,21 @@ enum Command {
     /// Check and test policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// See it work: an agent, a billing server and the real gate, and you decide. Needs nothing else.
+    Demo(DemoArguments),
+    /// The demo's billing server, for `demo` and for examples.
+    #[command(hide = true)]
+    DemoServer {
+        /// Where it writes down what it does.
+        #[arg(long, value_name = "FILE")]
+        ledger: Option<PathBuf>,
+    },
+    /// The demo's agent.
+    #[command(hide = true)]
+    DemoAgent {
+        /// The demo's directory.
+        dir: PathBuf,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -169,6 +185,24 @@ enum PolicyCommand {
     },
 }
 
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// Approve the refund without asking.
+    #[arg(long, conflicts_with = "reject")]
+    approve: bool,
+    /// Reject the refund without asking.
+    #[arg(long)]
+    reject: bool,
+    /// Why, at most 500 characters: the agent reads it.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "reject",
+        default_value = "Ask the customer for the invoice first."
+    )]
+    reason: String,
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> Exit {
     let arguments = match Arguments::try_parse() {
@@ -188,6 +222,9 @@ pub fn main() -> Exit {
         Command::History(arguments) => audit::history(&arguments),
         Command::Audit(command) => audit::audit(&command),
         Command::Policy(command) => policy::policy(&command),
+        Command::Demo(arguments) => demo::demo(&arguments),
+        Command::DemoServer { ledger } => demo::server::run(ledger.as_deref()),
+        Command::DemoAgent { dir } => demo::agent::run(&dir),
         Command::Completions { shell } => {
             render::completions(&mut Arguments::command(), shell);
             Exit::Done

@@ -10,7 +10,7 @@
 mod permit;
 mod refusal;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{
@@ -28,7 +28,7 @@ use crate::{
     hold::{
         COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Verdict, Vote, Withdrawal,
     },
-    hold_table::{Claim, HoldTable},
+    hold_table::{Claim, HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, Kind},
     mcp::{self, Era, ToolCall, method},
     policy::{Call, Decision, Effect, Policy},
@@ -104,14 +104,20 @@ pub enum Screened {
     Hold(Box<HeldCall>),
 }
 
-/// A call on its way into the table.
-#[derive(Debug)]
+/// A suspended call: nobody is asked before [`Gate::hold`] keeps it, and it can be withdrawn from the start.
 pub struct HeldCall {
     frame: Frame,
     hold: Arc<NewHold>,
     terms: Arc<HoldTerms>,
     refused: Refused,
     progress_token: Option<Box<str>>,
+    suspended: Suspended<Answer>,
+}
+
+impl fmt::Debug for HeldCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldCall").field("id", &self.hold.id).finish_non_exhaustive()
+    }
 }
 
 impl HeldCall {
@@ -207,7 +213,7 @@ pub struct Gate {
     server: Arc<str>,
     policy: Arc<Policy>,
     store: Store,
-    table: HoldTable<Answer>,
+    table: Arc<HoldTable<Answer>>,
     news: broadcast::Sender<News>,
 }
 
@@ -220,7 +226,7 @@ impl Gate {
         store: Store,
         limits: GateLimits,
     ) -> Self {
-        let table = HoldTable::new(limits.holds_max, limits.held_frame_bytes_max);
+        let table = Arc::new(HoldTable::new(limits.holds_max, limits.held_frame_bytes_max));
         let (news, _) = broadcast::channel(NEWS_KEPT_MAX);
         Self { instance, server, policy, store, table, news }
     }
@@ -351,13 +357,20 @@ impl Gate {
                     return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
                 };
                 let hold = Arc::new(hold);
-                Screened::Hold(Box::new(HeldCall {
-                    frame,
-                    hold,
-                    terms,
-                    refused,
-                    progress_token: judged.progress_token,
-                }))
+                match self.table.suspend(Arc::clone(&hold)) {
+                    Ok(suspended) => Screened::Hold(Box::new(HeldCall {
+                        frame,
+                        hold,
+                        terms,
+                        refused,
+                        progress_token: judged.progress_token,
+                        suspended,
+                    })),
+                    Err(full) => {
+                        self.note(caller, &judged.tool, &full.to_string());
+                        Screened::Refuse(refused.ended(hold.id, Cause::Unavailable, &full.to_string()))
+                    }
+                }
             }
         }
     }
@@ -396,17 +409,10 @@ impl Gate {
     ///
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
     pub async fn hold(&self, held: Box<HeldCall>) -> Released {
-        let HeldCall { frame, hold, terms, refused, .. } = *held;
-        let mut claimed = match self.table.insert(Arc::clone(&hold)) {
-            Ok(claimed) => claimed,
-            Err(full) => {
-                return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, &full.to_string()));
-            }
-        };
+        let HeldCall { frame, hold, terms, refused, mut suspended, .. } = *held;
         let deadline = Instant::now() + terms.timeout;
         drop(terms);
         if let Err(error) = self.store.record_hold(NewHold::clone(&hold)).await {
-            self.table.claim(hold.id);
             tracing::error!(hold = %hold.id, %error, "a call could not be held, so it was refused");
             return Released::Refuse(refused.ended(
                 hold.id,
@@ -419,12 +425,12 @@ impl Gate {
         }
         let claim = tokio::select! {
             biased;
-            claim = &mut claimed => claim.ok(),
+            claim = &mut suspended.claimed => claim.ok(),
             () = tokio::time::sleep_until(deadline) => match self.table.claim(hold.id) {
                 // INVARIANT: expiry ends a hold only by taking it out of the table. If it is gone, a verdict or a
                 // withdrawal was faster and is about to arrive.
                 Some(_) => None,
-                None => claimed.await.ok(),
+                None => (&mut suspended.claimed).await.ok(),
             },
         };
         match claim {

@@ -45,6 +45,20 @@ pub(crate) enum TableFull {
     Bytes(usize),
 }
 
+/// A call's place in the table. Dropping it gives up the place: a call that nobody keeps any more cannot be decided.
+pub(crate) struct Suspended<Answer> {
+    table: Arc<HoldTable<Answer>>,
+    id: HoldId,
+    /// Hears who claimed the call.
+    pub(crate) claimed: oneshot::Receiver<Claim<Answer>>,
+}
+
+impl<Answer> Drop for Suspended<Answer> {
+    fn drop(&mut self) {
+        drop(self.table.claim(self.id));
+    }
+}
+
 /// All calls that wait in this process, bounded in number and in bytes.
 pub(crate) struct HoldTable<Answer> {
     inner: Mutex<Inner<Answer>>,
@@ -72,8 +86,8 @@ impl<Answer> HoldTable<Answer> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Suspends `hold`, not yet recorded. The receiver hears who claimed it.
-    pub(crate) fn insert(&self, hold: Arc<NewHold>) -> Result<oneshot::Receiver<Claim<Answer>>, TableFull> {
+    /// Suspends `hold`, not yet recorded, from this moment on: whatever arrives after its frame finds it here.
+    pub(crate) fn suspend(self: &Arc<Self>, hold: Arc<NewHold>) -> Result<Suspended<Answer>, TableFull> {
         let mut inner = self.lock();
         if inner.entries.len() >= self.holds_max {
             return Err(TableFull::Holds(self.holds_max));
@@ -83,8 +97,10 @@ impl<Answer> HoldTable<Answer> {
         }
         inner.frame_bytes += hold.frame.len();
         let (claim, claimed) = oneshot::channel();
-        inner.entries.insert(hold.id, Entry { hold, recorded: false, claim });
-        Ok(claimed)
+        let id = hold.id;
+        inner.entries.insert(id, Entry { hold, recorded: false, claim });
+        drop(inner);
+        Ok(Suspended { table: Arc::clone(self), id, claimed })
     }
 
     /// Marks `id` as recorded, so that it can be decided. `false` if it has been withdrawn meanwhile.

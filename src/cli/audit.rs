@@ -1,6 +1,6 @@
 //! `holdshort history` and `holdshort audit`: who decided what, and whether the record says so still.
 //!
-//! Asks a running gate, or reads the record itself where none runs.
+//! Asks a running gate, or reads the record itself where none runs: so also after the last gate has ended.
 
 use std::path::{Path, PathBuf};
 
@@ -29,38 +29,21 @@ enum Source {
 impl Source {
     /// The record at `named`, or the usual one. A file that does not exist is no record: it is not made.
     async fn find(named: Option<&Path>) -> Result<Self, AskError> {
-        let path = match named {
-            Some(path) => path.to_owned(),
-            None => place::default_store().map_err(broken)?,
-        };
+        let path = store_path(named)?;
         for gate in client::gates().await.unwrap_or_default() {
-            let info = gate.rpc.info().await?;
+            // A gate may end while it is being asked; the record is still there.
+            let Ok(info) = gate.rpc.info().await else { continue };
             if named.is_none() || Path::new(&info.store) == path {
                 return Ok(Self::Gate(Box::new(gate)));
             }
         }
-        Self::open(path).await.map(Self::File)
-    }
-
-    async fn open(path: PathBuf) -> Result<Store, AskError> {
-        if !path.exists() {
-            return Err(AskError::Broken(format!("there is no record at `{}` yet", path.display())));
-        }
-        let store = Store::open(&path);
-        store.ready().await.map_err(store_failed)?;
-        Ok(store)
+        open(&path).await.map(Self::File)
     }
 
     async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.history(before, limit).await?.holds),
-            Self::File(store) => {
-                let records = store
-                    .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
-                    .await
-                    .map_err(store_failed)?;
-                Ok(records.iter().map(|record| HoldView::new(record, false)).collect())
-            }
+            Self::File(store) => history_in(store, before, limit).await,
         }
     }
 
@@ -75,6 +58,33 @@ impl Source {
     }
 }
 
+fn store_path(named: Option<&Path>) -> Result<PathBuf, AskError> {
+    named.map_or_else(|| place::default_store().map_err(broken), |path| Ok(path.to_owned()))
+}
+
+async fn open(path: &Path) -> Result<Store, AskError> {
+    if !path.exists() {
+        return Err(AskError::Broken(format!("there is no record at `{}` yet", path.display())));
+    }
+    let store = Store::open(path);
+    store.ready().await.map_err(store_failed)?;
+    Ok(store)
+}
+
+async fn history_in(store: &Store, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
+    let filter = HistoryFilter { limit, before, ..HistoryFilter::default() };
+    let records = store.history(filter).await.map_err(store_failed)?;
+    Ok(records.iter().map(|record| HoldView::new(record, false)).collect())
+}
+
+/// The newest holds of the usual record, where no gate runs. Nothing, where there is no record.
+pub(super) async fn recorded(limit: usize) -> Result<Vec<HoldView>, AskError> {
+    match open(&store_path(None)?).await {
+        Ok(store) => history_in(&store, None, limit).await,
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
 fn broken(error: impl std::error::Error) -> AskError {
     AskError::Broken(error.to_string())
 }
@@ -85,11 +95,19 @@ fn store_failed(error: StoreError) -> AskError {
 
 pub(super) fn history(arguments: &HistoryArguments) -> Exit {
     block_on(async {
-        let source = Source::find(arguments.store.as_deref()).await?;
+        let mut source = Source::find(arguments.store.as_deref()).await?;
         let mut holds: Vec<HoldView> = Vec::new();
         while holds.len() < arguments.limit {
             let wanted = (arguments.limit - holds.len()).min(PAGE_HOLDS_MAX);
-            let page = source.history(holds.last().map(|hold| hold.id), wanted).await?;
+            let before = holds.last().map(|hold| hold.id);
+            let page = match source.history(before, wanted).await {
+                // The gate has ended while it was being asked: the record goes on where it broke off.
+                Err(AskError::Broken(_)) if matches!(source, Source::Gate(_)) => {
+                    source = Source::File(open(&store_path(arguments.store.as_deref())?).await?);
+                    source.history(before, wanted).await?
+                }
+                page => page?,
+            };
             let is_last = page.is_empty();
             holds.extend(page);
             if is_last {
@@ -121,11 +139,7 @@ fn verify(against: Option<&str>, store: Option<&Path>, json: bool) -> Exit {
 }
 
 async fn export(store: Option<&Path>) -> Result<Exit, AskError> {
-    let path = match store {
-        Some(path) => path.to_owned(),
-        None => place::default_store().map_err(broken)?,
-    };
-    let store = Source::open(path).await?;
+    let store = open(&store_path(store)?).await?;
     let mut after = 0;
     loop {
         let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;

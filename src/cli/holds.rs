@@ -1,9 +1,11 @@
 //! `holdshort holds`, `show`, `approve`, `reject`: what operators see and say, over the control sockets of all gates.
 
-use super::{ApproveArguments, HoldsArguments, RejectArguments, ShowArguments, block_on, render};
+use super::{
+    ApproveArguments, HoldsArguments, RejectArguments, ShowArguments, audit::recorded, block_on, render,
+};
 use crate::{
     control::{
-        api::{ControlClient, HoldView, Watched},
+        api::{ControlClient, HoldView, Watched, WatchedEvent},
         client::{self, AskError, GateClient},
         place,
     },
@@ -27,7 +29,9 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
         };
         let mut holds = client::holds(&gates).await?;
         if arguments.all {
-            holds.extend(ended(&gates, &holds).await?);
+            let ended =
+                if gates.is_empty() { recorded(ENDED_MAX).await? } else { ended(&gates, &holds).await? };
+            holds.extend(ended);
         }
         render::holds(&holds, arguments.json, gates.len());
         Ok(Exit::Done)
@@ -72,16 +76,16 @@ async fn watch(json: bool) -> Result<Exit, AskError> {
                     // First the subscription, then the list: what is held in between is told twice rather than never.
                     let subscription = gate.rpc.watch().await?;
                     let waiting = client::holds(std::slice::from_ref(&gate)).await?;
-                    waiting.into_iter().for_each(|hold| render::watched(&Watched::Held { hold }, json));
+                    waiting.into_iter().for_each(|hold| render::watched(&Watched::held(hold), json));
                     known.push(gate.registered.instance.clone());
                     // The connection lives as long as its subscription.
                     news.push(subscription.map(move |watched| { let _alive = &gate; watched }).boxed());
                 }
             }
             Some(watched) = news.next(), if !news.is_empty() => match watched {
-                Ok(Watched::Missed { .. }) => {
+                Ok(Watched { event: WatchedEvent::Missed, .. }) => {
                     for hold in client::holds(&client::gates().await?).await? {
-                        render::watched(&Watched::Held { hold }, json);
+                        render::watched(&Watched::held(hold), json);
                     }
                 }
                 Ok(watched) => render::watched(&watched, json),

@@ -36,6 +36,13 @@ pub(super) fn line(text: &str) {
     }
 }
 
+/// Asks for something that is typed on the same line.
+pub(super) fn prompt(text: &str) {
+    let mut stdout = io::stdout().lock();
+    // A terminal that has gone answers nothing either.
+    let _ = write!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
 /// Says something to the person, on stderr.
 pub(super) fn talk(text: &str) {
     for line in text.lines() {
@@ -111,6 +118,17 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
     if as_json {
         return json(hold);
     }
+    hold_card(hold);
+    if hold.state == State::Held {
+        talk(&format!(
+            "to decide: holdshort approve {0}   or: holdshort reject {0} --reason TEXT",
+            hold.id.short()
+        ));
+    }
+}
+
+/// All of one hold, row by row.
+pub(super) fn hold_card(hold: &HoldView) {
     field("hold", hold.id);
     field("state", state_text(hold));
     field("server", sanitize::render(&hold.server));
@@ -144,12 +162,6 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
     line("frame, exactly as it was received and would be sent:");
     for row in view::text_rows(hold.frame.as_deref().unwrap_or_default()) {
         line(&format!("  | {row}"));
-    }
-    if hold.state == State::Held {
-        talk(&format!(
-            "to decide: holdshort approve {0}   or: holdshort reject {0} --reason TEXT",
-            hold.id.short()
-        ));
     }
 }
 
@@ -199,11 +211,8 @@ pub(super) fn watched(watched: &Watched, as_json: bool) {
     if as_json {
         return json_line(watched);
     }
-    let (word, hold) = match watched {
-        Watched::Held { hold } => ("held", hold),
-        Watched::Ended { hold } => (hold.state.word(), hold),
-        Watched::Missed { .. } => return,
-    };
+    let Some(hold) = &watched.hold else { return };
+    let word = hold.state;
     let votes: Vec<_> = hold.votes.iter().map(vote_text).collect();
     let more = if votes.is_empty() { sanitize::render(&hold.reason) } else { votes.join("; ") };
     let (server, tool, agent) =

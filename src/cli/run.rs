@@ -97,9 +97,10 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
         ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
     });
     let control = open_control(&gate, &path, &instance);
-    tokio::spawn(recover(store.clone(), path, instance));
+    tokio::spawn(recover(store.clone(), path, Arc::clone(&instance)));
     let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;
     drop(control);
+    store.ride_along(AuditEvent::new(Occasion::GateStopped, &instance, jiff::Timestamp::now()));
     let _ = timeout(LAST_EVENTS, store.flush()).await;
     Ok(stdio::exit_code(status?))
 }

@@ -175,25 +175,43 @@ pub struct GateInfo {
     pub holds: usize,
 }
 
-/// What a watcher hears.
+/// What a watcher hears. (Not an enum with its data: serde buffers the members of those, and raw JSON does not survive it.)
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-pub enum Watched {
+pub struct Watched {
+    /// What happened.
+    pub event: WatchedEvent,
+    /// The call it happened to; none if news were missed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold: Option<HoldView>,
+}
+
+/// What a watcher can hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchedEvent {
     /// A call is held.
-    Held {
-        /// The call.
-        hold: HoldView,
-    },
+    Held,
     /// A hold has reached a new state.
-    Ended {
-        /// The call, in that state.
-        hold: HoldView,
-    },
+    Ended,
     /// News were lost because the watcher was slow: list again.
-    Missed {
-        /// How many.
-        count: u64,
-    },
+    Missed,
+}
+
+impl Watched {
+    /// A call is held.
+    pub fn held(hold: HoldView) -> Self {
+        Self { event: WatchedEvent::Held, hold: Some(hold) }
+    }
+
+    /// A hold has reached a new state.
+    pub fn ended(hold: HoldView) -> Self {
+        Self { event: WatchedEvent::Ended, hold: Some(hold) }
+    }
+
+    /// News were lost.
+    pub fn missed() -> Self {
+        Self { event: WatchedEvent::Missed, hold: None }
+    }
 }
 
 /// What became of a verdict.

@@ -250,7 +250,9 @@ impl ControlServer for Desk {
             .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
             .await
             .map_err(unavailable)?;
-        let mut page = page(records.iter().map(|record| HoldView::new(record, false)));
+        let mut page = page(
+            records.iter().map(|record| HoldView::new(record, self.gate.held(record.hold.id).is_some())),
+        );
         if records.len() == limit && page.next.is_none() {
             page.next = page.holds.last().map(|hold| hold.id);
         }
@@ -272,7 +274,7 @@ impl ControlServer for Desk {
                 () = sink.closed() => return Ok(()),
                 news = news.recv() => match news {
                     Ok(news) => watched(news),
-                    Err(RecvError::Lagged(count)) => Watched::Missed { count },
+                    Err(RecvError::Lagged(_)) => Watched::missed(),
                     Err(RecvError::Closed) => return Ok(()),
                 },
             };
@@ -284,7 +286,7 @@ impl ControlServer for Desk {
 
 fn watched(news: News) -> Watched {
     match news {
-        News::Held(hold) => Watched::Held { hold: HoldView::waiting(&hold) },
+        News::Held(hold) => Watched::held(HoldView::waiting(&hold)),
         News::Now { hold, state, vote } => {
             let record = HoldRecord {
                 hold: (*hold).clone(),
@@ -293,7 +295,7 @@ fn watched(news: News) -> Watched {
                 ended_at: Some(jiff::Timestamp::now()),
                 note: None,
             };
-            Watched::Ended { hold: HoldView::new(&record, false) }
+            Watched::ended(HoldView::new(&record, false))
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::jsonrpc::{
     scan::{elements, members, unescape},
 };
 
+/// Bytes of a peer's name, and of its version, that are kept; the rest is cut off.
+pub const MAX_PEER_BYTES: usize = 200;
+
 /// A peer's `clientInfo` or `serverInfo` (MCP's `Implementation`), self-reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer<'a> {
@@ -36,8 +39,8 @@ impl<'a> Peer<'a> {
         let mut peer = Self { name: Cow::Borrowed(""), version: Cow::Borrowed("") };
         for (key, value) in members(value) {
             match &*key {
-                "name" => peer.name = string(value)?,
-                "version" => peer.version = string(value)?,
+                "name" => peer.name = cut(string(value)?),
+                "version" => peer.version = cut(string(value)?),
                 _ => {}
             }
         }
@@ -126,6 +129,15 @@ pub fn declares_version(frame: &Frame) -> bool {
     let meta =
         frame.params().filter(|params| params.starts_with('{')).and_then(|params| member(params, "_meta"));
     meta.is_some_and(|meta| meta.starts_with('{') && member(meta, META_PROTOCOL_VERSION).is_some())
+}
+
+/// A peer's word for itself, no longer than anyone reads: it is kept with every call.
+fn cut(mut text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() > MAX_PEER_BYTES {
+        let end = text.floor_char_boundary(MAX_PEER_BYTES);
+        text.to_mut().truncate(end);
+    }
+    text
 }
 
 /// The value of a member; of a repeated one the last.

@@ -3,7 +3,7 @@
 //! Called by `document` (to read patterns) and by the policy (to find rules). A pattern stands for the whole name, and case
 //! counts. `*` and `?` match any characters, `.` and `/` too; `[ab]` and `{a,b}` choose.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::OnceLock};
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
@@ -14,7 +14,8 @@ pub(super) const PATTERN_BYTES_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     text: String,
-    glob: Option<(Glob, GlobMatcher)>,
+    /// The matcher is compiled when it is first needed: tools are found by the index, which has its own.
+    glob: Option<(Glob, OnceLock<GlobMatcher>)>,
 }
 
 impl Pattern {
@@ -38,13 +39,12 @@ impl Pattern {
         };
         build(text)?;
         let glob = build(&framed(text))?;
-        let matcher = glob.compile_matcher();
-        Ok(Self { text: text.to_owned(), glob: Some((glob, matcher)) })
+        Ok(Self { text: text.to_owned(), glob: Some((glob, OnceLock::new())) })
     }
 
     pub(super) fn matches(&self, name: &str) -> bool {
         match &self.glob {
-            Some((_, matcher)) => matcher.is_match(framed(name)),
+            Some((glob, matcher)) => matcher.get_or_init(|| glob.compile_matcher()).is_match(framed(name)),
             None => self.text == name,
         }
     }

@@ -69,8 +69,9 @@ impl Calls {
         self.0.len() < REQUESTS_MAX
     }
 
-    pub(super) fn insert(&mut self, id: RequestId, call: Call) {
-        self.0.insert(id, call);
+    /// Begins a request; gives the one whose id it takes over.
+    pub(super) fn insert(&mut self, id: RequestId, call: Call) -> Option<Call> {
+        self.0.insert(id, call)
     }
 
     pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {

@@ -50,6 +50,9 @@ const ASKED_MAX: usize = 4096;
 /// Tool names in several scripts that are remembered from the server's lists.
 const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
 
+/// Refused and dropped messages of one session that go on record.
+const NOTES_MAX: u32 = 10_000;
+
 /// Bytes read at once.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -115,6 +118,8 @@ struct Session<DW, UW> {
     lifecycle: Lifecycle,
     client_reads: bool,
     server_reads: bool,
+    /// Refused and dropped messages that still go on record.
+    notes_left: u32,
 }
 
 /// Runs one session until the server has closed its side and everything has been told, or until `stop`.
@@ -153,6 +158,7 @@ pub async fn run<DR, DW, UR, UW>(
         lifecycle,
         client_reads: true,
         server_reads: true,
+        notes_left: NOTES_MAX,
     };
     let stop = session.lifecycle.stop.clone();
     let mut stopping = false;
@@ -221,7 +227,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Some(Ok(Line::Unterminated(bytes))) => {
                 let text = "the client's last line had no end, so it was not read";
                 tracing::warn!(bytes, "{text}");
-                self.gate.note(&self.caller, "", text);
+                self.note(text);
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "the client cannot be read");
@@ -255,7 +261,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn client_unreadable(&mut self, error: &FrameError) {
         tracing::warn!(%error, "a line of the client was refused");
-        self.gate.note(&self.caller, "", &error.to_string());
+        self.note(&error.to_string());
         self.refuse(&Refusal::unreadable(error));
     }
 
@@ -275,7 +281,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                         self.upstream.send(permitted);
                     }
                 }
-                _ => tracing::warn!("the client answered what the server has not asked; dropped"),
+                _ => {
+                    let text = "the client answered what the server has not asked; dropped";
+                    tracing::warn!("{text}");
+                    self.note(text);
+                }
             },
         }
     }
@@ -284,7 +294,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let Some(id) = frame.id().cloned() else { return };
         if self.calls.is_in_flight(&id) {
             let text = "a request with this id is still without an answer";
-            self.gate.note(&self.caller, "", text);
+            self.note(text);
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text));
         }
         if !self.calls.has_room() {
@@ -299,12 +309,20 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         };
         match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => {
-                self.calls
-                    .insert(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
+                self.begin(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
                 self.upstream.send(permitted);
             }
             Screened::Refuse(refusal) => self.refuse(&refusal),
             Screened::Hold(held) => self.hold(id, held),
+        }
+    }
+
+    /// Begins a request. Its id may be that of one which was cancelled and never answered: an approved call among those
+    /// is then one of which nobody knows whether it ran.
+    fn begin(&mut self, id: RequestId, call: Call) {
+        if let Some(Call::Forwarded { hold: Some(hold), .. }) = self.calls.insert(id, call) {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.lost(hold).await });
         }
     }
 
@@ -327,13 +345,15 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let hold = held.id();
         let token: Option<ProgressToken> = held.progress_token().map(Into::into);
         if let Some(token) = &token {
-            // Nothing that the server could say of a call which it does not have is true.
-            if self.progress.insert(token.clone(), f64::INFINITY).is_some() {
+            if self.progress.contains_key(token) {
                 let text = "another call with this progress token is still without an answer";
+                self.note(text);
                 return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_PARAMS, text));
             }
+            // Nothing that the server could say of a call which it does not have is true.
+            self.progress.insert(token.clone(), f64::INFINITY);
         }
-        self.calls.insert(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancel: None });
+        self.begin(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancel: None });
         self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
     }
 
@@ -357,6 +377,21 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             }
             None => self.upstream.send(permitted),
         }
+    }
+
+    /// Puts into the record that a peer has broken the protocol: so often, and then no more. A peer must not be able to fill
+    /// the disk.
+    fn note(&mut self, text: &str) {
+        match self.notes_left {
+            0 => return,
+            1 => self.gate.note(
+                &self.caller,
+                "",
+                "more was refused or dropped than is recorded of one session",
+            ),
+            _ => self.gate.note(&self.caller, "", text),
+        }
+        self.notes_left -= 1;
     }
 
     fn refuse(&mut self, refusal: &Refusal) {
@@ -418,7 +453,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             return frame.error().is_some();
         }
         let Some((interest, hold, token)) = self.calls.answer(id) else {
-            tracing::warn!("the server answered what it was not asked, or what is still held; dropped");
+            let text = match self.calls.get_mut(id) {
+                Some(_) => {
+                    "the server answered a call that it does not have, because it is still held; dropped"
+                }
+                None => "the server answered what it was not asked, or for a second time; dropped",
+            };
+            tracing::warn!("{text}");
+            self.note(text);
             return false;
         };
         match interest {
@@ -448,7 +490,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn server_asks(&mut self, frame: &Frame) -> bool {
         if self.modern == Some(true) {
-            tracing::warn!("the server sent a request, which this revision does not have; dropped");
+            let text = "the server sent a request, which the client's revision does not have; dropped";
+            tracing::warn!("{text}");
+            self.note(text);
             return false;
         }
         let Some(id) = frame.id() else { return false };
@@ -497,7 +541,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                     self.upstream.send(cancel);
                 }
                 let call = Call::Forwarded { interest: Interest::None, hold: Some(hold), token, cancelled };
-                return self.calls.insert(id, call);
+                return self.begin(id, call);
             }
             Released::Resume(approved) => {
                 let why = if self.client_reads { Withdrawal::ServerGone } else { Withdrawal::ClientGone };

@@ -3,6 +3,13 @@
 mod support;
 
 mod bad_input;
+mod canary;
+mod control;
+mod demo;
+mod docs;
+mod gate;
+mod policies;
+mod real_peers;
 mod stdio;
 mod tidy;
 mod transcripts;

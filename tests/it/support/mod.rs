@@ -1,4 +1,6 @@
-//! What the tests share: a session in memory that reads transcripts, and the program itself in a home of its own.
+//! What the tests share: a session in memory that reads transcripts, the program itself in a home of its own, and real
+//! peers as processes.
 
+pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod session;

@@ -16,6 +16,7 @@
 //! -- advance 5m           time passes
 //! -- quiet                neither side has anything to read
 //! -- state h1 answered    the record says so
+//! -- noted TEXT           an event of the record contains this
 //! -- client closes   -- server closes   -- stop
 //! ```
 
@@ -188,6 +189,11 @@ impl Session {
             "state" => {
                 let record = self.gate.store().hold(self.holds[hold]).await.unwrap().unwrap();
                 assert_eq!(record.state.word(), text);
+            }
+            "noted" => {
+                let events = self.gate.store().audit_events(0, 10_000).await.unwrap();
+                let noted = events.iter().any(|event| event.line.contains(rest));
+                assert!(noted, "the record says `{rest}`");
             }
             "client" => self.client.close().await,
             "server" => self.server.close().await,

@@ -1,0 +1,283 @@
+//! The gate's promises where things race or fail: one end for each hold, told alike to everybody; limits; a record that
+//! fails. Driven through the library, because a client cannot be made to hit a race on purpose.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use holdshort::{
+    gate::{Caller, Gate, GateLimits, Released, ResolveError, Screened},
+    hold::{HoldId, State, Verdict, Withdrawal},
+    jsonrpc::Frame,
+    policy::{Policy, Source},
+    principal::Principal,
+    store::Store,
+    transport::session::SessionLimits,
+};
+use proptest::prelude::*;
+use tokio::task::JoinHandle;
+
+use crate::support::session::{POLICY, Session};
+
+fn gate(store: Store, limits: GateLimits, timeout: &str) -> Arc<Gate> {
+    let text = format!(
+        "version: 1\nrules:\n  - name: danger\n    tool: danger\n    action: hold\n    timeout: {timeout}\n"
+    );
+    let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text }]).unwrap();
+    Arc::new(Gate::new("gate".into(), "server".into(), Arc::new(policy), store, limits))
+}
+
+fn alice() -> Principal {
+    Principal::User { uid: 1000, name: Some("alice".into()) }
+}
+
+/// Shows the gate a call of `danger`.
+fn screen(gate: &Gate, id: usize) -> Screened {
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{{}}}}}}\n"
+    );
+    let caller = Caller::new(&Principal::Client { uid: 1, name: None });
+    gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap())
+}
+
+/// Shows the gate a call that it holds, and keeps it in a task.
+fn hold(gate: &Arc<Gate>, id: usize) -> (HoldId, JoinHandle<Released>) {
+    let Screened::Hold(held) = screen(gate, id) else { panic!("it is held") };
+    let hold = held.id();
+    let gate = Arc::clone(gate);
+    (hold, tokio::spawn(async move { gate.hold(held).await }))
+}
+
+async fn until_held(gate: &Gate, id: HoldId) {
+    while gate.held(id).is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn approval_rejection_and_withdrawal_race_for_one_end() {
+    let gate = gate(Store::in_memory(), GateLimits::default(), "1h");
+    let mut ends = HashSet::new();
+    for round in 0..1500 {
+        let (id, released) = hold(&gate, round);
+        until_held(&gate, id).await;
+        let resolve = |verdict| {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.resolve(id, verdict, &alice(), Some("because")).await })
+        };
+        let approving = resolve(Verdict::Approve);
+        let rejecting = resolve(Verdict::Reject);
+        let withdrawing = {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.withdraw(id, Withdrawal::Cancelled) })
+        };
+        let (approved, rejected) = (approving.await.unwrap(), rejecting.await.unwrap());
+        let withdrawn = withdrawing.await.unwrap();
+        let winners = [approved.is_ok(), rejected.is_ok(), withdrawn];
+        assert_eq!(winners.iter().filter(|won| **won).count(), 1, "one winner: {winners:?}");
+        for loser in [&approved, &rejected].into_iter().filter_map(|result| result.as_ref().err()) {
+            assert!(matches!(loser, ResolveError::Ended(_)), "the loser is told that it is over: {loser}");
+        }
+        let released = released.await.unwrap();
+        assert_eq!(matches!(released, Released::Resume(_)), approved.is_ok(), "what is told is what happens");
+        let record = gate.store().hold(id).await.unwrap().unwrap();
+        let expected = match winners {
+            [true, ..] => State::Forwarding,
+            [_, true, _] => State::Rejected,
+            _ => State::Withdrawn,
+        };
+        assert_eq!(record.state, expected, "what is recorded is what happens");
+        ends.insert(expected.word());
+    }
+    assert_eq!(gate.holds_len(), 0);
+    assert!(ends.len() >= 2, "the race was won by more than one side: {ends:?}");
+    assert!(gate.store().verify(None).await.unwrap().is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_approval_at_the_last_moment_wins_or_loses_and_never_both() {
+    let gate = gate(Store::in_memory(), GateLimits::default(), "1s");
+    let mut approving = Vec::new();
+    let kept: Vec<_> = (0..400).map(|id| hold(&gate, id)).collect();
+    let begin = tokio::time::Instant::now();
+    for (number, (id, _)) in kept.iter().enumerate() {
+        let (gate, id) = (Arc::clone(&gate), *id);
+        // From 4 ms before to 4 ms after the deadline, so that some are early, some late, and some in between.
+        let at = begin + Duration::from_micros(996_000 + 20 * u64::try_from(number).unwrap());
+        approving.push(tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            gate.resolve(id, Verdict::Approve, &alice(), None).await
+        }));
+    }
+    for ((id, released), approved) in kept.into_iter().zip(approving) {
+        let (released, approved) = (released.await.unwrap(), approved.await.unwrap());
+        assert_eq!(matches!(released, Released::Resume(_)), approved.is_ok());
+        let state = gate.store().hold(id).await.unwrap().unwrap().state;
+        assert_eq!(state, if approved.is_ok() { State::Forwarding } else { State::Expired });
+    }
+    assert_eq!(gate.holds_len(), 0);
+}
+
+/// What may happen to a session in a random story.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Call,
+    Approve(usize),
+    Reject(usize),
+    Cancel(usize),
+    Advance(u64),
+    Answer,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Call),
+        2 => (0..8usize).prop_map(Step::Approve),
+        1 => (0..8usize).prop_map(Step::Reject),
+        2 => (0..8usize).prop_map(Step::Cancel),
+        1 => (1..200u64).prop_map(Step::Advance),
+        1 => Just(Step::Answer),
+    ]
+}
+
+/// Plays a story and checks that every call has come to exactly one end, the same for the client, the server and the
+/// record.
+async fn play(steps: Vec<Step>) {
+    let mut session = Session::start(POLICY, SessionLimits::default());
+    let mut calls: Vec<HoldId> = Vec::new();
+    let mut known = HashSet::new();
+    let (mut at_server, mut at_client) = (Vec::<String>::new(), Vec::<String>::new());
+    let mut cancelled = HashSet::new();
+    for step in steps {
+        match step {
+            Step::Call => {
+                let id = calls.len();
+                let line = format!(
+                    "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\"}}}}\n"
+                );
+                session.client_sends(line.as_bytes()).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let new = session.gate.holds().into_iter().map(|held| held.id).find(|id| known.insert(*id));
+                calls.push(new.expect("the call is held"));
+            }
+            Step::Approve(call) | Step::Reject(call) if call < calls.len() => {
+                let verdict =
+                    if matches!(step, Step::Approve(_)) { Verdict::Approve } else { Verdict::Reject };
+                let _ = session.gate.resolve(calls[call], verdict, &alice(), Some("x")).await;
+            }
+            Step::Cancel(call) if call < calls.len() => {
+                cancelled.insert(call);
+                let line = format!(
+                    "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{call}}}}}\n"
+                );
+                session.client_sends(line.as_bytes()).await;
+            }
+            Step::Advance(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            Step::Answer => {
+                for line in std::mem::take(&mut at_server) {
+                    let frame: serde_json::Value = serde_json::from_str(&line).unwrap();
+                    if frame["method"] == "tools/call" {
+                        let answer =
+                            format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{}}}}\n", frame["id"]);
+                        session.server_sends(answer.as_bytes()).await;
+                    }
+                }
+            }
+            _ => {}
+        }
+        while let Some(line) = session.server_receives().await {
+            at_server.push(line);
+        }
+        while let Some(line) = session.client_receives().await {
+            at_client.push(line);
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    while let Some(line) = session.client_receives().await {
+        at_client.push(line);
+    }
+    assert_eq!(session.gate.holds_len(), 0, "no hold outlives its time");
+    let refused: Vec<_> = at_client.iter().filter(|line| line.contains("\"isError\":true")).collect();
+    for (call, id) in calls.iter().enumerate() {
+        let record = session.gate.store().hold(*id).await.unwrap().unwrap();
+        let answers = refused.iter().filter(|line| line.contains(&format!("\"id\":{call},"))).count();
+        match record.state {
+            State::Forwarding | State::Answered => {
+                assert_eq!(record.votes.len(), 1, "approved by somebody");
+                assert_eq!(answers, 0);
+            }
+            State::Rejected | State::Expired => assert_eq!(answers, 1, "refused once"),
+            State::Withdrawn => {
+                assert!(cancelled.contains(&call), "nothing else withdraws here");
+                assert_eq!(answers, 0, "a cancelled call has no answer");
+            }
+            state => panic!("{state} cannot be"),
+        }
+    }
+    assert!(session.gate.store().verify(None).await.unwrap().is_sound());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_story_gives_every_call_one_end(steps in proptest::collection::vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(play(steps));
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_and_what_waits_is_not_disturbed() {
+    let limits = GateLimits { holds_max: 2, held_frame_bytes_max: 1 << 20 };
+    let gate = gate(Store::in_memory(), limits, "1h");
+    let (first, kept_first) = hold(&gate, 1);
+    let (second, kept_second) = hold(&gate, 2);
+    until_held(&gate, first).await;
+    until_held(&gate, second).await;
+    let Screened::Refuse(refusal) = screen(&gate, 3) else { panic!("there is no room") };
+    assert!(refusal.text.contains("2 calls are held already"), "{}", refusal.text);
+    gate.resolve(first, Verdict::Approve, &alice(), None).await.unwrap();
+    assert!(matches!(kept_first.await.unwrap(), Released::Resume(_)));
+    let (fourth, kept_fourth) = hold(&gate, 4);
+    until_held(&gate, fourth).await;
+    for (id, kept) in [(second, kept_second), (fourth, kept_fourth)] {
+        gate.resolve(id, Verdict::Reject, &alice(), Some("no")).await.unwrap();
+        assert!(matches!(kept.await.unwrap(), Released::Refuse(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_that_cannot_be_recorded_has_no_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("record/holdshort.db");
+    let gate = gate(Store::open(&path), GateLimits::default(), "1h");
+    let (id, released) = hold(&gate, 1);
+    until_held(&gate, id).await;
+    // The record is taken away from under the gate.
+    std::fs::remove_file(&path).unwrap();
+    let resolved = gate.resolve(id, Verdict::Approve, &alice(), None).await;
+    assert!(matches!(resolved, Err(ResolveError::Unrecorded(_))), "{resolved:?}");
+    let Released::Refuse(refusal) = released.await.unwrap() else { panic!("not without a record") };
+    assert!(refusal.text.starts_with("UNAVAILABLE"), "{}", refusal.text);
+    let (_, next) = hold(&gate, 2);
+    let Released::Refuse(refusal) = next.await.unwrap() else { panic!("nothing is held without a record") };
+    assert!(refusal.text.starts_with("UNAVAILABLE"), "{}", refusal.text);
+}
+
+#[tokio::test]
+async fn only_a_person_decides_and_a_rejection_says_why() {
+    let gate = gate(Store::in_memory(), GateLimits::default(), "1h");
+    let (id, _released) = hold(&gate, 1);
+    until_held(&gate, id).await;
+    for nobody in [Principal::Gate, Principal::Client { uid: 1000, name: Some("alice".into()) }] {
+        let resolved = gate.resolve(id, Verdict::Approve, &nobody, None).await;
+        assert!(matches!(resolved, Err(ResolveError::NotAllowed(_))), "{resolved:?}");
+    }
+    let resolved = gate.resolve(id, Verdict::Reject, &alice(), Some(" \n ")).await;
+    assert!(matches!(resolved, Err(ResolveError::NoReason)), "{resolved:?}");
+    assert!(gate.held(id).is_some(), "none of them decided anything");
+    let long = "é".repeat(10_000);
+    gate.resolve(id, Verdict::Reject, &alice(), Some(&long)).await.unwrap();
+    let comment = gate.store().hold(id).await.unwrap().unwrap().votes[0].comment.clone().unwrap();
+    assert!(comment.chars().count() < 520 && comment.ends_with("(cut)"), "a long reason is cut, with a mark");
+}

@@ -1,0 +1,64 @@
+#!/bin/sh
+# Installs the real MCP peers that the integration tests talk to, by name and at exact versions, into this directory:
+# node_modules/ (package.json, package-lock.json) and venv-mcp1/, venv-mcp2/ (requirements-mcp*.txt).
+#
+# Needs node 20 or newer, npm, and python3 (3.10 or newer) with venv. Safe to run again: what is already there is left
+# alone, and a changed list of versions is installed anew. The registries are whatever npm and pip are configured for.
+# The lock file names no registry either; after changing package.json renew it with `install.sh --relock`.
+set -eu
+cd "$(dirname "$0")"
+
+fail() {
+    echo "install.sh: $1" >&2
+    exit 1
+}
+
+command -v node >/dev/null || fail "node 20 or newer is needed"
+command -v npm >/dev/null || fail "npm is needed"
+command -v python3 >/dev/null || fail "python3 is needed"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' || fail "node is older than 20"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "python3 is older than 3.10"
+
+# What an installation was made from; when it changes, the installation is made again.
+print_of() {
+    cksum <"$1"
+}
+
+relock() {
+    rm -rf node_modules package-lock.json
+    npm install --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error
+    # Pages that ask for donations are the last addresses in the lock file; npm does not need them.
+    node -e '
+        const fs = require("fs");
+        const lock = JSON.parse(fs.readFileSync("package-lock.json", "utf8"));
+        for (const entry of Object.values(lock.packages)) { delete entry.funding; delete entry.resolved; }
+        fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n");
+    '
+    print_of package-lock.json >node_modules/.installed-from
+}
+
+install_node() {
+    [ "$(cat node_modules/.installed-from 2>/dev/null)" = "$(print_of package-lock.json)" ] && return
+    echo "installing the Node peers" >&2
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2
+    print_of package-lock.json >node_modules/.installed-from
+}
+
+# install_python LINE: the SDK line 1 or 2.
+install_python() {
+    [ "$(cat "venv-mcp$1/.installed-from" 2>/dev/null)" = "$(print_of "requirements-mcp$1.txt")" ] && return
+    echo "installing the Python peers of line $1" >&2
+    rm -rf "venv-mcp$1"
+    python3 -m venv "venv-mcp$1"
+    "venv-mcp$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "requirements-mcp$1.txt" >&2
+    print_of "requirements-mcp$1.txt" >"venv-mcp$1/.installed-from"
+}
+
+if [ "${1:-}" = "--relock" ]; then
+    relock
+    exit
+fi
+install_node
+install_python 1
+install_python 2
+echo "the peers are installed" >&2
