@@ -160,13 +160,13 @@ fn screened(gate: &Gate, caller: &Caller, id: u64) -> anyhow::Result<Box<HeldCal
 }
 
 /// Waits for the news of `count` more holds. What was missed was news of holds as well: nothing is decided meanwhile.
-async fn all_held(news: &mut broadcast::Receiver<News>, count: u64) -> anyhow::Result<()> {
+async fn all_held(news: &mut broadcast::Receiver<News>, count: usize) -> anyhow::Result<()> {
     let mut held = 0;
     while held < count {
         held += match tokio::time::timeout(HANG, news.recv()).await.context("nothing is held any more")? {
             Ok(News::Held(_)) => 1,
             Ok(News::Now { hold, state, .. }) => bail!("hold {} is {state}", hold.id),
-            Err(broadcast::error::RecvError::Lagged(missed)) => missed,
+            Err(broadcast::error::RecvError::Lagged(missed)) => usize::try_from(missed)?,
             Err(broadcast::error::RecvError::Closed) => bail!("the gate is gone"),
         };
     }
@@ -182,12 +182,16 @@ async fn memory_each(effort: &Effort) -> anyhow::Result<Vec<Row>> {
     let mut news = bench.gate.watch();
     let mut used = Vec::new();
     for holds in [WARM_UP_HOLDS, effort.holds] {
-        for _ in 0..holds {
-            let held = bench.next_call()?;
-            let gate = Arc::clone(&bench.gate);
-            tokio::spawn(async move { gate.hold(held).await });
+        for batch in (0..holds).step_by(CALLERS) {
+            let batch = batch..holds.min(batch + CALLERS);
+            for _ in batch.clone() {
+                let held = bench.next_call()?;
+                let gate = Arc::clone(&bench.gate);
+                tokio::spawn(async move { gate.hold(held).await });
+            }
+            // As many at once as there may be callers: what is only needed while a record is written is used again.
+            all_held(&mut news, batch.len()).await?;
         }
-        all_held(&mut news, holds as u64).await?;
         used.push(memory::of(std::process::id())?);
     }
     ensure!(bench.gate.holds_len() == WARM_UP_HOLDS + effort.holds, "not all calls wait");
