@@ -2,7 +2,7 @@
 //!
 //! Used wherever a tool name, an argument or a reason reaches a terminal, a page or a message, and by `jsonrpc` and `mcp`
 //! for the classes of characters. What cannot be seen, or would change how its neighbours are seen, is shown as an escape;
-//! nothing is dropped: [`render`] can be undone, so two different texts never look the same because of it.
+//! nothing is dropped: [`render()`] can be undone, so two different texts never look the same because of it.
 
 mod classes;
 mod fold;

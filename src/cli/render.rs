@@ -3,7 +3,7 @@
 //!
 //! Everything that a peer or a model chose goes through `sanitize` before it reaches a terminal; JSON output carries the
 //! original, escaped as JSON.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks")]
+#![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
 use std::{
     fmt::Display,

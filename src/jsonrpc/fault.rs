@@ -72,7 +72,7 @@ pub enum Fault {
     /// More open arrays and objects than some peers accept.
     #[error("arrays and objects are nested too deep")]
     TooDeep,
-    /// A number of more than [`scan::MAX_NUMBER_CHARS`] characters.
+    /// A number of more than [`MAX_NUMBER_CHARS`](super::scan::MAX_NUMBER_CHARS) characters.
     #[error("a number has more than 1,000 characters")]
     NumberTooLong,
     /// A string, number or literal instead of a message.
@@ -84,7 +84,7 @@ pub enum Fault {
     /// A batch of no elements.
     #[error("the batch is empty")]
     BatchEmpty,
-    /// A batch of more than [`MAX_BATCH_ELEMENTS`] elements.
+    /// A batch of more than `MAX_BATCH_ELEMENTS` elements.
     #[error("the batch has more than 100 elements")]
     BatchTooLarge,
     /// A member of the envelope stands there twice: which one counts depends on the parser.

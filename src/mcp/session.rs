@@ -11,7 +11,7 @@ use crate::jsonrpc::{
 };
 
 /// Bytes of a peer's name, and of its version, that are kept; the rest is cut off.
-pub const MAX_PEER_BYTES: usize = 200;
+const MAX_PEER_BYTES: usize = 200;
 
 /// A peer's `clientInfo` or `serverInfo` (MCP's `Implementation`), self-reported.
 #[derive(Clone, Debug, PartialEq, Eq)]

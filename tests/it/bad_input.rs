@@ -77,7 +77,7 @@ async fn one_line_is_one_message() {
         ),
         (&format!("{inner}\r{inner}"), Error("null", PARSE)),
         (&format!("\r{inner}"), Error("null", PARSE)),
-        (&format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\r\"method\":\"ping\"}}"), Error("null", PARSE)),
+        ("{\"jsonrpc\":\"2.0\",\"id\":1,\r\"method\":\"ping\"}", Error("null", PARSE)),
         (&format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}}{inner}"), Error("null", PARSE)),
         (&format!("{inner} x"), Error("null", PARSE)),
         (&format!("\u{feff}{inner}"), Error("null", PARSE)),

@@ -203,6 +203,12 @@ impl Session {
     }
 }
 
+/// Whether `value` is written as `token`: `1` is not `"1"`.
+fn is(value: &serde_json::Value, token: &str) -> bool {
+    let written = value.to_string();
+    written == token
+}
+
 /// Whether `line`, which the client has received, is what `expected` says.
 fn is_expected(line: &str, expected: &str) -> bool {
     let words: Vec<_> = expected.splitn(3, ' ').collect();
@@ -211,18 +217,16 @@ fn is_expected(line: &str, expected: &str) -> bool {
         ["refused", id, word] => {
             let result = &message["result"];
             let says = result["content"][0]["text"].as_str().unwrap_or_default();
-            message["id"].to_string() == id
+            is(&message["id"], id)
                 && result["isError"] == true
                 && result["_meta"]["dev.holdshort/decision"]["state"] == word
                 && says.starts_with(&word.to_uppercase())
                 && says.contains("did not run")
         }
-        ["error", id, code] => {
-            message["id"].to_string() == id && message["error"]["code"].to_string() == code
-        }
+        ["error", id, code] => is(&message["id"], id) && is(&message["error"]["code"], code),
         ["progress", token, text] => {
             message["method"] == "notifications/progress"
-                && message["params"]["progressToken"].to_string() == token
+                && is(&message["params"]["progressToken"], token)
                 && message["params"]["message"].as_str().is_some_and(|message| message.contains(text))
         }
         _ => line.trim_end() == expected,
