@@ -14,6 +14,7 @@ mod support {
 
 use std::{
     ffi::OsString,
+    io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::ExitCode,
     sync::atomic::Ordering,
@@ -21,14 +22,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use support::{
     memory,
     process::{Cores, Pinned},
     roles::{self, Writes},
-    session::{ANSWERS, Bench, Sandbox, Session, WAYS, Way},
+    session::{ALLOW_ALL, ANSWERS, Bench, HOLD_ALL, Sandbox, Session, WAYS, Way},
     stats::{self, Row, Spread, Target},
-    wire::Shape,
+    wire::{self, Shape},
 };
 
 /// As long as nothing comes back before the bench gives up.
@@ -48,12 +49,32 @@ struct Effort {
     flight_calls: u64,
     /// Starts of each way.
     starts: usize,
+    /// Calls held at once, in one session.
+    holds: usize,
+    /// Calls that are held and approved one by one.
+    approvals: usize,
 }
 
-const FULL: Effort =
-    Effort { sessions: 10, rounds: 10, calls: 1000, large_calls: 20, flight_calls: 50_000, starts: 40 };
-const QUICK: Effort =
-    Effort { sessions: 3, rounds: 5, calls: 500, large_calls: 5, flight_calls: 10_000, starts: 8 };
+const FULL: Effort = Effort {
+    sessions: 10,
+    rounds: 10,
+    calls: 1000,
+    large_calls: 20,
+    flight_calls: 50_000,
+    starts: 40,
+    holds: 50_000,
+    approvals: 500,
+};
+const QUICK: Effort = Effort {
+    sessions: 3,
+    rounds: 5,
+    calls: 500,
+    large_calls: 5,
+    flight_calls: 10_000,
+    starts: 8,
+    holds: 10_000,
+    approvals: 50,
+};
 
 /// Calls before the first measured one: caches, branch predictors and the allocator settle.
 const WARM_UP_CALLS: usize = 500;
@@ -66,6 +87,7 @@ fn main() -> ExitCode {
     let role = arguments.first().map(|role| role.to_string_lossy().into_owned());
     let done = match role.as_deref() {
         Some("role:relay") => roles::relay(&arguments[1..]),
+        Some("role:approver") => roles::approver(),
         Some("role:server") => {
             let one_by_one = arguments.get(1).is_some_and(|word| word == Writes::OneByOne.word());
             roles::server(if one_by_one { Writes::OneByOne } else { Writes::Batched })
@@ -124,6 +146,10 @@ fn drive(arguments: &[OsString]) -> anyhow::Result<()> {
     }
     rows.extend(starts(&bench, &effort)?);
     rows.extend(idle(&bench)?);
+    if !bench.control {
+        rows.push(held_memory(&bench, &effort)?);
+        rows.push(approval(&bench, &effort)?);
+    }
     let columns = ["direct", "relay", if bench.control { "relay again" } else { "holdshort" }];
     show(&stats::table(&columns, &rows));
     show(&format!("measured in {:.0} s", begin.elapsed().as_secs_f64()));
@@ -156,7 +182,7 @@ struct Abreast {
 impl Abreast {
     fn open(bench: &Bench, writes: Writes, cores: Cores) -> anyhow::Result<Self> {
         let pinned = Pinned::driver(cores)?;
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new(ALLOW_ALL)?;
         let mut sessions = Vec::new();
         for way in WAYS {
             let session = bench.open(way, writes, &sandbox).with_context(|| sandbox.said())?;
@@ -304,13 +330,13 @@ fn format_value(value: f64, unit: &str) -> String {
 fn starts(bench: &Bench, effort: &Effort) -> anyhow::Result<Vec<Row>> {
     let mut fresh = Vec::new();
     let mut again = Vec::new();
-    let kept = Sandbox::new()?;
+    let kept = Sandbox::new(ALLOW_ALL)?;
     for start in 0..=effort.starts {
         let mut first = [0.0; 3];
         let mut later = [0.0; 3];
         for step in 0..3 {
             let way = (start + step) % 3;
-            let empty = Sandbox::new()?;
+            let empty = Sandbox::new(ALLOW_ALL)?;
             for (sandbox, times) in [(&empty, &mut first), (&kept, &mut later)] {
                 let session =
                     bench.open(WAYS[way], Writes::Batched, sandbox).with_context(|| sandbox.said())?;
@@ -372,4 +398,84 @@ fn idle(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+/// Resident memory of `holdshort run` for each call that waits, beyond its frame.
+fn held_memory(bench: &Bench, effort: &Effort) -> anyhow::Result<Row> {
+    /// Before the measured ones: the record's caches and the queues reach their size.
+    const WARM_UP_HOLDS: usize = 2000;
+    /// As many as may be on their way to the record at once.
+    const BATCH: usize = 250;
+
+    let sandbox = Sandbox::new(HOLD_ALL)?;
+    let mut session = bench.open(Way::Gate, Writes::Batched, &sandbox).with_context(|| sandbox.said())?;
+    let mut used = Vec::new();
+    let mut sent = 0;
+    for holds in [WARM_UP_HOLDS, effort.holds] {
+        for _ in 0..holds / BATCH {
+            for _ in 0..BATCH {
+                session.send(Shape::Small)?;
+            }
+            sent += BATCH;
+            recorded(&sandbox, sent).with_context(|| sandbox.said())?;
+        }
+        used.push(memory::of(session.pid())?.resident);
+    }
+    session.close()?;
+    let each =
+        (used[1] as f64 - used[0] as f64) / effort.holds as f64 - wire::SMALL_FRAME_BYTES as f64 / 1024.0;
+    Ok(Row {
+        name: format!("each of {} holds, beyond its frame", effort.holds),
+        values: vec![String::new(), String::new(), format!("{:.1} MiB", used[1] as f64 / 1024.0)],
+        figure: Some((Spread::of(vec![each]), " KiB")),
+        target: Target::AtMost(1.5),
+    })
+}
+
+/// Waits until `count` calls are on record.
+fn recorded(sandbox: &Sandbox, count: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(HANG_SECONDS);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    loop {
+        // Until the first call is on record there may be no file, or no table in it.
+        let held = rusqlite::Connection::open_with_flags(sandbox.record(), flags)
+            .and_then(|record| record.query_row("SELECT count(*) FROM holds", [], |row| row.get::<_, i64>(0)))
+            .unwrap_or(0);
+        if usize::try_from(held)? >= count {
+            ANSWERS.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{held} of {count} calls are on record");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// From a person's word, spoken over the control socket, to the first byte of the call at the server.
+fn approval(bench: &Bench, effort: &Effort) -> anyhow::Result<Row> {
+    let sandbox = Sandbox::new(HOLD_ALL)?;
+    let mut session = bench.open(Way::Gate, Writes::Batched, &sandbox).with_context(|| sandbox.said())?;
+    let mut approver = bench.helper("role:approver", &sandbox)?;
+    let mut ask = approver.stdin.take().context("no stdin")?;
+    let mut said = BufReader::new(approver.stdout.take().context("no stdout")?);
+    let mut times = Vec::new();
+    for round in 0..=effort.approvals {
+        session.send(Shape::Clock)?;
+        ask.write_all(b"\n")?;
+        let came_ns = session.came_at().with_context(|| sandbox.said())?;
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        let said_ns: u64 = line.trim().parse().with_context(|| sandbox.said())?;
+        if round > 0 {
+            times.push(came_ns.saturating_sub(said_ns) as f64 / 1e6);
+        }
+    }
+    drop(ask);
+    approver.wait()?;
+    session.close()?;
+    Ok(Row {
+        name: "approval to first byte at the server".to_owned(),
+        values: Vec::new(),
+        figure: Some((Spread::of(times), " ms")),
+        target: Target::None,
+    })
 }

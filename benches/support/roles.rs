@@ -1,4 +1,5 @@
-//! The two programs that the bench executable can also be: the MCP server at the end, and the plain relay in the middle.
+//! The programs that the bench executable can also be: the MCP server at the end, the plain relay in the middle, and the person
+//! who approves.
 //!
 //! Run by `stdio.rs` when it is started with a role. The relay is the least a stdio proxy can do on the same runtime: it
 //! spawns the server and copies bytes both ways, and knows nothing of lines, JSON or policy.
@@ -9,9 +10,14 @@ use std::{
     io::{self, Read as _, Write as _},
     os::fd::AsFd as _,
     process::Stdio,
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use holdshort::{
+    control::{api::ControlClient as _, client},
+    hold::Verdict,
+};
 use memchr::{memchr, memmem};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -58,6 +64,30 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
     }
 }
 
+/// The approver: for each line of stdin it approves the one call that waits, and writes the time just before it said so.
+/// It finds the gate as the command line does.
+pub(crate) fn approver() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let gates = client::gates().await?;
+        let [gate] = gates.as_slice() else { anyhow::bail!("{} gates instead of one", gates.len()) };
+        for _ in io::stdin().lines() {
+            let hold = loop {
+                // The call is on its way to the record.
+                match gate.rpc.holds(None).await?.holds.first() {
+                    Some(hold) => break hold.id,
+                    None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            let said_ns = process::now_ns();
+            gate.rpc.resolve(hold, Verdict::Approve, None).await?;
+            io::stdout().write_all(format!("{said_ns}\n").as_bytes())?;
+            io::stdout().flush()?;
+        }
+        Ok(())
+    })
+}
+
 /// How the server writes when several calls came in at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writes {
@@ -90,13 +120,14 @@ pub(crate) fn server(writes: Writes) -> anyhow::Result<()> {
         if count == 0 {
             return Ok(());
         }
-        let first_byte_ns = *first_byte_ns.get_or_insert_with(process::now_ns);
+        let came_ns = process::now_ns();
+        let first_byte_ns = *first_byte_ns.get_or_insert(came_ns);
         let mut begin = 0;
         let mut unread = filled;
         filled += count;
         while let Some(newline) = memchr(b'\n', &buffer[unread..filled]) {
             let end = unread + newline;
-            answer(&mut out, &buffer[begin..end], first_byte_ns);
+            answer(&mut out, &buffer[begin..end], first_byte_ns, came_ns);
             begin = end + 1;
             unread = begin;
             if writes == Writes::OneByOne {
@@ -113,7 +144,7 @@ pub(crate) fn server(writes: Writes) -> anyhow::Result<()> {
 }
 
 /// Writes what the server says to `line`; nothing to a notification.
-fn answer(out: &mut Vec<u8>, line: &[u8], first_byte_ns: u64) {
+fn answer(out: &mut Vec<u8>, line: &[u8], first_byte_ns: u64, came_ns: u64) {
     // Every frame of the driver has its id, method and tool at the front; the rest of a large one is not looked at.
     let head = &line[..line.len().min(120)];
     let Some(id) = memmem::find(head, br#""id":"#).map(|at| &head[at + 5..]) else { return };
@@ -122,6 +153,8 @@ fn answer(out: &mut Vec<u8>, line: &[u8], first_byte_ns: u64) {
         wire::write_initialized(out, id, first_byte_ns);
     } else if memmem::find(head, br#""name":"read""#).is_some() {
         wire::write_answer(out, id, wire::LARGE_FRAME_BYTES);
+    } else if memmem::find(head, br#""name":"clock""#).is_some() {
+        wire::write_time(out, id, came_ns);
     } else {
         wire::write_answer(out, id, wire::SMALL_FRAME_BYTES);
     }

@@ -51,7 +51,7 @@ pub(crate) struct Bench {
 pub(crate) struct Sandbox(tempfile::TempDir);
 
 /// Allows every call, by a rule as people write it.
-const POLICY: &str = "\
+pub(crate) const ALLOW_ALL: &str = "\
 version: 1
 default: hold
 rules:
@@ -60,13 +60,16 @@ rules:
     action: allow
 ";
 
+/// Holds every call.
+pub(crate) const HOLD_ALL: &str = "version: 1\ndefault: hold\n";
+
 impl Sandbox {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new(policy: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("holdshort-bench-").tempdir()?;
         for name in ["home", "state", "runtime", "config"] {
             DirBuilder::new().mode(0o700).create(directory.path().join(name))?;
         }
-        fs::write(directory.path().join("policy.yaml"), POLICY)?;
+        fs::write(directory.path().join("policy.yaml"), policy)?;
         Ok(Self(directory))
     }
 
@@ -74,8 +77,35 @@ impl Sandbox {
         self.0.path()
     }
 
+    /// Where `holdshort` keeps its record.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.path().join("record.db")
+    }
+
     fn errors(&self) -> PathBuf {
         self.path().join("stderr.txt")
+    }
+
+    /// Gives `command` pipes, and this place instead of the user's own.
+    fn confine(&self, command: &mut Command) -> anyhow::Result<()> {
+        let errors = File::options().create(true).append(true).open(self.errors())?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).current_dir(self.path());
+        for (name, directory) in [
+            ("HOME", "home"),
+            ("XDG_STATE_HOME", "state"),
+            ("XDG_DATA_HOME", "state"),
+            ("XDG_RUNTIME_DIR", "runtime"),
+            ("XDG_CONFIG_HOME", "config"),
+        ] {
+            command.env(name, self.path().join(directory));
+        }
+        command.env_remove("RUST_LOG");
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDSHORT"))
+        {
+            command.env_remove(name);
+        }
+        Ok(())
     }
 
     /// What the programs said, for the person who looks for the reason of a failure.
@@ -131,6 +161,14 @@ impl Bench {
         Ok(session)
     }
 
+    /// Starts this program as `role`, among the files of `sandbox`.
+    pub(crate) fn helper(&self, role: &str, sandbox: &Sandbox) -> anyhow::Result<Child> {
+        let mut command = Command::new(&self.bench);
+        command.arg(role);
+        sandbox.confine(&mut command)?;
+        command.spawn().with_context(|| format!("cannot start {command:?}"))
+    }
+
     fn command(&self, way: Way, writes: Writes, sandbox: &Sandbox) -> anyhow::Result<Command> {
         let server: [OsString; 3] = [self.bench.clone().into(), "role:server".into(), writes.word().into()];
         let mut command = match way {
@@ -142,6 +180,7 @@ impl Bench {
             Way::Gate if !self.control => {
                 let mut command = Command::new(&self.holdshort);
                 command.arg("run").arg("--policy").arg(sandbox.path().join("policy.yaml"));
+                command.arg("--store").arg(sandbox.record());
                 command.args(["--server", "bench", "--"]).args(&server);
                 command
             }
@@ -151,23 +190,7 @@ impl Bench {
                 command
             }
         };
-        let errors = File::options().create(true).append(true).open(sandbox.errors())?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).current_dir(sandbox.path());
-        for (name, directory) in [
-            ("HOME", "home"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_DATA_HOME", "state"),
-            ("XDG_RUNTIME_DIR", "runtime"),
-            ("XDG_CONFIG_HOME", "config"),
-        ] {
-            command.env(name, sandbox.path().join(directory));
-        }
-        command.env_remove("RUST_LOG");
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDSHORT"))
-        {
-            command.env_remove(name);
-        }
+        sandbox.confine(&mut command)?;
         Ok(command)
     }
 }
@@ -185,6 +208,22 @@ impl Session {
         wire::write_answer_start(&mut self.expected, id);
         ensure!(self.received().starts_with(&self.expected), "another answer than that to call {id}");
         Ok(elapsed.as_secs_f64() * 1e6)
+    }
+
+    /// Sends a call that nobody answers yet.
+    pub(crate) fn send(&mut self, shape: Shape) -> anyhow::Result<()> {
+        wire::write_call(&mut self.frame, self.next_id, shape);
+        self.next_id += 1;
+        Ok(self.input.write_all(&self.frame)?)
+    }
+
+    /// The answer to the one call under way, of [`Shape::Clock`]: when it came to the server, in nanoseconds.
+    pub(crate) fn came_at(&mut self) -> anyhow::Result<u64> {
+        self.read_line()?;
+        let answer = String::from_utf8_lossy(self.received());
+        let time =
+            answer.split_once(wire::CAME_AT).and_then(|(_, rest)| rest.split_once('"')?.0.parse().ok());
+        time.with_context(|| format!("an odd answer: {answer}"))
     }
 
     /// `calls` small calls, never more than `in_flight` at once; calls a second.

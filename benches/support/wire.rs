@@ -20,6 +20,8 @@ pub(crate) enum Shape {
     LargeAnswer,
     /// A large call that carries an image, a small answer.
     LargeImage,
+    /// A small call that the server answers with the time at which it came in.
+    Clock,
 }
 
 impl Shape {
@@ -27,6 +29,7 @@ impl Shape {
         match self {
             Self::Small | Self::LargeCall | Self::LargeImage => "echo",
             Self::LargeAnswer => "read",
+            Self::Clock => "clock",
         }
     }
 }
@@ -56,7 +59,7 @@ pub(crate) fn write_call(frame: &mut Vec<u8>, id: u64, shape: Shape) {
     );
     frame.extend_from_slice(br#""arguments":{"text":""#);
     let (bytes, text) = match shape {
-        Shape::Small | Shape::LargeAnswer => (SMALL_FRAME_BYTES, SENTENCE),
+        Shape::Small | Shape::LargeAnswer | Shape::Clock => (SMALL_FRAME_BYTES, SENTENCE),
         Shape::LargeCall => (LARGE_FRAME_BYTES, CODE),
         Shape::LargeImage => (LARGE_FRAME_BYTES, BASE64),
     };
@@ -70,6 +73,17 @@ pub(crate) fn write_answer(out: &mut Vec<u8>, id: &[u8], bytes: usize) {
     out.extend_from_slice(id);
     out.extend_from_slice(br#","result":{"content":[{"type":"text","text":""#);
     fill(out, begin + bytes, if bytes > SMALL_FRAME_BYTES { CODE } else { SENTENCE }, b"\"}]}}\n");
+}
+
+/// What stands in front of the time in the answer to a [`Shape::Clock`] call.
+pub(crate) const CAME_AT: &str = r#""text":""#;
+
+/// Writes the answer to a [`Shape::Clock`] call.
+pub(crate) fn write_time(out: &mut Vec<u8>, id: &[u8], came_ns: u64) {
+    out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+    out.extend_from_slice(id);
+    out.extend_from_slice(br#","result":{"content":[{"type":"text","#);
+    push(out, format_args!("{CAME_AT}{came_ns}\"}}]}}}}\n"));
 }
 
 /// Writes the answer to [`INITIALIZE`].
