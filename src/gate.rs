@@ -166,6 +166,21 @@ pub enum Released {
     Resume(Box<Approved>),
     /// It does not run; tell the client.
     Refuse(Refusal),
+    /// It does not run, because nobody waits for it any more. Tell the client, if there is one, and then have it recorded.
+    Withdrawn {
+        /// What to tell.
+        refusal: Refusal,
+        /// What to give to [`Gate::record_withdrawal`].
+        end: Unrecorded,
+    },
+}
+
+/// A withdrawal that is not on record yet.
+#[derive(Debug)]
+#[must_use = "the record would say that the call still waits"]
+pub struct Unrecorded {
+    hold: Arc<NewHold>,
+    why: Withdrawal,
 }
 
 /// Something that watchers hear of.
@@ -243,7 +258,7 @@ impl Gate {
         if self.policy.gates_method(method) {
             return self.screen_other_method(caller, frame);
         }
-        if self.policy.gates_method(&mcp::fold_method(method)) {
+        if self.policy.gates_look_alike(&mcp::fold_method(method)) {
             return Screened::Refuse(unknown_method(&frame));
         }
         Screened::Pass(Permitted::new(frame))
@@ -383,11 +398,10 @@ impl Gate {
         terms: &HoldTerms,
     ) -> Option<NewHold> {
         let decision = &judged.decision;
-        let mut id = [0; 16];
-        aws_lc_rs::rand::fill(&mut id).ok()?;
+        let id = HoldId::random().ok()?;
         let created_at = Timestamp::now();
         Some(NewHold {
-            id: HoldId(id),
+            id,
             owner: Arc::clone(&self.instance),
             server: Arc::clone(&self.server),
             method: Arc::from(frame.method().unwrap_or_default()),
@@ -434,16 +448,33 @@ impl Gate {
             },
         };
         match claim {
+            // A verdict that comes when the time is over, by either clock, comes too late: the timer may be behind, and the
+            // one that it goes by stands still while the machine sleeps.
+            Some(Claim::Verdict { answer, .. })
+                if Instant::now() >= deadline || Timestamp::now() >= hold.expires_at =>
+            {
+                let released = self.expired(&hold, refused).await;
+                let _ = answer.send(Ok(State::Expired));
+                released
+            }
             Some(Claim::Verdict { vote, answer }) => self.judged(frame, hold, refused, vote, answer).await,
-            Some(Claim::Withdrawn(why)) => {
-                self.end(&hold, State::Withdrawn, Some(why.note().to_owned())).await;
-                Released::Refuse(refused.withdrawn(hold.id, why))
-            }
-            None => {
-                self.end(&hold, State::Expired, None).await;
-                Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
-            }
+            Some(Claim::Withdrawn(why)) => Released::Withdrawn {
+                refusal: refused.withdrawn(hold.id, why),
+                end: Unrecorded { hold, why },
+            },
+            None => self.expired(&hold, refused).await,
         }
+    }
+
+    async fn expired(&self, hold: &Arc<NewHold>, refused: Refused) -> Released {
+        self.end(hold, State::Expired, None).await;
+        Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
+    }
+
+    /// Puts a withdrawal on record, after it has been told: whoever waits for the answer need not wait for the disk, and
+    /// the call does not run either way.
+    pub async fn record_withdrawal(&self, end: Unrecorded) {
+        self.end(&end.hold, State::Withdrawn, Some(end.why.note().to_owned())).await;
     }
 
     /// Makes a person's verdict durable, tells the approver, and only then lets it take effect.
@@ -477,7 +508,7 @@ impl Gate {
         self.announce(News::Now { hold, state, vote: Some(vote) });
         match state {
             State::Forwarding => {
-                let permitted = Permitted::new(frame);
+                let permitted = Permitted::approved(frame, id);
                 Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
             }
             State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
@@ -517,6 +548,7 @@ impl Gate {
             return Err(self.why_not_there(id).await);
         }
         match answered.await {
+            Ok(Ok(State::Expired)) => Err(self.why_not_there(id).await),
             Ok(Ok(state)) => Ok(state),
             Ok(Err(error)) => Err(ResolveError::Unrecorded(error)),
             Err(_) => Err(self.why_not_there(id).await),

@@ -25,6 +25,18 @@ pub const HOLD_ID_SHORT_CHARS: usize = 7;
 pub struct HoldId(pub [u8; 16]);
 
 impl HoldId {
+    /// A new id, from the system's random numbers. (Not from a cryptographic library: their generators gather entropy of
+    /// their own first, which takes longer than everything else at the start of a program.)
+    ///
+    /// # Errors
+    ///
+    /// When the system has none.
+    pub fn random() -> Result<Self, getrandom::Error> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)?;
+        Ok(Self(id))
+    }
+
     /// The first [`HOLD_ID_SHORT_CHARS`] characters: enough to tell holds apart on one screen.
     pub fn short(&self) -> String {
         let mut text = self.to_string();

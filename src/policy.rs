@@ -204,6 +204,8 @@ pub struct Policy {
     every_tool: Vec<u32>,
     /// Rules with `method` and no `tool`.
     methods: Vec<u32>,
+    /// Their patterns in lower case, for names that only resemble a method.
+    methods_lower_case: Vec<Pattern>,
     warnings: Vec<Diagnostic>,
     digest: Digest,
     default_reason: Arc<str>,
@@ -294,10 +296,14 @@ impl Policy {
             .map(|(at, _)| at)
             .collect();
         let methods = numbered().filter(|(_, rule)| rule.names_methods()).map(|(at, _)| at).collect();
+        let by_method = rules.iter().filter(|rule| rule.names_methods());
+        let methods_lower_case =
+            by_method.flat_map(|rule| rule.methods.iter().map(Pattern::lower_case)).collect();
         Ok(Self {
             default,
             tools,
             every_tool,
+            methods_lower_case,
             methods,
             warnings,
             digest,
@@ -409,6 +415,14 @@ impl Policy {
             rule.is_some_and(|rule| rule.methods.iter().any(|pattern| pattern.matches(method)))
         };
         method == TOOLS_CALL || self.methods.iter().any(names)
+    }
+}
+
+impl Policy {
+    /// Whether a careless server may take `folded`, a method without its peculiarities (see `mcp::fold_method`), for one that
+    /// is gated. Case is one of those.
+    pub fn gates_look_alike(&self, folded: &str) -> bool {
+        folded == TOOLS_CALL || self.methods_lower_case.iter().any(|pattern| pattern.matches(folded))
     }
 }
 

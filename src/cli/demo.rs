@@ -121,7 +121,7 @@ async fn story(place: &Place, arguments: &DemoArguments, agent: &mut Agent) -> a
         };
         page::said("calls", &format!("{tool} {call}"));
         if number == TITLES.len() {
-            last = held(&gate, &mut news, arguments).await?;
+            last = held(place, &gate, &mut news, arguments).await?;
         }
         let Told::Reads { text, failed, took } = agent.tells().await? else {
             bail!("the agent did not read an answer")
@@ -144,6 +144,7 @@ async fn find_gate(place: &Place) -> anyhow::Result<GateClient> {
 
 /// Shows the call that is held, and returns when it is decided or has ended otherwise.
 async fn held(
+    place: &Place,
     gate: &GateClient,
     news: &mut Subscription<Watched>,
     arguments: &DemoArguments,
@@ -161,34 +162,34 @@ async fn held(
     };
     let hold = gate.rpc.show(id).await?;
     render::hold_card(&hold);
-    let (verdict, comment) = match arguments.verdict() {
-        Some(decision) => decision,
+    let decided = match arguments.verdict() {
+        Some(decision) => Some(decision),
         None => {
             let (program, short) = (program(), id.short());
             render::line("decide here, or from another terminal with one of these:");
             page::command(&format!("{program} approve {short}"));
             page::command(&format!("{program} reject {short} --reason TEXT"));
             tokio::select! {
-                decision = ask() => decision,
+                decision = ask() => Some(decision),
                 ended = ended(news, &hold) => {
                     if io::stdin().is_terminal() {
                         // Behind the question that nobody has answered.
                         render::line("");
                     }
-                    let ended = ended?;
-                    page::ended(&ended);
-                    return Ok(ended.state);
+                    ended?;
+                    None
                 }
             }
         }
     };
-    match gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from) {
-        Ok(_) => {}
-        // Somebody was faster, or time was: the news tell who.
-        Err(error) if error.ended().is_some() => {}
-        Err(error) => return Err(error.into()),
+    if let Some((verdict, comment)) = decided {
+        let resolved = gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from);
+        // An error because somebody was faster, or time was, is none: the record tells who.
+        resolved.map(drop).or_else(|error| error.ended().map(drop).ok_or(error))?;
     }
-    let ended = ended(news, &hold).await?;
+    // The agent is done with its answer, and its gate with it, sooner than news arrive here.
+    let record = Store::open(&place.store()).hold(id).await?;
+    let ended = record.ok_or_else(|| anyhow!("the hold is not on record"))?;
     page::ended(&ended);
     Ok(ended.state)
 }
@@ -204,15 +205,16 @@ impl DemoArguments {
     }
 }
 
-/// Waits for the end of `hold`, whoever ends it.
-async fn ended(news: &mut Subscription<Watched>, hold: &HoldView) -> anyhow::Result<HoldView> {
+/// Waits for the end of `hold`, whoever ends it, or of its gate.
+async fn ended(news: &mut Subscription<Watched>, hold: &HoldView) -> anyhow::Result<()> {
+    let left = hold.expires_at.duration_until(hold.created_at).unsigned_abs() + PATIENCE;
     loop {
-        let left = hold.expires_at.duration_until(hold.created_at).unsigned_abs() + PATIENCE;
-        let told = next(news, left).await?;
-        if let (WatchedEvent::Ended, Some(ended)) = (told.event, told.hold)
-            && ended.id == hold.id
-        {
-            return Ok(ended);
+        let told = match timeout(left, news.next()).await.context("the gate tells nothing")? {
+            Some(told) => told.context("the gate tells something that cannot be read")?,
+            None => return Ok(()),
+        };
+        if told.event == WatchedEvent::Ended && told.hold.is_some_and(|ended| ended.id == hold.id) {
+            return Ok(());
         }
     }
 }
@@ -322,7 +324,7 @@ async fn the_end(place: &Place, state: State) -> anyhow::Result<Exit> {
     Ok(match state {
         _ if !verification.sound => Exit::Failed,
         State::Expired => Exit::Gone,
-        State::Forwarding | State::Rejected => Exit::Done,
+        State::Forwarding | State::Answered | State::Rejected => Exit::Done,
         _ => Exit::Failed,
     })
 }

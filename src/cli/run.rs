@@ -19,6 +19,7 @@ use crate::{
     control::{place, server as control},
     exit::Exit,
     gate::{Caller, Gate, GateLimits},
+    hold::HoldId,
     policy::Policy,
     principal::Principal,
     store::Store,
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// How long the end of the program waits for the record's last events.
-const LAST_EVENTS: Duration = Duration::from_millis(300);
+const LAST_EVENTS: Duration = Duration::from_millis(200);
 
 pub(super) fn run(arguments: RunArguments) -> Exit {
     let policy = match load_policy(&arguments.policy) {
@@ -150,9 +151,7 @@ async fn recover(store: Store, path: PathBuf, own: Arc<str>) {
 
 /// 128 random bits: the name of this process in the record.
 fn instance_name() -> anyhow::Result<String> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
-    Ok(crate::hold::HoldId(bytes).to_string())
+    Ok(HoldId::random().context("the system gives no random numbers")?.to_string())
 }
 
 /// The server's name, from its command: `server-github` for `npx -y @modelcontextprotocol/server-github`.

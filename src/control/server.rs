@@ -47,6 +47,9 @@ const CONNECTIONS_MAX: usize = 64;
 /// How long a watcher may take to accept one piece of news before it is dropped.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the end of the gate waits for answers that are on their way.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
 /// Ids that one beginning may stand for before it is not looked into further.
 const FOUND_MAX: usize = 10;
 
@@ -141,7 +144,11 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
             drop(permit);
         });
     }
+    // Whoever has just decided hears what became of it, also where the decision ended the session and this gate with it.
+    // The connections have the other halves of `handle`; ours would keep it waiting.
+    drop((listener, services, stop));
     let _ = handle.stop();
+    let _ = tokio::time::timeout(LAST_ANSWERS, handle.stopped()).await;
 }
 
 /// Serves one connection, whose every request carries `peer`.

@@ -5,28 +5,36 @@
 
 use bytes::Bytes;
 
-use crate::jsonrpc::Frame;
+use crate::{hold::HoldId, jsonrpc::Frame};
 
 /// A frame that may go upstream, exactly as it was received.
 #[derive(Debug)]
 #[must_use = "a permitted frame that is not sent is a call that got lost"]
-pub struct Permitted(Frame);
+pub struct Permitted {
+    frame: Frame,
+    hold: Option<HoldId>,
+}
 
 impl Permitted {
     /// The gate's word that `frame` may go upstream.
     pub(super) fn new(frame: Frame) -> Self {
-        Self(frame)
+        Self { frame, hold: None }
     }
 
-    /// The frame.
-    pub fn frame(&self) -> &Frame {
-        &self.0
+    /// The gate's word that `frame` may go upstream because people have approved it as `hold`.
+    pub(super) fn approved(frame: Frame, hold: HoldId) -> Self {
+        Self { frame, hold: Some(hold) }
+    }
+
+    /// The hold that it came out of.
+    pub fn hold(&self) -> Option<HoldId> {
+        self.hold
     }
 }
 
 impl From<Permitted> for Bytes {
     /// The bytes to send: those that came in, with their line terminator.
     fn from(permitted: Permitted) -> Self {
-        permitted.0.to_line()
+        permitted.frame.to_line()
     }
 }

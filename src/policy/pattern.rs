@@ -49,6 +49,12 @@ impl Pattern {
         }
     }
 
+    /// The same pattern for names in lower case.
+    pub(super) fn lower_case(&self) -> Self {
+        // What was a pattern is one in lower case too; were it not, the pattern itself would do.
+        Self::parse(&self.text.to_lowercase()).unwrap_or_else(|_| self.clone())
+    }
+
     /// As it was written.
     pub(super) fn text(&self) -> &str {
         &self.text

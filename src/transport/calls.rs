@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::{gate::Permitted, hold::HoldId, jsonrpc::RequestId};
+use crate::{hold::HoldId, jsonrpc::RequestId};
 
 /// The raw JSON token by which a client recognises the progress of a request.
 pub(super) type ProgressToken = Box<str>;
@@ -46,8 +46,8 @@ pub(super) enum Call {
         token: Option<ProgressToken>,
         /// How often the client has been told that it waits.
         told: u32,
-        /// A cancellation that came while an approval was being recorded: it follows the call upstream.
-        cancel: Option<Permitted>,
+        /// Whether the client has taken it back while an approval was being recorded: then it is not sent.
+        cancelled: bool,
     },
 }
 

@@ -11,16 +11,37 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::gate::Permitted;
+use crate::{gate::Permitted, hold::HoldId};
 
 /// Bytes waiting for a peer above which nothing more is read that would add to them.
 const WAITING_BYTES_HIGH: usize = 256 * 1024;
 
+/// One line that waits.
+pub(super) struct Waiting {
+    line: Bytes,
+    /// The hold that it was approved as; such a line can be taken back until its first byte has gone.
+    hold: Option<HoldId>,
+}
+
+impl From<Bytes> for Waiting {
+    fn from(line: Bytes) -> Self {
+        Self { line, hold: None }
+    }
+}
+
+impl From<Permitted> for Waiting {
+    fn from(permitted: Permitted) -> Self {
+        Self { hold: permitted.hold(), line: permitted.into() }
+    }
+}
+
 /// Lines that wait, as one buffer for vectored writes.
 #[derive(Default)]
 struct Lines {
-    lines: VecDeque<Bytes>,
+    lines: VecDeque<Waiting>,
     bytes: usize,
+    /// Whether a part of the first line has gone.
+    has_begun: bool,
 }
 
 impl Buf for Lines {
@@ -29,13 +50,13 @@ impl Buf for Lines {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.lines.front().map_or(&[], |line| line)
+        self.lines.front().map_or(&[], |waiting| &waiting.line)
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slice, line) in slices.iter_mut().zip(&self.lines) {
-            *slice = IoSlice::new(line);
+        for (slice, waiting) in slices.iter_mut().zip(&self.lines) {
+            *slice = IoSlice::new(&waiting.line);
             filled += 1;
         }
         filled
@@ -44,13 +65,15 @@ impl Buf for Lines {
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while count > 0 {
-            let Some(line) = self.lines.front_mut() else { return };
-            if count < line.len() {
-                line.advance(count);
+            let Some(waiting) = self.lines.front_mut() else { return };
+            if count < waiting.line.len() {
+                waiting.line.advance(count);
+                self.has_begun = true;
                 return;
             }
-            count -= line.len();
+            count -= waiting.line.len();
             self.lines.pop_front();
+            self.has_begun = false;
         }
     }
 }
@@ -68,7 +91,7 @@ pub(super) type Upstream<W> = Outbox<W, Permitted>;
 /// The way to the MCP client.
 pub(super) type Downstream<W> = Outbox<W, Bytes>;
 
-impl<W: AsyncWrite + Unpin, Line: Into<Bytes>> Outbox<W, Line> {
+impl<W: AsyncWrite + Unpin, Line: Into<Waiting>> Outbox<W, Line> {
     /// A way that ends in `writer`.
     pub(super) fn new(writer: W) -> Self {
         Self { writer: Some(writer), lines: Lines::default(), takes: PhantomData }
@@ -76,11 +99,26 @@ impl<W: AsyncWrite + Unpin, Line: Into<Bytes>> Outbox<W, Line> {
 
     /// Lets `line` wait for the writer. A peer that is gone is sent nothing.
     pub(super) fn send(&mut self, line: Line) {
-        let line = line.into();
-        if self.writer.is_some() && !line.is_empty() {
-            self.lines.bytes += line.len();
-            self.lines.lines.push_back(line);
+        let waiting = line.into();
+        if self.writer.is_some() && !waiting.line.is_empty() {
+            self.lines.bytes += waiting.line.len();
+            self.lines.lines.push_back(waiting);
         }
+    }
+
+    /// Takes back the approved calls that `is_meant` and of which not one byte has gone.
+    pub(super) fn take_back(&mut self, is_meant: impl Fn(HoldId) -> bool) -> Vec<HoldId> {
+        let mut taken = Vec::new();
+        let mut has_begun = self.lines.has_begun;
+        let bytes = &mut self.lines.bytes;
+        self.lines.lines.retain(|waiting| {
+            let is_out = std::mem::take(&mut has_begun);
+            let Some(hold) = waiting.hold.filter(|hold| !is_out && is_meant(*hold)) else { return true };
+            *bytes -= waiting.line.len();
+            taken.push(hold);
+            false
+        });
+        taken
     }
 
     /// Whether something waits.
@@ -105,6 +143,14 @@ impl<W: AsyncWrite + Unpin, Line: Into<Bytes>> Outbox<W, Line> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         Ok(())
+    }
+
+    /// Lets what has been written reach the peer, where the writer keeps some of it.
+    pub(super) async fn flush(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            // A peer that is gone needs nothing any more.
+            let _ = writer.flush().await;
+        }
     }
 
     /// Closes the writer, so that the peer sees the end, and forgets what still waits.

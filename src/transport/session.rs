@@ -47,6 +47,9 @@ const NEWS_QUEUE_MAX: usize = 256;
 /// Requests of the server that may be without an answer at the same time.
 const ASKED_MAX: usize = 4096;
 
+/// How often a client that is not read is looked at.
+const LOOK_FOR_CLIENT: Duration = Duration::from_millis(250);
+
 /// Tool names in several scripts that are remembered from the server's lists.
 const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
 
@@ -72,13 +75,18 @@ impl Default for SessionLimits {
     }
 }
 
+/// Whether the client has closed its end of a stream, asked without reading what is left in it.
+pub type HungUp = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The signals between a session and the transport that runs it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Lifecycle {
     /// Set by the transport: end the session (the process was told to stop).
     pub stop: CancellationToken,
     /// Set by the session: the client is gone, so the server's stdin is about to be closed.
     pub client_gone: CancellationToken,
+    /// Asked while the client is not read: the end of a stream that nobody reads is seen in no other way.
+    pub client_hung_up: Option<HungUp>,
 }
 
 /// What a task that keeps a held call tells the session.
@@ -96,6 +104,8 @@ enum Event {
     Held(News),
     ClientTook(io::Result<()>),
     ServerTook(io::Result<()>),
+    /// The client has not been read for a while, because what it has sent before cannot go on.
+    Paused,
     Stop,
 }
 
@@ -162,14 +172,18 @@ pub async fn run<DR, DW, UR, UW>(
     };
     let stop = session.lifecycle.stop.clone();
     let mut stopping = false;
+    let mut look = tokio::time::interval(LOOK_FOR_CLIENT);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !session.is_over(stopping) {
         // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
         // while what it would add to is full, so neither side can make the other wait or memory grow.
         let event = tokio::select! {
             biased;
             () = stop.cancelled(), if !stopping => Event::Stop,
+            // The client before the held calls: what it has taken back by now is not sent.
+            line = client.next(), if session.reads_client() => Event::Client(line),
             Some(news) = held.recv() => Event::Held(news),
-            line = client.next(), if session.client_reads && session.has_room() => Event::Client(line),
+            _ = look.tick(), if session.client_reads && !session.reads_client() => Event::Paused,
             line = server.next(), if session.server_reads && !session.downstream.is_full() => Event::Server(line),
             result = session.upstream.write_some(), if session.upstream.is_waiting() => Event::ServerTook(result),
             result = session.downstream.write_some(), if session.downstream.is_waiting() => {
@@ -191,6 +205,11 @@ pub async fn run<DR, DW, UR, UW>(
                 tracing::debug!(%error, "the server no longer reads");
                 session.upstream.close();
             }
+            Event::Paused => {
+                if session.lifecycle.client_hung_up.as_ref().is_some_and(|has_hung_up| has_hung_up()) {
+                    session.client_gone();
+                }
+            }
             Event::Stop => {
                 stopping = true;
                 session.stop();
@@ -208,9 +227,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             && !self.downstream.is_waiting()
     }
 
-    /// Whether one more line of the client has room on either side.
-    fn has_room(&self) -> bool {
-        !self.upstream.is_full() && !self.downstream.is_full()
+    /// Whether the client is read: while both sides have room, and there is a server to speak to.
+    fn reads_client(&self) -> bool {
+        self.client_reads && self.server_reads && !self.upstream.is_full() && !self.downstream.is_full()
     }
 
     // --- the client's lines
@@ -353,30 +372,43 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             // Nothing that the server could say of a call which it does not have is true.
             self.progress.insert(token.clone(), f64::INFINITY);
         }
-        self.begin(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancel: None });
+        self.begin(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancelled: false });
         self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
     }
 
+    /// A call that the server does not have is withdrawn, whatever a rule says of notifications; any other cancellation is
+    /// a notification like others.
     fn client_cancels(&mut self, frame: Frame) {
         let id = frame.params().and_then(Cancelled::parse).map(|cancelled| cancelled.request);
-        let permitted = match self.gate.screen(&self.caller, frame) {
-            Screened::Pass(permitted) => permitted,
-            Screened::Refuse(refusal) => return self.refuse(&refusal),
-            Screened::Hold(_) => return,
-        };
         match id.as_ref().and_then(|id| self.calls.get_mut(id)) {
-            Some(Call::Held { hold, cancel, .. }) => {
-                // If an approval was faster, the call is about to go upstream: the cancellation then follows it.
-                if !self.gate.withdraw(*hold, Withdrawal::Cancelled) {
-                    *cancel = Some(permitted);
+            Some(Call::Held { hold, cancelled, .. }) => {
+                // If an approval was faster, it is being recorded just now; the call is then not sent.
+                *cancelled = !self.gate.withdraw(*hold, Withdrawal::Cancelled);
+                return;
+            }
+            Some(Call::Forwarded { hold, cancelled, .. }) => {
+                *cancelled = true;
+                let hold = *hold;
+                let taken = self.upstream.take_back(|taken| hold == Some(taken));
+                if let (Some(id), false) = (&id, taken.is_empty()) {
+                    self.calls.remove(id);
+                    return hold.into_iter().for_each(|hold| self.not_forwarded(hold, Withdrawal::Cancelled));
                 }
             }
-            Some(Call::Forwarded { cancelled, .. }) => {
-                *cancelled = true;
-                self.upstream.send(permitted);
-            }
-            None => self.upstream.send(permitted),
+            None => {}
         }
+        match self.gate.screen(&self.caller, frame) {
+            Screened::Pass(permitted) => self.upstream.send(permitted),
+            Screened::Refuse(refusal) => self.refuse(&refusal),
+            // The gate holds requests only.
+            Screened::Hold(_) => {}
+        }
+    }
+
+    /// Records that an approved call was not sent: not one byte of it.
+    fn not_forwarded(&self, hold: HoldId, why: Withdrawal) {
+        let gate = Arc::clone(&self.gate);
+        self.tasks.spawn(async move { gate.not_forwarded(hold, why).await });
     }
 
     /// Puts into the record that a peer has broken the protocol: so often, and then no more. A peer must not be able to fill
@@ -519,7 +551,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn held_news(&mut self, news: News) {
         match news {
             News::Waits { id, told, line } => {
-                if let Some(Call::Held { told: last, .. }) = self.calls.get_mut(&id) {
+                if let Some(Call::Held { told: last, .. }) = self.calls.get_mut(&id)
+                    // A client that reads nothing is told nothing more.
+                    && !self.downstream.is_full()
+                {
                     *last = told;
                     self.downstream.send(line);
                 }
@@ -529,30 +564,31 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn hold_ended(&mut self, id: RequestId, hold: HoldId, released: Released) {
-        let Some(Call::Held { cancel, token, told, .. }) = self.calls.remove(&id) else { return };
+        let Some(Call::Held { cancelled, token, told, .. }) = self.calls.remove(&id) else { return };
         if let Some(token) = &token {
-            self.progress.insert(token.clone(), progress_value(told));
+            // From here on the server's own progress passes, as long as it does not go back behind ours.
+            self.progress.remove(token);
         }
-        match released {
-            Released::Resume(approved) if self.upstream.is_open() && self.client_reads => {
-                let cancelled = cancel.is_some();
+        let too_late = match (cancelled, self.client_reads, self.upstream.is_open()) {
+            (true, ..) => Some(Withdrawal::Cancelled),
+            (_, false, _) => Some(Withdrawal::ClientGone),
+            (.., false) => Some(Withdrawal::ServerGone),
+            _ => None,
+        };
+        match (released, too_late) {
+            (Released::Resume(approved), None) => {
                 self.upstream.send(approved.into_permitted());
-                if let Some(cancel) = cancel {
-                    self.upstream.send(cancel);
+                if let Some(token) = token.as_ref().filter(|_| told > 0) {
+                    self.progress.insert(token.clone(), progress_value(told));
                 }
-                let call = Call::Forwarded { interest: Interest::None, hold: Some(hold), token, cancelled };
-                return self.begin(id, call);
+                let interest = Interest::None;
+                self.begin(id, Call::Forwarded { interest, hold: Some(hold), token, cancelled: false });
             }
-            Released::Resume(approved) => {
-                let why = if self.client_reads { Withdrawal::ServerGone } else { Withdrawal::ClientGone };
+            (Released::Resume(approved), Some(why)) => {
                 self.refuse(&approved.too_late(why));
-                let gate = Arc::clone(&self.gate);
-                self.tasks.spawn(async move { gate.not_forwarded(hold, why).await });
+                self.not_forwarded(hold, why);
             }
-            Released::Refuse(refusal) => self.refuse(&refusal),
-        }
-        if let Some(token) = token {
-            self.progress.remove(&token);
+            (Released::Refuse(refusal) | Released::Withdrawn { refusal, .. }, _) => self.refuse(&refusal),
         }
     }
 
@@ -566,6 +602,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.client_reads = false;
         self.lifecycle.client_gone.cancel();
         self.withdraw_all(Withdrawal::ClientGone);
+        for hold in self.upstream.take_back(|_| true) {
+            self.not_forwarded(hold, Withdrawal::ClientGone);
+        }
         self.close_upstream_when_done();
     }
 
@@ -596,6 +635,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     /// Lets every task end, and puts on record what will never be known.
     async fn finish(mut self, mut held: mpsc::Receiver<News>) {
+        self.downstream.flush().await;
         for hold in self.calls.approved_unanswered() {
             let gate = Arc::clone(&self.gate);
             self.tasks.spawn(async move { gate.lost(hold).await });
@@ -628,14 +668,22 @@ async fn keep(
     news: mpsc::Sender<News>,
 ) {
     let hold = held.id();
-    let released = match token {
+    let mut released = match token {
         None => gate.hold(held).await,
         Some(token) => keep_with_progress(&gate, held, &id, &token, &news).await,
     };
+    let mut unrecorded = None;
+    if let Released::Withdrawn { refusal, end } = released {
+        released = Released::Refuse(refusal);
+        unrecorded = Some(end);
+    }
     if let Err(mpsc::error::SendError(News::Ended { released: Released::Resume(_), .. })) =
         news.send(News::Ended { id, hold, released }).await
     {
         gate.not_forwarded(hold, Withdrawal::ClientGone).await;
+    }
+    if let Some(end) = unrecorded {
+        gate.record_withdrawal(end).await;
     }
 }
 

@@ -19,6 +19,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::FileType,
     process::{Pid, Signal, kill_process_group, test_kill_process_group},
 };
@@ -27,7 +28,7 @@ use tokio::{
     net::{UnixStream, unix::pipe},
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -37,13 +38,16 @@ use super::{
 use crate::gate::{Caller, Gate};
 
 /// How long a server has to end by itself once its stdin has ended.
-const ENDS_BY_ITSELF: Duration = Duration::from_millis(1100);
+const ENDS_BY_ITSELF: Duration = Duration::from_millis(1000);
 
 /// How long after the end of stdin a server that ignores SIGTERM as well is killed.
-const KILLED_AFTER: Duration = Duration::from_millis(1500);
+const KILLED_AFTER: Duration = Duration::from_millis(1300);
 
-/// How long output is still read after the server has ended: its own programs may hold the pipe open for ever.
-const LAST_OUTPUT: Duration = Duration::from_millis(150);
+/// How long a client may take to read what a server has written before it ended by itself.
+const SLOW_CLIENT: Duration = Duration::from_secs(10);
+
+/// How long output is still told after the server has ended, where nobody need be left to read it.
+const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether the server's own programs have gone.
 const LOOK: Duration = Duration::from_millis(5);
@@ -164,7 +168,7 @@ pub async fn serve(
     limits: SessionLimits,
 ) -> Result<ExitStatus, WrapError> {
     let Server { mut process, group, guard, stdin, stdout, mut signals } = server;
-    let lifecycle = Lifecycle::default();
+    let lifecycle = Lifecycle { client_hung_up: Some(Arc::new(stdin_has_hung_up)), ..Lifecycle::default() };
     let client = (own_stdin().map_err(setup("stdin"))?, own_stdout().map_err(setup("stdout"))?);
     let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
     let mut session = Box::pin(session);
@@ -177,16 +181,21 @@ pub async fn serve(
             ending.await
         }
         status = &mut ending => {
-            // What the server has written before it ended is still to be told; then the session ends by itself.
-            if timeout(LAST_OUTPUT, &mut session).await.is_err() {
-                lifecycle.stop.cancel();
-                let _ = timeout(LAST_WORDS, &mut session).await;
+            drop(ending);
+            // Programs that the server has left behind: they would hold its stdout open.
+            end_group(group).await;
+            // What the server has written is still to be told, also to a slow client; then the session ends by itself.
+            tokio::select! {
+                () = &mut session => {}
+                () = nobody_waits(&lifecycle, &mut signals) => {
+                    lifecycle.stop.cancel();
+                    let _ = timeout(LAST_WORDS, &mut session).await;
+                }
             }
             status
         }
     };
     drop(session);
-    // Programs that the server has left behind.
     end_group(group).await;
     guard.dismiss();
     status.map_err(setup("server's exit status"))
@@ -224,6 +233,17 @@ async fn ends(
     process.wait().await
 }
 
+/// Waits until there is no reason any more to wait for a client that is slow to read what a dead server has written.
+async fn nobody_waits(lifecycle: &Lifecycle, signals: &mut Signals) {
+    tokio::select! {
+        () = lifecycle.client_gone.cancelled() => {}
+        () = lifecycle.stop.cancelled() => {}
+        _ = signals.recv() => {}
+        () = sleep(SLOW_CLIENT) => return,
+    }
+    sleep(LAST_OUTPUT).await;
+}
+
 /// Ends what is left of the server's group after the server itself has ended.
 async fn end_group(group: Pid) {
     if kill_process_group(group, Signal::TERM).is_err() {
@@ -231,7 +251,7 @@ async fn end_group(group: Pid) {
     }
     let gone = async {
         while test_kill_process_group(group).is_ok() {
-            tokio::time::sleep(LOOK).await;
+            sleep(LOOK).await;
         }
     };
     if timeout(LAST_OUTPUT, gone).await.is_err() {
@@ -254,6 +274,15 @@ fn own_stdin() -> io::Result<Reader> {
         FileType::Socket => Box::new(socket(file)?),
         _ => Box::new(tokio::io::stdin()),
     })
+}
+
+/// Whether nobody is left at the other end of stdin, whatever there still is to read.
+fn stdin_has_hung_up() -> bool {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(&stdin, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok()
+        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
 }
 
 /// This process's stdout. Written without a thread in between where that cannot disturb stderr: making the one

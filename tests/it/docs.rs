@@ -230,6 +230,8 @@ fn without_chance(text: &str) -> String {
 #[test]
 fn the_demo_says_what_the_readme_shows() {
     let output = shell(&Home::new(), "holdshort demo --reject").output().unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
     let said = String::from_utf8(output.stdout).unwrap();
     let mut said = said.lines().map(without_chance);
     for block in blocks_of("text demo --reject") {

@@ -79,6 +79,9 @@ async fn approval_rejection_and_withdrawal_race_for_one_end() {
         }
         let released = released.await.unwrap();
         assert_eq!(matches!(released, Released::Resume(_)), approved.is_ok(), "what is told is what happens");
+        if let Released::Withdrawn { end, .. } = released {
+            gate.record_withdrawal(end).await;
+        }
         let record = gate.store().hold(id).await.unwrap().unwrap();
         let expected = match winners {
             [true, ..] => State::Forwarding,
@@ -262,6 +265,25 @@ async fn a_verdict_that_cannot_be_recorded_has_no_effect() {
     let (_, next) = hold(&gate, 2);
     let Released::Refuse(refusal) = next.await.unwrap() else { panic!("nothing is held without a record") };
     assert!(refusal.text.starts_with("UNAVAILABLE"), "{}", refusal.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_after_the_time_is_over_is_too_late_also_where_the_timer_has_stood_still() {
+    // As after a sleep of the machine: the timer, which is paused here, has not moved, but the clock on the wall has.
+    let gate = gate(Store::in_memory(), GateLimits::default(), "1s");
+    let (id, released) = hold(&gate, 1);
+    until_held(&gate, id).await;
+    let expires_at = gate.held(id).unwrap().expires_at;
+    while jiff::Timestamp::now() < expires_at {
+        std::thread::yield_now();
+    }
+    let resolved = gate.resolve(id, Verdict::Approve, &alice(), None).await;
+    assert!(
+        matches!(&resolved, Err(ResolveError::Ended(record)) if record.state == State::Expired),
+        "{resolved:?}"
+    );
+    let Released::Refuse(refusal) = released.await.unwrap() else { panic!("it is too late") };
+    assert!(refusal.text.starts_with("EXPIRED"), "{}", refusal.text);
 }
 
 #[tokio::test]

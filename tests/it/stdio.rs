@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process, test_kill_process},
+};
 
 use crate::support::program::{Home, Wrapped, until};
 
@@ -96,6 +99,66 @@ fn a_server_that_does_not_read_cannot_keep_the_wrapper_alive() {
     wrapped.send(&filler);
     wrapped.close();
     assert!(wrapped.ends().1 < AFTER_STDIN);
+}
+
+/// Writes into the wrapper's stdin until it takes no more, and goes away: a client that dies in mid-stream.
+fn flood_and_die(wrapped: &mut Wrapped) {
+    let stdin = wrapped.take_stdin();
+    let flags = rustix::fs::fcntl_getfl(&stdin).unwrap();
+    rustix::fs::fcntl_setfl(&stdin, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\",\"params\":{{\"t\":\"{}\"}}}}\n",
+        "x".repeat(1000)
+    );
+    let patience = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    let takes_more = || {
+        let mut polled = [PollFd::new(&stdin, PollFlags::OUT)];
+        poll(&mut polled, Some(&patience)).unwrap() > 0
+    };
+    while takes_more() {
+        let _ = rustix::io::write(&stdin, line.as_bytes());
+    }
+}
+
+#[test]
+fn a_client_that_dies_behind_a_server_that_does_not_read_is_seen_and_its_call_never_runs() {
+    let home = Home::new();
+    let seen = home.path().join("seen");
+    let go = home.path().join("go");
+    let script = "while [ ! -e \"$GO\" ]; do sleep 0.05; done; cat > \"$SEEN\"";
+    let policy = "version: 1\ndefault: hold\n";
+    let mut command = wrap(&home, policy, script);
+    command.env("SEEN", &seen).env("GO", &go);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.send(&call(1, "danger"));
+    let id = home.wait_for_holds(1).remove(0);
+    flood_and_die(&mut wrapped);
+    let began = std::time::Instant::now();
+    until(|| home.holds().is_empty().then_some(()));
+    assert_ne!(home.holdshort(["approve", &id]).status.code(), Some(0), "nobody waits for it any more");
+    wrapped.ends();
+    assert!(began.elapsed() < AFTER_STDIN + Duration::from_millis(500), "{:?}", began.elapsed());
+    let seen = fs::read_to_string(&seen).unwrap_or_default();
+    assert!(!seen.contains("danger"), "the call never ran");
+}
+
+#[test]
+fn a_slow_client_gets_all_that_a_server_wrote_before_it_ended() {
+    let home = Home::new();
+    let pid_file = home.path().join("pid");
+    let script = r#"echo $$ > "$PID_FILE"; i=0; while [ $i -lt 1500 ]; do i=$((i+1)); printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"n":%s,"t":"%0100d"}}\n' $i 0; done"#;
+    let mut command = wrap(&home, ALLOW_ALL, script);
+    command.env("PID_FILE", &pid_file);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = process.stdout.take().unwrap();
+    // Nothing is read before the server has ended: its output waits in the wrapper.
+    let server = pid_in(&pid_file);
+    until(|| is_gone(server).then_some(()));
+    let mut all = String::new();
+    std::io::Read::read_to_string(&mut stdout, &mut all).unwrap();
+    assert_eq!(all.lines().count(), 1500);
+    assert!(all.ends_with("}\n"), "no line is cut");
+    assert!(process.wait().unwrap().success());
 }
 
 #[test]

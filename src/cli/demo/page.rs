@@ -5,7 +5,12 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use crate::{audit::AuditLine, cli::render, control::api::HoldView, hold::Verdict, sanitize};
+use crate::{
+    audit::AuditLine,
+    cli::render,
+    hold::{HoldRecord, Verdict},
+    sanitize,
+};
 
 /// The begin of a part. Bold on a terminal, unless `NO_COLOR` is set (no-color.org).
 pub(super) fn heading(text: &str) {
@@ -29,8 +34,8 @@ pub(super) fn said(who: &str, text: &str) {
 }
 
 /// Who ended a hold, and how.
-pub(super) fn ended(hold: &HoldView) {
-    let Some(vote) = hold.votes.last() else { return said("the call ends", hold.state.word()) };
+pub(super) fn ended(record: &HoldRecord) {
+    let Some(vote) = record.votes.last() else { return said("the call ends", record.state.word()) };
     let verdict = match vote.verdict {
         Verdict::Approve => "approved by",
         Verdict::Reject => "rejected by",

@@ -62,10 +62,8 @@ impl OwnPlace {
     ///
     /// When it cannot be made or written to.
     pub(super) fn make() -> io::Result<Self> {
-        let mut name = [0; 16];
-        aws_lc_rs::rand::fill(&mut name)
-            .map_err(|_| io::Error::other("the system gives no random numbers"))?;
-        let dir = env::temp_dir().join(format!("holdshort-demo-{}", HoldId(name)));
+        let name = HoldId::random().map_err(io::Error::other)?;
+        let dir = env::temp_dir().join(format!("holdshort-demo-{name}"));
         // Not recursive: a directory that is there already is somebody else's.
         DirBuilder::new().mode(0o700).create(&dir)?;
         let place = Self(Place::at(dir));

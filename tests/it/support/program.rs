@@ -124,6 +124,11 @@ impl Wrapped {
         self.receive()
     }
 
+    /// The other end of its stdin, to do with as one likes.
+    pub(crate) fn take_stdin(&mut self) -> ChildStdin {
+        self.stdin.take().expect("stdin is open")
+    }
+
     /// Closes stdin.
     pub(crate) fn close(&mut self) {
         self.stdin = None;
