@@ -268,7 +268,9 @@ async fn decide(bench: &mut Bench, decisions: usize, with_answer: bool) -> anyho
                 let id = held.id();
                 match gate.hold(held).await {
                     Released::Resume(approved) => drop(approved.into_permitted()),
-                    Released::Refuse(refusal) => bail!("a call was refused: {}", refusal.text),
+                    Released::Refuse(refusal) | Released::Withdrawn { refusal, .. } => {
+                        bail!("a call was refused: {}", refusal.text)
+                    }
                 }
                 if with_answer {
                     gate.answered(id).await;

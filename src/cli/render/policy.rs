@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use super::{field, json, line, sanitize, table, talk};
+use super::{Table, field, json, line, sanitize, talk};
 use crate::{
     exit::Exit,
     hold::OnRejection,
@@ -95,14 +95,14 @@ pub(in crate::cli) fn explained(explanation: &Explanation, subject: &str, as_jso
     if explanation.rules.is_empty() {
         return talk("the policy has no rules");
     }
-    let mut table = table(&["", "RULE", "SAYS", "ANSWER", "PLACE"]);
+    let mut table = Table::new(["", "RULE", "SAYS", "ANSWER", "PLACE"], &[1, 3, 4]);
     for rule in &explanation.rules {
         let mark = match (rule.decided, rule.counts) {
             (true, _) => "=>",
             (false, true) => "+",
             (false, false) => "",
         };
-        table.add_row([
+        table.add([
             mark.to_owned(),
             sanitize::render(&rule.rule),
             rule.effect.to_string(),
@@ -110,7 +110,7 @@ pub(in crate::cli) fn explained(explanation: &Explanation, subject: &str, as_jso
             format!("{}:{}", sanitize::render(&rule.file), rule.line),
         ]);
     }
-    line(&table.to_string());
+    table.print();
     talk("=> decided; + matched, but a stricter rule decided");
 }
 
