@@ -21,6 +21,9 @@ use super::{
 /// The longest part of a tool's name in a rule's name that was not written, in characters.
 const NAME_FROM_TOOL_CHARS_MAX: usize = NAME_CHARS_MAX - 20;
 
+/// How many warnings of one kind a file gets; the rest would only hide them.
+const WARNINGS_OF_A_KIND_MAX: usize = 20;
+
 /// Keys of a rule that only the native form has.
 const NATIVE_RULE_KEYS: [&str; 6] =
     ["server", "method", "timeout", "on_timeout", "on_rejection", "hold_message"];
@@ -49,6 +52,7 @@ pub(super) fn to_native(
         reader: Reader { source, problems },
         names: HashSet::new(),
         told_prefixes: HashSet::new(),
+        told: HashMap::new(),
     };
     let native = match form {
         Form::Native => return Some((form, root)),
@@ -128,10 +132,19 @@ struct Translator<'a> {
     names: HashSet<String>,
     /// Parts before the dot of a tool's name that were spoken of.
     told_prefixes: HashSet<String>,
+    /// How many warnings of each kind there were.
+    told: HashMap<&'static str, usize>,
 }
 
 impl Translator<'_> {
     fn warn(&mut self, code: &'static str, span: &Range<usize>, message: String, hint: String) {
+        let count = self.told.entry(code).or_default();
+        *count += 1;
+        if *count > WARNINGS_OF_A_KIND_MAX {
+            return;
+        }
+        let last = *count == WARNINGS_OF_A_KIND_MAX;
+        let message = if last { format!("{message} (more of this kind are not shown)") } else { message };
         let found = Diagnostic::warning(code, self.reader.source, span.clone(), message);
         self.reader.problems.push(found.hint(hint));
     }

@@ -245,6 +245,17 @@ fn a_limit_opens_nothing_that_another_rule_speaks_of() {
 }
 
 #[test]
+fn a_large_file_does_not_hide_its_warnings_behind_each_other() {
+    let rules: String = (0..100)
+        .map(|at| format!("- {{tool: t{at}, action: escalate, when: {{args.n: {{gt: 1}}}}}}\n"))
+        .collect();
+    let policy = policy(&rules);
+    assert_eq!(policy.rules().len(), 200);
+    assert_eq!(policy.warnings().len(), 20);
+    assert!(policy.warnings()[19].message().ends_with("(more of this kind are not shown)"));
+}
+
+#[test]
 fn rules_without_names_get_different_ones() {
     let policy = policy(
         "- {tool: a, action: escalate, when: {args.n: {gt: 1}}}\n- {tool: a, action: escalate}\n- {name: hold-a-2, tool: [a, b], action: escalate}\n- {action: escalate}\n",
