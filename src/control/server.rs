@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use crate::{
         control::api::NEWS_ARGUMENT_BYTES_MAX,
-        gate::{Caller, GateLimits, Screened},
+        gate::{Caller, GateLimits, Released, Screened},
         hold::Withdrawal,
         jsonrpc::Frame,
         policy::Policy,
@@ -386,7 +386,11 @@ mod tests {
             panic!("it is held");
         };
         let (gate, id) = (Arc::clone(&desk.gate), held.id());
-        tokio::spawn(async move { gate.hold(held).await });
+        tokio::spawn(async move {
+            if let Released::Withdrawn { end, .. } = gate.hold(held).await {
+                gate.record_withdrawal(end).await;
+            }
+        });
         id
     }
 
