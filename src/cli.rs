@@ -136,7 +136,7 @@ struct HistoryArguments {
     /// How many holds to show.
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
-    /// The record, where no gate runs that could be asked.
+    /// The record's file; by default the one of this user.
     #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
     store: Option<PathBuf>,
     /// Print JSON.
@@ -151,7 +151,7 @@ enum AuditCommand {
         /// A checkpoint that an earlier `audit verify` printed: proves that nothing before it was cut off or rewritten.
         #[arg(long, value_name = "CHECKPOINT")]
         against: Option<String>,
-        /// The record, where no gate runs that could be asked.
+        /// The record's file; by default the one of this user.
         #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
         store: Option<PathBuf>,
         /// Print JSON.

@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// The codes of warnings that say what was assumed in reading a policy of another form.
+const ASSUMPTIONS: &str = "P04";
+
 /// How long the end of the program waits for the record's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
@@ -61,6 +64,9 @@ fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
         return Ok(Policy::hold_everything());
     }
     let policy = Policy::load(&paths).map_err(|errors| render::policy_errors(&errors))?;
+    for assumed in policy.warnings().iter().filter(|warning| warning.code().starts_with(ASSUMPTIONS)) {
+        tracing::warn!(code = assumed.code(), "{}", assumed.message());
+    }
     tracing::info!(rules = policy.rules().len(), warnings = policy.warnings().len(), "policy loaded");
     Ok(policy)
 }
