@@ -426,7 +426,8 @@ impl Gate {
         let HeldCall { frame, hold, terms, refused, mut suspended, .. } = *held;
         let deadline = Instant::now() + terms.timeout;
         drop(terms);
-        if let Err(error) = self.store.record_hold(NewHold::clone(&hold)).await {
+        // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
+        if let Err(error) = Box::pin(self.store.record_hold(NewHold::clone(&hold))).await {
             tracing::error!(hold = %hold.id, %error, "a call could not be held, so it was refused");
             return Released::Refuse(refused.ended(
                 hold.id,
@@ -453,16 +454,18 @@ impl Gate {
             Some(Claim::Verdict { answer, .. })
                 if Instant::now() >= deadline || Timestamp::now() >= hold.expires_at =>
             {
-                let released = self.expired(&hold, refused).await;
+                let released = Box::pin(self.expired(&hold, refused)).await;
                 let _ = answer.send(Ok(State::Expired));
                 released
             }
-            Some(Claim::Verdict { vote, answer }) => self.judged(frame, hold, refused, vote, answer).await,
+            Some(Claim::Verdict { vote, answer }) => {
+                Box::pin(self.judged(frame, hold, refused, vote, answer)).await
+            }
             Some(Claim::Withdrawn(why)) => Released::Withdrawn {
                 refusal: refused.withdrawn(hold.id, why),
                 end: Unrecorded { hold, why },
             },
-            None => self.expired(&hold, refused).await,
+            None => Box::pin(self.expired(&hold, refused)).await,
         }
     }
 

@@ -170,7 +170,9 @@ pub async fn run<DR, DW, UR, UW>(
         server_reads: true,
         notes_left: NOTES_MAX,
     };
+    // Made once: a future of a token registers with it, which is too much for every frame.
     let stop = session.lifecycle.stop.clone();
+    let mut stopped = std::pin::pin!(stop.cancelled());
     let mut stopping = false;
     let mut look = tokio::time::interval(LOOK_FOR_CLIENT);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -179,7 +181,7 @@ pub async fn run<DR, DW, UR, UW>(
         // while what it would add to is full, so neither side can make the other wait or memory grow.
         let event = tokio::select! {
             biased;
-            () = stop.cancelled(), if !stopping => Event::Stop,
+            () = &mut stopped, if !stopping => Event::Stop,
             // The client before the held calls: what it has taken back by now is not sent.
             line = client.next(), if session.reads_client() => Event::Client(line),
             Some(news) = held.recv() => Event::Held(news),
@@ -670,7 +672,7 @@ async fn keep(
     let hold = held.id();
     let mut released = match token {
         None => gate.hold(held).await,
-        Some(token) => keep_with_progress(&gate, held, &id, &token, &news).await,
+        Some(token) => Box::pin(keep_with_progress(&gate, held, &id, &token, &news)).await,
     };
     let mut unrecorded = None;
     if let Released::Withdrawn { refusal, end } = released {
@@ -683,7 +685,7 @@ async fn keep(
         gate.not_forwarded(hold, Withdrawal::ClientGone).await;
     }
     if let Some(end) = unrecorded {
-        gate.record_withdrawal(end).await;
+        Box::pin(gate.record_withdrawal(end)).await;
     }
 }
 

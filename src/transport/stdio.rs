@@ -49,6 +49,10 @@ const SLOW_CLIENT: Duration = Duration::from_secs(10);
 /// How long output is still told after the server has ended, where nobody need be left to read it.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
+/// What a pipe takes, in bytes: as much as Linux lets anybody ask for.
+#[cfg(target_os = "linux")]
+const PIPE_BYTES: usize = 1 << 20;
+
 /// How often it is looked whether the server's own programs have gone.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -135,6 +139,7 @@ impl Server {
         // A socket, because another process of this user could write into a pipe through /proc, past the gate.
         let (stdin, server_stdin) = StdUnixStream::pair().map_err(setup("server's stdin"))?;
         let (stdout, server_stdout) = io::pipe().map_err(setup("server's stdout"))?;
+        widen(&stdout);
         stdin.set_nonblocking(true).map_err(setup("server's stdin"))?;
         let mut process = Command::new(command)
             .args(arguments)
@@ -270,7 +275,10 @@ fn own_stdin() -> io::Result<Reader> {
     let stdin = io::stdin();
     let file = stdin.as_fd().try_clone_to_owned()?;
     Ok(match kind(&stdin)? {
-        FileType::Fifo => Box::new(pipe::Receiver::from_owned_fd(file)?),
+        FileType::Fifo => {
+            widen(&file);
+            Box::new(pipe::Receiver::from_owned_fd(file)?)
+        }
         FileType::Socket => Box::new(socket(file)?),
         _ => Box::new(tokio::io::stdin()),
     })
@@ -292,10 +300,21 @@ fn own_stdout() -> io::Result<Writer> {
     let file = stdout.as_fd().try_clone_to_owned()?;
     let shared = is_same_file(&stdout, &io::stderr())? && !io::stderr().is_terminal();
     Ok(match kind(&stdout)? {
-        FileType::Fifo if !shared => Box::new(pipe::Sender::from_owned_fd(file)?),
+        FileType::Fifo if !shared => {
+            widen(&file);
+            Box::new(pipe::Sender::from_owned_fd(file)?)
+        }
         FileType::Socket if !shared => Box::new(socket(file)?),
         _ => Box::new(tokio::io::stdout()),
     })
+}
+
+/// Lets a pipe take a large frame without waking both its ends a dozen times. One that stays as it is works as well.
+fn widen(pipe: &impl AsFd) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+    #[cfg(not(target_os = "linux"))]
+    let _ = pipe;
 }
 
 fn kind(file: &impl AsFd) -> io::Result<FileType> {
