@@ -4,7 +4,7 @@
 
 use super::classes::is_plain;
 
-/// `text`, which is valid JSON, with every character escaped as `\uXXXX` that is not plain: C1 and DEL, direction controls,
+/// `text`, which is valid JSON, with every character that is not plain as an escape of four digits: C1 and DEL, direction controls,
 /// what is invisible, private or unassigned. JSON (RFC 8259 section 7) lets any character of a string be written so, and
 /// outside of strings there is nothing but ASCII.
 pub fn plain_json(text: &str) -> String {
