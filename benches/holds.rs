@@ -120,7 +120,6 @@ impl Bench {
         store.ready().await?;
         let gate = Gate::new(
             Arc::from("bench"),
-            Arc::from("bench"),
             Arc::new(Policy::hold_everything()),
             store,
             GateLimits { holds_max: 200_000, ..GateLimits::default() },
@@ -128,7 +127,7 @@ impl Bench {
         let approver = Principal::User { uid: 1000, name: Some("alice".to_owned()) };
         Ok(Self {
             gate: Arc::new(gate),
-            caller: Caller::new(&Principal::client()),
+            caller: Caller::new(&Principal::client(), Arc::from("bench")),
             approver,
             next_id: 1,
             _directory: directory,

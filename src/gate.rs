@@ -56,9 +56,11 @@ impl Default for GateLimits {
     }
 }
 
-/// The client at the other end of a session, as far as the gate needs to know it.
+/// The client at the other end of a session and the server that it speaks to, as far as the gate needs to know them.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// The name of the server, in rules, lists and the record.
+    pub server: Arc<str>,
     /// Who asks, authenticated.
     pub principal: Arc<str>,
     /// What the client says of itself, name only; for conditions (`client`). Untrusted.
@@ -72,9 +74,10 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A client that has not said anything yet.
-    pub fn new(principal: &Principal) -> Self {
+    /// A client of `server` that has not said anything yet.
+    pub fn new(principal: &Principal, server: Arc<str>) -> Self {
         Self {
+            server,
             principal: principal.to_string().into(),
             client: Arc::from(""),
             agent: Arc::from(""),
@@ -222,10 +225,9 @@ pub enum ResolveError {
     Unrecorded(#[source] StoreError),
 }
 
-/// The policy enforcement point of one process.
+/// The policy enforcement point of one process, for all the servers behind it.
 pub struct Gate {
     instance: Arc<str>,
-    server: Arc<str>,
     policy: Arc<Policy>,
     store: Store,
     table: Arc<HoldTable<Answer>>,
@@ -233,17 +235,11 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate for `server`, which keeps `policy` and records in `store`. `instance` names this process for the record.
-    pub fn new(
-        instance: Arc<str>,
-        server: Arc<str>,
-        policy: Arc<Policy>,
-        store: Store,
-        limits: GateLimits,
-    ) -> Self {
+    /// A gate that keeps `policy` and records in `store`. `instance` names this process for the record.
+    pub fn new(instance: Arc<str>, policy: Arc<Policy>, store: Store, limits: GateLimits) -> Self {
         let table = Arc::new(HoldTable::new(limits.holds_max, limits.held_frame_bytes_max));
         let (news, _) = broadcast::channel(NEWS_KEPT_MAX);
-        Self { instance, server, policy, store, table, news }
+        Self { instance, policy, store, table, news }
     }
 
     /// Judges one frame of the client. Total: what is not permitted here does not go upstream.
@@ -296,7 +292,7 @@ impl Gate {
         }
         let client = call.client.as_ref().map_or(&*caller.client, |client| &*client.name);
         let decision = self.policy.decide(&Call {
-            server: &self.server,
+            server: &caller.server,
             method: method::TOOLS_CALL,
             tool: Some(&call.name),
             arguments: call.arguments,
@@ -319,7 +315,7 @@ impl Gate {
     fn screen_other_method(&self, caller: &Caller, frame: Frame) -> Screened {
         let method = frame.method().unwrap_or_default();
         let decision = self.policy.decide(&Call {
-            server: &self.server,
+            server: &caller.server,
             method,
             tool: None,
             arguments: frame.params().unwrap_or("{}"),
@@ -403,7 +399,7 @@ impl Gate {
         Some(NewHold {
             id,
             owner: Arc::clone(&self.instance),
-            server: Arc::clone(&self.server),
+            server: Arc::clone(&caller.server),
             method: Arc::from(frame.method().unwrap_or_default()),
             tool: Arc::clone(&judged.tool),
             agent: Arc::clone(&judged.agent),
@@ -641,11 +637,6 @@ impl Gate {
         &self.policy
     }
 
-    /// The name of the server behind this gate.
-    pub fn server(&self) -> &Arc<str> {
-        &self.server
-    }
-
     /// The random name of this process in the record.
     pub fn instance(&self) -> &Arc<str> {
         &self.instance
@@ -662,7 +653,7 @@ impl Gate {
     fn event(&self, occasion: Occasion, caller: &Caller, tool: &str) -> AuditEvent {
         AuditEvent {
             who: Some(caller.principal.to_string()),
-            server: Some(self.server.to_string()),
+            server: Some(caller.server.to_string()),
             tool: (!tool.is_empty()).then(|| tool.to_owned()),
             agent: (!caller.agent.is_empty()).then(|| caller.agent.to_string()),
             policy_sha256: Some(self.policy.digest()),

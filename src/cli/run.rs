@@ -90,11 +90,10 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     place::clear_dead(&path);
     let liveness = show_life(&instance, &path);
     let store = Store::open(&path);
-    let caller = Caller::new(&Principal::client());
+    let caller = Caller::new(&Principal::client(), name.into());
     let policy = Arc::new(policy);
     let gate = Gate::new(
         Arc::clone(&instance),
-        name.into(),
         Arc::clone(&policy),
         store.clone(),
         // What a gate holds that nobody sees live would be taken for a dead one's, and ended by others.
@@ -105,11 +104,13 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     );
     let gate = Arc::new(gate);
     store.ride_along(AuditEvent {
-        server: Some(gate.server().to_string()),
+        server: Some(caller.server.to_string()),
         policy_sha256: Some(policy.digest()),
         ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
     });
-    let control = open_control(&gate, &path, &instance);
+    let about =
+        control::About { servers: vec![Arc::clone(&caller.server)], store: path.display().to_string() };
+    let control = open_control(&gate, about, &instance);
     tokio::spawn(recover(store.clone(), path, Arc::clone(&instance), liveness.is_some()));
     let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;
     drop(control);
@@ -134,10 +135,10 @@ fn show_life(instance: &str, store: &Path) -> Option<place::Liveness> {
 }
 
 /// Serves operators. Without a control socket nobody can approve: what is held then expires, and stderr says why.
-fn open_control(gate: &Arc<Gate>, store: &Path, instance: &str) -> Option<control::Control> {
-    let control = place::register(instance).map_err(anyhow::Error::from).and_then(|registration| {
-        Ok(control::start(Arc::clone(gate), store.display().to_string(), registration)?)
-    });
+fn open_control(gate: &Arc<Gate>, about: control::About, instance: &str) -> Option<control::Control> {
+    let control = place::register(instance)
+        .map_err(anyhow::Error::from)
+        .and_then(|registration| Ok(control::start(Arc::clone(gate), about, registration)?));
     control
         .inspect_err(|error| {
             tracing::error!(

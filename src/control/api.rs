@@ -185,8 +185,8 @@ pub struct GateInfo {
     pub version: String,
     /// Its process.
     pub pid: u32,
-    /// The server behind it.
-    pub server: String,
+    /// The servers behind it.
+    pub servers: Vec<String>,
     /// The digest of its policy.
     pub policy_sha256: String,
     /// The rules of its policy.

@@ -57,6 +57,15 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// Ids that one beginning may stand for before it is not looked into further.
 const FOUND_MAX: usize = 10;
 
+/// What operators are told of the process behind a control socket.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The names of its servers.
+    pub servers: Vec<Arc<str>>,
+    /// Where its record is.
+    pub store: String,
+}
+
 /// A control socket that is being served; dropping it stops it.
 #[derive(Debug)]
 pub struct Control {
@@ -69,7 +78,7 @@ pub struct Control {
 /// # Errors
 ///
 /// When the socket cannot be bound.
-pub fn start(gate: Arc<Gate>, store_name: String, registration: Registration) -> io::Result<Control> {
+pub fn start(gate: Arc<Gate>, about: About, registration: Registration) -> io::Result<Control> {
     let listener = StdUnixListener::bind(&registration.socket)?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -77,7 +86,7 @@ pub fn start(gate: Arc<Gate>, store_name: String, registration: Registration) ->
     let thread = thread::Builder::new().name("holdshort-control".to_owned()).spawn(move || {
         runtime.block_on(async {
             match UnixListener::from_std(listener) {
-                Ok(listener) => accept(listener, Desk { gate, store_name }, stopped).await,
+                Ok(listener) => accept(listener, Desk { gate, about }, stopped).await,
                 Err(error) => tracing::error!(%error, "the control socket cannot be served"),
             }
         });
@@ -178,7 +187,7 @@ async fn serve_one(
 /// One gate, as operators see it.
 struct Desk {
     gate: Arc<Gate>,
-    store_name: String,
+    about: About,
 }
 
 impl Desk {
@@ -209,10 +218,10 @@ impl ControlServer for Desk {
             instance: self.gate.instance().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            server: self.gate.server().to_string(),
+            servers: self.about.servers.iter().map(ToString::to_string).collect(),
             policy_sha256: policy.digest().to_string(),
             rules: policy.rules().len(),
-            store: self.store_name.clone(),
+            store: self.about.store.clone(),
             holds: self.gate.holds_len(),
         })
     }
@@ -372,8 +381,8 @@ mod tests {
     /// A desk at a gate that holds everything, in memory.
     fn desk() -> Desk {
         let policy = Arc::new(Policy::hold_everything());
-        let gate = Gate::new("gate".into(), "test".into(), policy, Store::in_memory(), GateLimits::default());
-        Desk { gate: Arc::new(gate), store_name: String::new() }
+        let gate = Gate::new("gate".into(), policy, Store::in_memory(), GateLimits::default());
+        Desk { gate: Arc::new(gate), about: About::default() }
     }
 
     /// Lets a call with `arguments` wait at the gate.
@@ -382,7 +391,8 @@ mod tests {
             r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"x","arguments":{arguments}}}}}"#
         );
         let frame = Frame::from_client(Bytes::from(call)).unwrap();
-        let Screened::Hold(held) = desk.gate.screen(&Caller::new(&Principal::client()), frame) else {
+        let Screened::Hold(held) = desk.gate.screen(&Caller::new(&Principal::client(), "test".into()), frame)
+        else {
             panic!("it is held");
         };
         let (gate, id) = (Arc::clone(&desk.gate), held.id());

@@ -23,7 +23,7 @@ fn gate(store: Store, limits: GateLimits, timeout: &str) -> Arc<Gate> {
         "version: 1\nrules:\n  - name: danger\n    tool: danger\n    action: hold\n    timeout: {timeout}\n"
     );
     let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text }]).unwrap();
-    Arc::new(Gate::new("gate".into(), "server".into(), Arc::new(policy), store, limits))
+    Arc::new(Gate::new("gate".into(), Arc::new(policy), store, limits))
 }
 
 fn alice() -> Principal {
@@ -35,7 +35,7 @@ fn screen(gate: &Gate, id: usize) -> Screened {
     let line = format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{{}}}}}}\n"
     );
-    let caller = Caller::new(&Principal::Client { uid: 1, name: None });
+    let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
     gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap())
 }
 

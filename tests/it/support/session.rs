@@ -102,18 +102,12 @@ impl Session {
     pub(crate) fn start(policy: &str, limits: SessionLimits) -> Self {
         let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text: policy.into() }])
             .unwrap_or_else(|errors| panic!("{}", errors.render(false)));
-        let gate = Gate::new(
-            "gate".into(),
-            "server".into(),
-            Arc::new(policy),
-            Store::in_memory(),
-            GateLimits::default(),
-        );
+        let gate = Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default());
         let gate = Arc::new(gate);
         let (client, near_client) = tokio::io::duplex(PIPE_BYTES);
         let (server, near_server) = tokio::io::duplex(PIPE_BYTES);
         let lifecycle = Lifecycle::default();
-        let caller = Caller::new(&Principal::Client { uid: 1, name: None });
+        let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
         let running = tokio::spawn(session::run(
             Arc::clone(&gate),
             caller,
