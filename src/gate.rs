@@ -270,7 +270,8 @@ impl Gate {
             Err(error) => Err(error.to_string()),
         };
         match judged {
-            Ok(judged) => self.apply(caller, frame, judged),
+            Ok(None) => Screened::Pass(Permitted::new(frame)),
+            Ok(Some(judged)) => self.apply(caller, frame, judged),
             Err(text) => {
                 self.note(caller, "", &text);
                 Screened::Refuse(Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_PARAMS, text))
@@ -278,8 +279,8 @@ impl Gate {
         }
     }
 
-    /// What the policy says of a call, or why it cannot be asked.
-    fn judge_tool_call(&self, caller: &Caller, call: &ToolCall<'_>) -> Result<Judged, String> {
+    /// What the policy says of a call, or why it cannot be asked. None: it passes, and nothing more need be known of it.
+    fn judge_tool_call(&self, caller: &Caller, call: &ToolCall<'_>) -> Result<Option<Judged>, String> {
         if sanitize::is_mixed_script(&call.name) && !caller.mixed_script_tools.contains(&*call.name) {
             return Err("the tool's name mixes scripts, and the server has not listed it".to_owned());
         }
@@ -299,7 +300,10 @@ impl Gate {
             client,
             principal: &caller.principal,
         });
-        Ok(Judged {
+        if decision.effect == Effect::Allow {
+            return Ok(None);
+        }
+        Ok(Some(Judged {
             tool: Arc::from(&*call.name),
             agent: call
                 .client
@@ -308,7 +312,7 @@ impl Gate {
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
             decision,
-        })
+        }))
     }
 
     /// A method that some rule may name: the rule speaks of its `params`.
@@ -419,9 +423,9 @@ impl Gate {
     ///
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
     pub async fn hold(&self, held: Box<HeldCall>) -> Released {
-        let HeldCall { frame, hold, terms, refused, mut suspended, .. } = *held;
+        let HeldCall { frame, hold, terms, refused, progress_token, mut suspended } = unbox(held);
         let deadline = Instant::now() + terms.timeout;
-        drop(terms);
+        drop((terms, progress_token));
         // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
         if let Err(error) = Box::pin(self.store.record_hold(NewHold::clone(&hold))).await {
             tracing::error!(hold = %hold.id, %error, "a call could not be held, so it was refused");
@@ -660,6 +664,11 @@ impl Gate {
             ..AuditEvent::new(occasion, &self.instance, Timestamp::now())
         }
     }
+}
+
+/// What is in a box, out of it: a box that is only taken apart lives as long as its parts, which here is the whole wait.
+fn unbox<T>(held: Box<T>) -> T {
+    *held
 }
 
 /// A comment as it is kept: whole, or cut with a mark.

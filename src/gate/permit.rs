@@ -35,6 +35,6 @@ impl Permitted {
 impl From<Permitted> for Bytes {
     /// The bytes to send: those that came in, with their line terminator.
     fn from(permitted: Permitted) -> Self {
-        permitted.frame.to_line()
+        permitted.frame.into_line()
     }
 }

@@ -46,7 +46,7 @@ pub enum Profile {
 }
 
 /// The half-open byte range of a JSON value (or key) in the scanned text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Offset of the first byte.
     pub start: u32,
@@ -99,6 +99,53 @@ impl Member {
     }
 }
 
+/// The members of `params` that decide what a `tools/call` does. Where they stand is noted while the frame is scanned, so
+/// that a call of megabytes need not be walked a second time to be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// `name`
+    Name,
+    /// `arguments`
+    Arguments,
+    /// `_meta`
+    Meta,
+    /// `task` (2025-11-25)
+    Task,
+    /// `requestState` (2026-07-28)
+    RequestState,
+    /// `inputResponses` (2026-07-28)
+    InputResponses,
+}
+
+/// How many [`Param`]s there are.
+const PARAMS: usize = 6;
+
+impl Param {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "name" => Self::Name,
+            "arguments" => Self::Arguments,
+            "_meta" => Self::Meta,
+            "task" => Self::Task,
+            "requestState" => Self::RequestState,
+            "inputResponses" => Self::InputResponses,
+            _ => return None,
+        })
+    }
+}
+
+/// Where the members of `params` stand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Params([Span; PARAMS]);
+
+impl Params {
+    /// The span of a member's value; of a repeated one the last, but such a text is refused under the strict profile.
+    pub fn get(&self, param: Param) -> Option<Span> {
+        // No value is empty.
+        Some(self.0[param as usize]).filter(|span| span.end > span.start)
+    }
+}
+
 /// What stands at the top of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Top {
@@ -119,6 +166,8 @@ pub struct Outline {
     pub span: Span,
     /// The envelope's members, by [`Member`]; of a repeated one the first.
     members: [Option<Span>; MEMBERS],
+    /// The members of `params`, if that is an object.
+    pub params: Params,
     /// Whether the member `id` stands there more than once, so that no id can be named in an answer.
     pub id_is_ambiguous: bool,
     /// The first reason to refuse the text wherever it stands, if there is one.
@@ -147,8 +196,14 @@ impl Outline {
 pub fn scan(text: &str, profile: Profile) -> Outline {
     let mut scanner = Scanner::new(text, profile);
     if let Err(fault) = scanner.run() {
-        // A fault that ends the scan hides what was noted before: without the rest, nothing else is certain.
-        scanner.outline.fault = Some(fault);
+        // A fault that ends the scan hides what was noted before: without the rest, nothing else is certain. But a line
+        // end, which nothing lets through, is always the one that is named, because it is the one that runs a hidden call:
+        // several servers end a line at a bare CR, so JSON in which CR is mere white space is two messages to them.
+        scanner.outline.fault = Some(match memchr2(b'\r', b'\n', scanner.bytes) {
+            Some(at) if scanner.bytes[at] == b'\r' => Fault::CarriageReturn,
+            Some(_) => Fault::LineFeed,
+            None => fault,
+        });
     }
     scanner.outline
 }
@@ -173,6 +228,8 @@ struct Scanner<'a> {
     member: Option<Member>,
     /// Whether the object at depth two that is being read is the envelope's `params`.
     in_params: bool,
+    /// The member of `params` whose value is being read, and where that began.
+    param: Option<(Param, usize)>,
     outline: Outline,
 }
 
@@ -187,10 +244,12 @@ impl<'a> Scanner<'a> {
             keys: Keys::new(text),
             member: None,
             in_params: false,
+            param: None,
             outline: Outline {
                 top: None,
                 span: Span { start: 0, end: 0 },
                 members: [None; MEMBERS],
+                params: Params::default(),
                 id_is_ambiguous: false,
                 fault: None,
                 envelope_fault: None,
@@ -201,11 +260,6 @@ impl<'a> Scanner<'a> {
     fn run(&mut self) -> Result<(), Fault> {
         if self.text.starts_with('\u{feff}') {
             return Err(Fault::ByteOrderMark);
-        }
-        // First of all, because this is the one that runs a hidden call: several servers end a line at a bare CR, so
-        // JSON in which CR is mere white space is two messages to them.
-        if let Some(at) = memchr2(b'\r', b'\n', self.bytes) {
-            return Err(if self.bytes[at] == b'\r' { Fault::CarriageReturn } else { Fault::LineFeed });
         }
         if self.profile == Profile::Strict && string::has_noncharacter(self.text) {
             return Err(Fault::Noncharacter);
@@ -335,8 +389,13 @@ impl<'a> Scanner<'a> {
         self.value_ended();
     }
 
-    /// A scalar or a container has ended: if it is the value of an envelope member, its span is complete.
+    /// A scalar or a container has ended: if it is the value of a member that is looked for, its span is complete.
     fn value_ended(&mut self) {
+        if self.open.len() == 2
+            && let Some((param, start)) = self.param.take()
+        {
+            self.outline.params.0[param as usize] = span(start, self.at);
+        }
         if self.open.len() == 1
             && let Some(member) = self.member.take()
             && let Some(span) = &mut self.outline.members[member as usize]
@@ -367,6 +426,8 @@ impl<'a> Scanner<'a> {
         self.skip_space();
         if is_envelope {
             self.envelope_key();
+        } else if depth == 2 && self.in_params && self.profile == Profile::Strict {
+            self.param = Param::named(self.keys.last()).map(|param| (param, self.at));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::session::Peer;
 use crate::{
     jsonrpc::{
         ErrorCode, Frame, RequestId,
-        scan::{self, members},
+        scan::{self, Param, members},
     },
     sanitize,
 };
@@ -98,38 +98,25 @@ impl<'a> ToolCall<'a> {
     /// # Errors
     /// Parameters that are not a `CallToolRequest`'s, or that servers may read differently.
     pub fn parse(frame: &'a Frame) -> Result<Self, CallError> {
-        let params = frame.params().filter(|params| params.starts_with('{')).ok_or(CallError::Params)?;
-        let mut name = None;
+        // The strict profile lets only an object pass as `params`.
+        if !frame.has_params() {
+            return Err(CallError::Params);
+        }
+        let name =
+            frame.param(Param::Name).filter(|token| token.starts_with('"')).ok_or(CallError::NoToolName)?;
         let mut call = Self {
-            name: Cow::Borrowed(""),
-            arguments: "{}",
+            name: scan::unescape(name),
+            arguments: object(frame, Param::Arguments, CallError::Arguments)?.unwrap_or("{}"),
             progress_token: None,
             protocol_version: None,
             client: None,
-            wants_task: false,
-            request_state: None,
-            has_input_responses: false,
+            wants_task: object(frame, Param::Task, CallError::Task)?.is_some(),
+            request_state: frame.param(Param::RequestState).map(request_state).transpose()?,
+            has_input_responses: object(frame, Param::InputResponses, CallError::InputResponses)?.is_some(),
         };
-        // INVARIANT: no key is there twice, and none looks like one of these; the strict profile has seen to it.
-        for (key, value) in members(params) {
-            match &*key {
-                "name" => name = Some(value),
-                "arguments" => call.arguments = object(value, CallError::Arguments)?,
-                "_meta" => call.read_meta(object(value, CallError::Meta)?)?,
-                "task" => {
-                    object(value, CallError::Task)?;
-                    call.wants_task = true;
-                }
-                "requestState" => call.request_state = Some(request_state(value)?),
-                "inputResponses" => {
-                    object(value, CallError::InputResponses)?;
-                    call.has_input_responses = true;
-                }
-                _ => {}
-            }
+        if let Some(meta) = object(frame, Param::Meta, CallError::Meta)? {
+            call.read_meta(meta)?;
         }
-        let name = name.filter(|token| token.starts_with('"')).ok_or(CallError::NoToolName)?;
-        call.name = scan::unescape(name);
         if is_tool_name(&call.name) { Ok(call) } else { Err(CallError::ToolName) }
     }
 
@@ -167,8 +154,12 @@ fn is_tool_name(name: &str) -> bool {
         && name.chars().all(sanitize::is_plain)
 }
 
-fn object(value: &str, error: CallError) -> Result<&str, CallError> {
-    if value.starts_with('{') { Ok(value) } else { Err(error) }
+/// The text of a member that, where it is there, must be an object.
+fn object(frame: &Frame, param: Param, error: CallError) -> Result<Option<&str>, CallError> {
+    match frame.param(param) {
+        Some(value) if !value.starts_with('{') => Err(error),
+        value => Ok(value),
+    }
 }
 
 fn string(token: &str) -> Option<Cow<'_, str>> {

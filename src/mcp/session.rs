@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 use super::call::META_PROTOCOL_VERSION;
 use crate::jsonrpc::{
     Frame, RequestId,
-    scan::{elements, members, unescape},
+    scan::{Param, elements, members, unescape},
 };
 
 /// Bytes of a peer's name, and of its version, that are kept; the rest is cut off.
@@ -126,9 +126,9 @@ pub fn tool_names(result: &str) -> impl Iterator<Item = Cow<'_, str>> {
 
 /// Whether a request names its protocol version itself, as all do from 2026-07-28 on.
 pub fn declares_version(frame: &Frame) -> bool {
-    let meta =
-        frame.params().filter(|params| params.starts_with('{')).and_then(|params| member(params, "_meta"));
-    meta.is_some_and(|meta| meta.starts_with('{') && member(meta, META_PROTOCOL_VERSION).is_some())
+    frame
+        .param(Param::Meta)
+        .is_some_and(|meta| meta.starts_with('{') && member(meta, META_PROTOCOL_VERSION).is_some())
 }
 
 /// A peer's word for itself, no longer than anyone reads: it is kept with every call.

@@ -3,7 +3,11 @@
 //! Called by `document` (to read patterns) and by the policy (to find rules). A pattern stands for the whole name, and case
 //! counts. `*` and `?` match any characters, `.` and `/` too; `[ab]` and `{a,b}` choose.
 
-use std::{collections::HashMap, fmt, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{OnceLock, PoisonError, RwLock},
+};
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
@@ -78,13 +82,21 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// From a tool's name to the rules with a pattern for it: names by hash, patterns by one automaton.
+/// Names whose rules an index remembers. A server has fewer tools; a client that makes names up gains nothing by it.
+const REMEMBERED_NAMES_MAX: usize = 1024;
+
+/// Rules that are remembered for one name.
+const REMEMBERED_RULES_MAX: usize = 256;
+
+/// From a tool's name to the rules with a pattern for it: names by hash, patterns by one automaton. The answer is always
+/// the same, so it is remembered for the first so many names.
 #[derive(Debug)]
 pub(super) struct Index {
     names: HashMap<Box<str>, Vec<u32>>,
     globs: GlobSet,
     /// For each pattern of `globs`, the rules that use it.
     glob_rules: Vec<Vec<u32>>,
+    remembered: RwLock<HashMap<Box<str>, Box<[u32]>>>,
 }
 
 impl Index {
@@ -109,18 +121,31 @@ impl Index {
                 }
             }
         }
-        Ok(Self { names, globs: builder.build()?, glob_rules })
+        Ok(Self { names, globs: builder.build()?, glob_rules, remembered: RwLock::default() })
     }
 
     /// Adds the rules with a pattern for `name` to `rules`, some of them perhaps twice.
     pub(super) fn find(&self, name: &str, rules: &mut Vec<u32>) {
-        if let Some(found) = self.names.get(name) {
-            rules.extend_from_slice(found);
+        if self.glob_rules.is_empty() {
+            return rules.extend_from_slice(self.names.get(name).map_or(&[], Vec::as_slice));
         }
-        if !self.glob_rules.is_empty() {
-            for at in self.globs.matches(framed(name)) {
-                rules.extend_from_slice(&self.glob_rules[at]);
-            }
+        // What is remembered is whole even if a thread has panicked while it held the lock.
+        if let Some(found) = self.remembered.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return rules.extend_from_slice(found);
         }
+        let found = self.search(name);
+        rules.extend_from_slice(&found);
+        let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() < REMEMBERED_NAMES_MAX && found.len() <= REMEMBERED_RULES_MAX {
+            remembered.insert(name.into(), found.into());
+        }
+    }
+
+    fn search(&self, name: &str) -> Vec<u32> {
+        let mut found = self.names.get(name).cloned().unwrap_or_default();
+        for at in self.globs.matches(framed(name)) {
+            found.extend_from_slice(&self.glob_rules[at]);
+        }
+        found
     }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
+use memchr::memchr;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
     hold::{HoldId, Withdrawal},
-    jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, Line, LineCodec, RequestId},
+    jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, method},
     sanitize,
 };
@@ -193,20 +194,28 @@ pub async fn run<DR, DW, UR, UW>(
             }
         };
         match event {
-            Event::Client(line) => session.client_line(line),
-            Event::Server(line) => session.server_line(line),
+            Event::Client(line) => {
+                session.client_line(line);
+                while session.reads_client() && holds_line(client.read_buffer()) {
+                    let Some(line) = client.next().now_or_never() else { break };
+                    session.client_line(line);
+                }
+                session.write_upstream_at_once();
+            }
+            Event::Server(line) => {
+                session.server_line(line);
+                while session.server_reads
+                    && !session.downstream.is_full()
+                    && holds_line(server.read_buffer())
+                {
+                    let Some(line) = server.next().now_or_never() else { break };
+                    session.server_line(line);
+                }
+                session.write_downstream_at_once();
+            }
             Event::Held(news) => session.held_news(news),
-            Event::ClientTook(Ok(())) => {}
-            Event::ClientTook(Err(error)) => {
-                tracing::debug!(%error, "the client no longer reads");
-                session.downstream.close();
-                session.client_gone();
-            }
-            Event::ServerTook(Ok(())) => session.close_upstream_when_done(),
-            Event::ServerTook(Err(error)) => {
-                tracing::debug!(%error, "the server no longer reads");
-                session.upstream.close();
-            }
+            Event::ClientTook(result) => session.client_took(result),
+            Event::ServerTook(result) => session.server_took(result),
             Event::Paused => {
                 if session.lifecycle.client_hung_up.as_ref().is_some_and(|has_hung_up| has_hung_up()) {
                     session.client_gone();
@@ -234,13 +243,53 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.client_reads && self.server_reads && !self.upstream.is_full() && !self.downstream.is_full()
     }
 
+    // --- the two writers
+
+    /// Writes to the server without waiting for anything. What it does not take now is written when it can.
+    fn write_upstream_at_once(&mut self) {
+        if self.upstream.is_waiting()
+            && let Some(result) = self.upstream.write_some().now_or_never()
+        {
+            self.server_took(result);
+        }
+    }
+
+    /// The same for the client.
+    fn write_downstream_at_once(&mut self) {
+        if self.downstream.is_waiting()
+            && let Some(result) = self.downstream.write_some().now_or_never()
+        {
+            self.client_took(result);
+        }
+    }
+
+    fn server_took(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.close_upstream_when_done(),
+            Err(error) => {
+                tracing::debug!(%error, "the server no longer reads");
+                self.upstream.close();
+            }
+        }
+    }
+
+    fn client_took(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "the client no longer reads");
+            self.downstream.close();
+            self.client_gone();
+        }
+    }
+
     // --- the client's lines
 
     fn client_line(&mut self, line: Option<io::Result<Line>>) {
         match line {
-            Some(Ok(Line::Text(bytes))) => match Frame::from_client(bytes.clone()) {
+            Some(Ok(Line::Text(bytes))) if Frame::is_batch(&bytes) && self.has_batches() => {
+                self.client_batch(&bytes);
+            }
+            Some(Ok(Line::Text(bytes))) => match Frame::from_client(bytes) {
                 Ok(frame) => self.client_frame(frame),
-                Err(error) if error.fault == Fault::Batch => self.client_batch(&bytes, &error),
                 Err(error) => self.client_unreadable(&error),
             },
             Some(Ok(Line::Blank)) => {}
@@ -258,12 +307,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
     }
 
-    /// A batch: refused as a whole, except where the negotiated revision has batches; then each element is judged on
-    /// its own, and goes upstream on its own.
-    fn client_batch(&mut self, bytes: &Bytes, error: &FrameError) {
-        if !self.has_batches() {
-            return self.client_unreadable(error);
-        }
+    /// A batch where the negotiated revision has batches: each element is judged on its own, and goes upstream on its own.
+    /// Elsewhere a batch is no frame.
+    fn client_batch(&mut self, bytes: &Bytes) {
         let elements = match Frame::batch_from_client(bytes) {
             Ok(elements) => elements,
             Err(error) => return self.client_unreadable(&error),
@@ -438,18 +484,13 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn server_line(&mut self, line: Option<io::Result<Line>>) {
         match line {
-            Some(Ok(Line::Text(bytes))) => match Frame::from_server(bytes.clone()) {
-                Ok(frame) => self.server_frame(&frame),
-                Err(error) if error.fault == Fault::Batch && self.has_batches() => {
-                    for element in Frame::batch_from_server(&bytes).unwrap_or_default() {
-                        match Frame::from_server(element) {
-                            Ok(frame) => self.server_frame(&frame),
-                            Err(error) => server_unreadable(&error),
-                        }
-                    }
+            Some(Ok(Line::Text(bytes))) if Frame::is_batch(&bytes) && self.has_batches() => {
+                match Frame::batch_from_server(&bytes) {
+                    Ok(elements) => elements.into_iter().for_each(|element| self.server_text(element)),
+                    Err(error) => server_unreadable(&error),
                 }
-                Err(error) => server_unreadable(&error),
-            },
+            }
+            Some(Ok(Line::Text(bytes))) => self.server_text(bytes),
             Some(Ok(Line::Blank)) => {}
             Some(Ok(Line::Oversize { bytes })) => {
                 tracing::error!(bytes, "a line of the server is longer than the limit; dropped");
@@ -469,14 +510,18 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.caller.revision.as_deref() == Some(mcp::VERSION_WITH_BATCHES)
     }
 
-    fn server_frame(&mut self, frame: &Frame) {
+    fn server_text(&mut self, text: Bytes) {
+        let frame = match Frame::from_server(text) {
+            Ok(frame) => frame,
+            Err(error) => return server_unreadable(&error),
+        };
         let passes = match frame.kind() {
-            Kind::Response => self.server_answers(frame),
-            Kind::Request => self.server_asks(frame),
-            Kind::Notification => self.server_notifies(frame),
+            Kind::Response => self.server_answers(&frame),
+            Kind::Request => self.server_asks(&frame),
+            Kind::Notification => self.server_notifies(&frame),
         };
         if passes {
-            self.downstream.send(frame.to_line());
+            self.downstream.send(frame.into_line());
         }
     }
 
@@ -650,6 +695,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             () = async { while held.recv().await.is_some() {} } => {}
         }
     }
+}
+
+/// Whether the next line can be had without reading from the stream.
+fn holds_line(buffer: &[u8]) -> bool {
+    memchr(b'\n', buffer).is_some()
 }
 
 fn server_unreadable(error: &FrameError) {

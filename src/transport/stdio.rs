@@ -28,8 +28,10 @@ use tokio::{
     net::{UnixStream, unix::pipe},
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
+    task::JoinError,
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     guard::Guard,
@@ -175,12 +177,14 @@ pub async fn serve(
     let Server { mut process, group, guard, stdin, stdout, mut signals } = server;
     let lifecycle = Lifecycle { client_hung_up: Some(Arc::new(stdin_has_hung_up)), ..Lifecycle::default() };
     let client = (own_stdin().map_err(setup("stdin"))?, own_stdout().map_err(setup("stdout"))?);
+    // A task of its own: what is waited for here besides would otherwise be looked at with every frame.
     let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
-    let mut session = Box::pin(session);
+    let mut session = AbortOnDropHandle::new(tokio::spawn(session));
     let mut ending = Box::pin(ends(&mut process, group, &mut signals, &lifecycle));
     let status = tokio::select! {
         biased;
-        () = &mut session => {
+        ended = &mut session => {
+            pass_on_panic(ended);
             // Nobody is left to speak to: a server that has only closed its stdout ends as if its client had gone.
             lifecycle.client_gone.cancel();
             ending.await
@@ -191,7 +195,7 @@ pub async fn serve(
             end_group(group).await;
             // What the server has written is still to be told, also to a slow client; then the session ends by itself.
             tokio::select! {
-                () = &mut session => {}
+                ended = &mut session => pass_on_panic(ended),
                 () = nobody_waits(&lifecycle, &mut signals) => {
                     lifecycle.stop.cancel();
                     let _ = timeout(LAST_WORDS, &mut session).await;
@@ -204,6 +208,15 @@ pub async fn serve(
     end_group(group).await;
     guard.dismiss();
     status.map_err(setup("server's exit status"))
+}
+
+/// A session that panicked ends the process, as it would without a task of its own.
+fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Waits for the server to end; ends it when the client has gone or this process is told to stop.

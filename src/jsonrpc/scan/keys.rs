@@ -40,7 +40,7 @@ pub(super) struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, decoded: String::new(), keys: Vec::new() }
+        Self { text, decoded: String::new(), keys: Vec::with_capacity(PAIRWISE_KEYS) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -84,10 +84,10 @@ impl<'a> Keys<'a> {
 
     /// Whether two keys from `first` on are the same text once decoded.
     fn has_duplicate(&self, first: usize) -> bool {
-        let names = self.names(first);
-        if names.len() <= PAIRWISE_KEYS {
-            return has_equal_pair(names);
+        if self.keys.len() - first <= PAIRWISE_KEYS {
+            return self.has_equal_pair(&self.keys[first..]);
         }
+        let names = self.names(first);
         // Equal keys have equal hashes. Sorting hashes is fast, and whoever makes hashes collide gets only the exact
         // comparison below, never quadratic time.
         let mut hashes: Vec<u64> = names.clone().map(hash).collect();
@@ -98,6 +98,20 @@ impl<'a> Keys<'a> {
         let mut names: Vec<&str> = names.collect();
         names.sort_unstable();
         names.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
+    fn has_equal_pair(&self, mut keys: &[Span]) -> bool {
+        while let [key, rest @ ..] = keys {
+            // Length first, so that few names are looked at.
+            let length = key.end - key.start;
+            let is_same =
+                |other: &Span| other.end - other.start == length && self.name(*other) == self.name(*key);
+            if rest.iter().any(is_same) {
+                return true;
+            }
+            keys = rest;
+        }
+        false
     }
 
     /// What is wrong with the envelope's member names, which begin at `first`.
@@ -127,6 +141,10 @@ impl<'a> Keys<'a> {
     }
 
     fn judge_params(&self, first: usize) -> Option<Fault> {
+        // Different known names are never taken for each other.
+        if self.names(first).all(|name| PARAMS_NAMES.contains(&name)) {
+            return None;
+        }
         let mut folded = Vec::with_capacity(self.keys.len() - first);
         for name in self.names(first) {
             let fold = sanitize::fold(name);
@@ -138,16 +156,6 @@ impl<'a> Keys<'a> {
         folded.sort_unstable();
         folded.windows(2).any(|pair| pair[0] == pair[1]).then_some(Fault::TwinKeys)
     }
-}
-
-fn has_equal_pair<'k>(names: impl Iterator<Item = &'k str> + Clone) -> bool {
-    let mut rest = names;
-    while let Some(name) = rest.next() {
-        if rest.clone().any(|other| other == name) {
-            return true;
-        }
-    }
-    false
 }
 
 fn hash(name: &str) -> u64 {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr2_iter;
+use wide::u8x16;
 
 use super::Profile;
 use crate::jsonrpc::fault::Fault;
@@ -17,6 +18,9 @@ pub(super) enum StringFault {
     Is(Fault),
 }
 
+/// Bytes that are looked at together.
+const BLOCK: usize = 64;
+
 /// One byte of each lane of a word.
 const LANES: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of each lane.
@@ -25,47 +29,97 @@ const HIGH_BITS: u64 = LANES * 0x80;
 /// Skips the string token that begins (with its quote) at `start`. Answers with the offset after the closing quote, and
 /// whether the token holds escapes.
 pub(super) fn skip(bytes: &[u8], start: usize, profile: Profile) -> Result<(usize, bool), StringFault> {
+    // Nearly all strings are keys and short values, which end within these two words.
     let mut at = start + 1;
+    for _ in 0..2 {
+        let Some(chunk) = chunk_at(bytes, at) else { break };
+        match first_hit(*chunk) {
+            Some(hit) if bytes[at + hit] == b'"' => return Ok((at + hit + 1, false)),
+            Some(_) => break,
+            None => at += 8,
+        }
+    }
+    skip_blocks(bytes, at, profile)
+}
+
+/// Goes on skipping a string token at `at`, in blocks as long as there are whole ones.
+fn skip_blocks(bytes: &[u8], mut at: usize, profile: Profile) -> Result<(usize, bool), StringFault> {
     let mut has_escapes = false;
+    'blocks: while let Some(block) = chunk_at::<BLOCK>(bytes, at) {
+        let start = at;
+        let mut hits = hits_in(block);
+        at += BLOCK;
+        while hits != 0 {
+            let hit = start + hits.trailing_zeros() as usize;
+            match bytes[hit] {
+                b'"' => return Ok((hit + 1, has_escapes)),
+                b'\\' => {
+                    has_escapes = true;
+                    let end = skip_escape(bytes, hit, profile)?;
+                    if end >= at {
+                        at = end;
+                        continue 'blocks;
+                    }
+                    // What the escape is made of says nothing by itself.
+                    hits &= u64::MAX << (end - start);
+                }
+                _ => return Err(StringFault::Syntax(hit)),
+            }
+        }
+    }
     loop {
-        at = skip_plain(bytes, at);
+        while let Some(chunk) = chunk_at(bytes, at) {
+            match first_hit(*chunk) {
+                Some(hit) => {
+                    at += hit;
+                    break;
+                }
+                None => at += 8,
+            }
+        }
         match bytes.get(at) {
             Some(b'"') => return Ok((at + 1, has_escapes)),
             Some(b'\\') => {
                 has_escapes = true;
                 at = skip_escape(bytes, at, profile)?;
             }
+            Some(0x20..) => at += 1,
             // A control character, or the end of the text.
             _ => return Err(StringFault::Syntax(at)),
         }
     }
 }
 
-/// The offset of the next quote, backslash or control character at or after `at`, or the end of `bytes`.
 #[inline]
-fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
-    // Eight bytes at a time: a lane's high bit is set where the byte is one of those looked for. A borrow can set bits
-    // above a hit, never below it, so the lowest bit is right.
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (LANES * 0x22);
-        let backslash = word ^ (LANES * 0x5c);
-        let hits = (quote.wrapping_sub(LANES) & !quote)
-            | (backslash.wrapping_sub(LANES) & !backslash)
-            | (word.wrapping_sub(LANES * 0x20) & !word);
-        let hits = hits & HIGH_BITS;
-        if hits != 0 {
-            return at + (hits.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while let Some(&byte) = bytes.get(at) {
-        if byte == b'"' || byte == b'\\' || byte < 0x20 {
-            break;
-        }
-        at += 1;
-    }
-    at
+fn chunk_at<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+/// The index of the first quote, backslash or control character in a word.
+#[inline]
+fn first_hit(chunk: [u8; 8]) -> Option<usize> {
+    // A lane's high bit is set where the byte is one of those looked for. A borrow can set bits above a hit, never below
+    // it, so the lowest bit is right.
+    let word = u64::from_le_bytes(chunk);
+    let quote = word ^ (LANES * 0x22);
+    let backslash = word ^ (LANES * 0x5c);
+    let hits = (quote.wrapping_sub(LANES) & !quote)
+        | (backslash.wrapping_sub(LANES) & !backslash)
+        | (word.wrapping_sub(LANES * 0x20) & !word);
+    let hits = hits & HIGH_BITS;
+    (hits != 0).then(|| (hits.trailing_zeros() / 8) as usize)
+}
+
+/// The quotes, backslashes and control characters of a block: a bit for each byte, the first the lowest.
+#[inline]
+fn hits_in(block: &[u8; BLOCK]) -> u64 {
+    let (quote, backslash, control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
+    let (parts, _) = block.as_chunks::<16>();
+    parts.iter().rev().fold(0, |hits, part| {
+        let part = u8x16::new(*part);
+        let hit = part.simd_eq(quote) | part.simd_eq(backslash) | part.min(control).simd_eq(part);
+        hits << 16 | u64::from(hit.to_bitmask())
+    })
 }
 
 /// Skips the escape whose backslash stands at `at`.
