@@ -667,6 +667,7 @@ impl Gate {
 }
 
 /// What is in a box, out of it: a box that is only taken apart lives as long as its parts, which here is the whole wait.
+#[expect(clippy::boxed_local, reason = "to empty and free the box is what this is for")]
 fn unbox<T>(held: Box<T>) -> T {
     *held
 }

@@ -55,6 +55,9 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 #[cfg(target_os = "linux")]
 const PIPE_BYTES: usize = 1 << 20;
 
+/// What the socket to the server is asked to take, in bytes. The system may give less.
+const SOCKET_BYTES: usize = 1 << 20;
+
 /// How often it is looked whether the server's own programs have gone.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -142,6 +145,8 @@ impl Server {
         let (stdin, server_stdin) = StdUnixStream::pair().map_err(setup("server's stdin"))?;
         let (stdout, server_stdout) = io::pipe().map_err(setup("server's stdout"))?;
         widen(&stdout);
+        // It takes as much as the system allows: each time it is full, a large frame waits until the server has read.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stdin, SOCKET_BYTES);
         stdin.set_nonblocking(true).map_err(setup("server's stdin"))?;
         let mut process = Command::new(command)
             .args(arguments)
