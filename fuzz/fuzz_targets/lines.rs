@@ -52,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
                 assert_eq!(text.iter().filter(|&&byte| byte == b'\n').count(), 1);
                 text.len() as u64
             }
-            Line::Oversize { bytes } => {
+            Line::Oversize { bytes, .. } => {
                 assert!(*bytes > limit as u64);
                 *bytes
             }

@@ -20,6 +20,9 @@ pub const DEFAULT_MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// is a few bytes of a buffer of megabytes would let megabytes wait.
 const COPIED_BYTES_MAX: usize = 64 * 1024;
 
+/// What is kept of a line that is over the limit, in bytes.
+const HEAD_BYTES: usize = 1024;
+
 /// A new read buffer has this capacity, in bytes, as one of `FramedRead` has.
 const BUFFER_BYTES: usize = 8 * 1024;
 
@@ -28,10 +31,12 @@ const BUFFER_BYTES: usize = 8 * 1024;
 pub enum Line {
     /// A line with its terminator. It shares its memory with no other line.
     Text(Bytes),
-    /// A line over the limit has ended; nothing of it was kept.
+    /// A line over the limit has ended; nothing of it was kept but the beginning.
     Oversize {
         /// How long it was, with its terminator.
         bytes: u64,
+        /// Its first bytes, 1,024 of them or as many as the limit is, if that is less: whose answer it was may stand there.
+        head: Bytes,
     },
     /// The stream ended after so many bytes of a line. They are gone: a line without an end is never a frame.
     Unterminated(u64),
@@ -45,8 +50,8 @@ pub struct LineCodec {
     max_line_bytes: usize,
     /// How much of the buffer is known to hold no LF, so that a slow line is searched once, not once per read.
     scanned: usize,
-    /// How much of an oversize line has been thrown away; `None` while the line fits.
-    discarded: Option<u64>,
+    /// How much of an oversize line has been thrown away, and how it began; `None` while the line fits.
+    discarded: Option<(u64, Bytes)>,
 }
 
 impl LineCodec {
@@ -56,20 +61,24 @@ impl LineCodec {
     }
 
     /// Goes on throwing away a line that is over the limit.
-    fn discard(&mut self, buffer: &mut BytesMut, discarded: u64) -> Option<Line> {
+    fn discard(&mut self, buffer: &mut BytesMut, (discarded, head): (u64, Bytes)) -> Option<Line> {
         match memchr(b'\n', buffer) {
             Some(at) => {
                 buffer.advance(at + 1);
-                self.discarded = None;
-                Some(Line::Oversize { bytes: discarded + count(at + 1) })
+                Some(Line::Oversize { bytes: discarded + count(at + 1), head })
             }
             None => {
-                self.discarded = Some(discarded + count(buffer.len()));
+                self.discarded = Some((discarded + count(buffer.len()), head));
                 // Not cleared: it has grown to the limit, and the next line does not need that.
                 *buffer = BytesMut::with_capacity(BUFFER_BYTES);
                 None
             }
         }
+    }
+
+    /// How a line that is over the limit begins. It is that long in any case, however it was cut into reads.
+    fn head(&self, line: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(&line[..HEAD_BYTES.min(self.max_line_bytes).min(line.len())])
     }
 }
 
@@ -84,7 +93,7 @@ impl Decoder for LineCodec {
     type Error = io::Error;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Line>, io::Error> {
-        if let Some(discarded) = self.discarded {
+        if let Some(discarded) = self.discarded.take() {
             return Ok(self.discard(buffer, discarded));
         }
         let unscanned = buffer.get(self.scanned..).unwrap_or_default();
@@ -93,14 +102,15 @@ impl Decoder for LineCodec {
             // The LF to come would be one byte more than the limit.
             if buffer.len() >= self.max_line_bytes {
                 self.scanned = 0;
-                return Ok(self.discard(buffer, 0));
+                let head = self.head(buffer);
+                return Ok(self.discard(buffer, (0, head)));
             }
             return Ok(None);
         };
         self.scanned = 0;
         let line = take(buffer, at + 1);
         Ok(Some(if line.len() > self.max_line_bytes {
-            Line::Oversize { bytes: count(line.len()) }
+            Line::Oversize { bytes: count(line.len()), head: self.head(&line) }
         } else if is_blank(&line) {
             Line::Blank
         } else {
@@ -114,7 +124,7 @@ impl Decoder for LineCodec {
         }
         // White space at the end of a stream says nothing; of a line that was thrown away nobody knows what it was.
         let is_blank = self.discarded.is_none() && is_blank(buffer);
-        let rest = self.discarded.take().unwrap_or(0) + count(buffer.len());
+        let rest = self.discarded.take().map_or(0, |(bytes, _)| bytes) + count(buffer.len());
         buffer.clear();
         self.scanned = 0;
         Ok(match rest {

@@ -132,6 +132,20 @@ impl Frame {
         bytes.trim_ascii_start().first() == Some(&b'[')
     }
 
+    /// The id of a server's response of which only the beginning is there: to be asked of a line that is too long to be read.
+    /// `None` unless it is certain that this is a response, and to what.
+    pub fn id_of_head(head: &[u8]) -> Option<RequestId> {
+        let text = head.utf8_chunks().next()?.valid();
+        let outline = scan::scan(text, Profile::Loose);
+        let has = |member| outline.member(member).is_some();
+        if has(Member::Method) || outline.id_is_ambiguous || !(has(Member::Result) || has(Member::Error)) {
+            return None;
+        }
+        // A number at the very end may go on.
+        let id = outline.member(Member::Id).filter(|id| (id.end as usize) < text.len())?;
+        RequestId::from_server_token(id.of(text), false)
+    }
+
     /// The elements of a client's batch, as slices of `bytes` without a terminator, each still to be read by
     /// [`Frame::from_client`]. Only for a session that has negotiated a protocol version with batches.
     ///

@@ -492,8 +492,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             }
             Some(Ok(Line::Text(bytes))) => self.server_text(bytes),
             Some(Ok(Line::Blank)) => {}
-            Some(Ok(Line::Oversize { bytes })) => {
+            Some(Ok(Line::Oversize { bytes, head })) => {
                 tracing::error!(bytes, "a line of the server is longer than the limit; dropped");
+                self.server_says_too_much(&head);
             }
             Some(Ok(Line::Unterminated(bytes))) => {
                 tracing::warn!(bytes, "the server's last line had no end; dropped");
@@ -542,6 +543,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return false;
         };
+        self.is_answered(hold, token);
         match interest {
             Interest::Initialize => {
                 let initialize = frame.result().and_then(Initialize::from_result);
@@ -550,6 +552,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Interest::ToolsList => self.learn_tools(frame),
             Interest::None => {}
         }
+        true
+    }
+
+    /// A forwarded call has its answer.
+    fn is_answered(&mut self, hold: Option<HoldId>, token: Option<ProgressToken>) {
         if let Some(token) = token {
             self.progress.remove(&token);
         }
@@ -557,7 +564,15 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             let gate = Arc::clone(&self.gate);
             self.tasks.spawn(async move { gate.answered(hold).await });
         }
-        true
+    }
+
+    /// A line was too long to be read. If it was an answer, the client is not left waiting for it.
+    fn server_says_too_much(&mut self, head: &[u8]) {
+        let Some(id) = Frame::id_of_head(head) else { return };
+        let Some((_, hold, token)) = self.calls.answer(&id) else { return };
+        self.is_answered(hold, token);
+        let text = "the server has answered, and its answer is longer than this proxy passes on";
+        self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
     }
 
     fn learn_tools(&mut self, frame: &Frame) {

@@ -314,3 +314,37 @@ async fn a_name_in_several_scripts_passes_once_the_server_has_listed_it() {
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     assert_eq!(session.gate.holds().len(), 1, "it is a tool like any other");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_to_be_read_does_not_leave_the_client_waiting() {
+    let limits = SessionLimits { server_frame_bytes_max: 2_000, ..SessionLimits::default() };
+    let mut session = Session::start(POLICY, limits);
+    session
+        .client_sends(
+            b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":{\"name\":\"read\"}}\n",
+        )
+        .await;
+    assert!(session.server_receives().await.is_some());
+    let long = "x".repeat(5_000);
+    session
+        .server_sends(
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{{\"text\":\"{long}\"}}}}\n").as_bytes(),
+        )
+        .await;
+    let answer = session.client_receives().await.expect("the client is told");
+    assert!(
+        answer.contains("\"id\":7") && answer.contains("\"error\"") && answer.contains("longer"),
+        "{answer}"
+    );
+    // What nobody asked for is not answered, and the stream goes on.
+    session
+        .server_sends(format!("{{\"jsonrpc\":\"2.0\",\"id\":8,\"result\":\"{long}\"}}\n").as_bytes())
+        .await;
+    session.client_sends(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"ping\"}\n").await;
+    assert!(session.server_receives().await.is_some());
+    session.server_sends(b"{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n").await;
+    assert_eq!(
+        session.client_receives().await.as_deref(),
+        Some("{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n")
+    );
+}

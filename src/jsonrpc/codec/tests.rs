@@ -50,14 +50,14 @@ fn an_oversize_line_is_thrown_away_as_it_comes_and_reported_once() {
     chunks.extend(std::iter::repeat_n(megabyte.as_slice(), 64));
     chunks.extend([b"tail\ntwo\n".as_slice()]);
     let lines = decode(1_000, chunks);
-    assert_eq!(lines, [text(b"one\n"), Line::Oversize { bytes: (64 << 20) + 5 }, text(b"two\n")]);
+    assert_eq!(lines, [text(b"one\n"), oversize((64 << 20) + 5, &[b'a'; 1_000]), text(b"two\n")]);
 }
 
 #[test]
 fn the_limit_counts_the_terminator() {
     assert_eq!(decode(4, [b"abc\n".as_slice()]), [text(b"abc\n")]);
-    assert_eq!(decode(4, [b"abcd\n".as_slice()]), [Line::Oversize { bytes: 5 }]);
-    assert_eq!(decode(4, [b"abcd".as_slice(), b"\n"]), [Line::Oversize { bytes: 5 }]);
+    assert_eq!(decode(4, [b"abcd\n".as_slice()]), [oversize(5, b"abcd")]);
+    assert_eq!(decode(4, [b"abcd".as_slice(), b"\n"]), [oversize(5, b"abcd")]);
 }
 
 #[test]
@@ -153,6 +153,10 @@ proptest! {
     }
 }
 
+fn oversize(bytes: u64, head: &[u8]) -> Line {
+    Line::Oversize { bytes, head: Bytes::copy_from_slice(head) }
+}
+
 /// What the codec should say, by the plainest means.
 fn decode_whole(limit: usize, stream: &[u8]) -> Vec<Line> {
     stream
@@ -162,7 +166,7 @@ fn decode_whole(limit: usize, stream: &[u8]) -> Vec<Line> {
             let is_over = if is_ended { line.len() > limit } else { line.len() >= limit };
             let is_blank = line.trim_ascii().is_empty() && !line.contains(&0xc);
             match (is_ended, is_over) {
-                (true, true) => Line::Oversize { bytes: line.len() as u64 },
+                (true, true) => oversize(line.len() as u64, &line[..limit.min(1024)]),
                 (_, false) if is_blank => Line::Blank,
                 (true, false) => Line::Text(Bytes::copy_from_slice(line)),
                 (false, _) => Line::Unterminated(line.len() as u64),

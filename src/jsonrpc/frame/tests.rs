@@ -618,3 +618,25 @@ fn no_fault_repeats_what_the_peer_wrote() {
     let error = client(line).unwrap_err();
     assert_eq!(error.to_string(), "the envelope has an unknown member");
 }
+
+#[test]
+fn the_beginning_of_a_response_says_whose_answer_it_is_or_nothing() {
+    let id = |head: &str| Frame::id_of_head(head.as_bytes()).map(|id| id.to_string());
+    assert_eq!(id(r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"te"#).as_deref(), Some("7"));
+    assert_eq!(id(r#"{"id":"a","error":{"code":1,"mess"#).as_deref(), Some("\"a\""));
+    assert_eq!(id(r#"{"result":{},"id":12,"x":["#).as_deref(), Some("12"));
+    for unclear in [
+        r#"{"jsonrpc":"2.0","result":{"content":"#,
+        r#"{"result":{},"id":12"#,
+        r#"{"result":{},"id":"ab"#,
+        r#"{"jsonrpc":"2.0","id":7,"#,
+        r#"{"jsonrpc":"2.0","id":7,"params":{"a":1"#,
+        r#"{"jsonrpc":"2.0","id":7,"method":"ping","result":{"#,
+        r#"{"id":7,"id":8,"result":{"#,
+        r#"{"x":{"id":7,"result":{"#,
+        r#"[{"id":7,"result":{"#,
+        "",
+    ] {
+        assert_eq!(id(unclear), None, "{unclear}");
+    }
+}
