@@ -6,8 +6,10 @@ mod audit;
 mod demo;
 mod holds;
 mod policy;
+mod process;
 mod render;
 mod run;
+mod serve;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -31,6 +33,12 @@ struct Arguments {
 enum Command {
     /// Wrap a stdio MCP server: allowed calls pass, denied ones are refused, held ones wait for people.
     Run(RunArguments),
+    /// Stand as a reverse proxy before MCP servers that speak HTTP.
+    Serve {
+        /// The configuration: where to listen, which servers, which policy.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// List the calls that wait, of all gates of this user.
     Holds(HoldsArguments),
     /// Show one hold, whole: everything that will run if it is approved.
@@ -284,6 +292,7 @@ pub fn main() -> Exit {
     let _log = telemetry::init();
     match arguments.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Serve { config } => serve::serve(&config),
         Command::Holds(arguments) => holds::list(&arguments),
         Command::Show(arguments) => holds::show(&arguments),
         Command::Approve(arguments) => holds::approve(&arguments),

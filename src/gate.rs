@@ -160,6 +160,35 @@ impl Approved {
     pub fn too_late(self, why: Withdrawal) -> Refusal {
         self.refused.withdrawn(self.hold, why)
     }
+
+    /// The frame to send, and what the client hears if no answer to it comes back.
+    pub fn split(self) -> (Permitted, Unanswered) {
+        (self.permitted, Unanswered { hold: self.hold, refused: self.refused })
+    }
+}
+
+/// An approved call that is being sent: how to word it if the client cannot have the server's own answer.
+#[derive(Clone, Debug)]
+pub struct Unanswered {
+    hold: HoldId,
+    refused: Refused,
+}
+
+impl Unanswered {
+    /// Not one byte of it was sent.
+    pub fn not_sent(self, why: Withdrawal) -> Refusal {
+        self.refused.withdrawn(self.hold, why)
+    }
+
+    /// It was sent, and nobody knows what became of it.
+    pub fn lost(self) -> Refusal {
+        self.refused.lost(self.hold)
+    }
+
+    /// The server has answered with the HTTP status `status`, which cannot be passed on any more.
+    pub fn refused_upstream(self, status: u16) -> Refusal {
+        self.refused.refused_upstream(self.hold, status)
+    }
 }
 
 /// How a held call came out of the table.

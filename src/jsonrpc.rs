@@ -17,6 +17,8 @@ pub mod frame;
 
 pub mod codec;
 
+pub mod sse;
+
 pub use codec::{Line, LineCodec};
 pub use error::error_response;
 pub use fault::{ErrorCode, Fault};

@@ -27,6 +27,7 @@ pub mod transport;
 pub mod control;
 
 // composition: the program
+pub mod config;
 pub mod exit;
 pub mod telemetry;
 pub mod cli;

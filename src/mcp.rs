@@ -9,7 +9,7 @@ mod session;
 
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall};
 pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
-pub use session::{Cancelled, Initialize, Peer, Progress, declares_version, tool_names};
+pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version, tool_names};
 
 use std::borrow::Cow;
 

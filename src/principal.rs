@@ -1,7 +1,7 @@
 //! Who acts: the authenticated someone behind a call or a verdict.
 //!
-//! Made where somebody is authenticated (the control socket reads peer credentials, the stdio session knows its own user)
-//! and carried into the record. Never read from anything a peer says about itself.
+//! Made where somebody is authenticated (the control socket reads peer credentials, the stdio session knows its own user, an
+//! HTTP listener checks tokens and certificates) and carried into the record. Never read from anything a peer says about itself.
 
 use std::fmt;
 
@@ -22,6 +22,13 @@ pub enum Principal {
         /// That user's name, where the system knows one.
         name: Option<String>,
     },
+    /// A program at an HTTP listener that has shown who it is: by a token, a certificate, or the word of a trusted proxy.
+    Agent {
+        /// Its name in the configuration, in the certificate or in the proxy's header.
+        name: String,
+    },
+    /// A program at an HTTP listener that asks nobody who they are.
+    Anyone,
     /// The gate itself: expiry, recovery.
     Gate,
 }
@@ -51,6 +58,8 @@ impl fmt::Display for Principal {
             Self::User { uid, name: None } => write!(f, "uid:{uid}"),
             Self::Client { name: Some(name), .. } => write!(f, "client-of:{name}"),
             Self::Client { uid, name: None } => write!(f, "client-of:{uid}"),
+            Self::Agent { name } => write!(f, "agent:{name}"),
+            Self::Anyone => f.write_str("anyone"),
             Self::Gate => f.write_str("gate"),
         }
     }

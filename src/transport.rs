@@ -1,7 +1,9 @@
-//! How frames travel: the session between a client and a server, and the stdio transport that carries it.
+//! How frames travel: the session between a client and a server over lines, the stdio transport that carries it, and HTTP.
 
 mod calls;
 pub mod guard;
+pub mod http;
 mod outbox;
 pub mod session;
 pub mod stdio;
+mod waiting;

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 pub(super) use self::policy::policy_errors;
 use crate::{
+    config::ConfigError,
     control::{
         api::{HoldView, Resolved, VerificationView, Watched, error_code},
         client::AskError,
@@ -349,6 +350,12 @@ pub(super) fn verification(found: &VerificationView) {
 pub(super) fn failed(error: &dyn std::error::Error) -> Exit {
     talk(&format!("error: {error}"));
     Exit::Failed
+}
+
+/// Why a configuration is refused.
+pub(super) fn config_errors(error: &ConfigError) -> Exit {
+    eprintln!("{}", error.render(io::stderr().is_terminal()));
+    Exit::Usage
 }
 
 /// What was typed is wrong.

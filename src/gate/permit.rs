@@ -26,6 +26,11 @@ impl Permitted {
         Self { frame, hold: Some(hold) }
     }
 
+    /// The body to send, exactly as it was received: nothing is added to it.
+    pub fn into_body(self) -> Bytes {
+        self.frame.bytes().clone()
+    }
+
     /// The hold that it came out of.
     pub fn hold(&self) -> Option<HoldId> {
         self.hold

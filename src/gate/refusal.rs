@@ -121,6 +121,45 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// It was approved and sent, and no answer came back.
+    pub(crate) fn lost(self, hold: HoldId) -> Refusal {
+        let text = format!(
+            "UNKNOWN (hold {}): the call was approved and sent, and the connection to the server ended before its answer. \
+             The tool may have run. Find out before you repeat this call, or ask the user.",
+            hold.short()
+        );
+        self.after_approval(hold, text)
+    }
+
+    /// It was approved and sent, and the server's HTTP status says that it was not taken.
+    pub(crate) fn refused_upstream(self, hold: HoldId, status: u16) -> Refusal {
+        let text = match status {
+            401 | 403 | 404 => format!(
+                "NOT TAKEN (hold {}): the call was approved, but the server answered with HTTP status {status}: the session or \
+                 the authorization has ended. Connect again and repeat the call; people are asked again.",
+                hold.short()
+            ),
+            _ => format!(
+                "NOT TAKEN (hold {}): the call was approved, but the server answered with HTTP status {status} and without a \
+                 result. Find out whether the tool ran before you repeat this call, or ask the user.",
+                hold.short()
+            ),
+        };
+        self.after_approval(hold, text)
+    }
+
+    fn after_approval(self, hold: HoldId, text: String) -> Refusal {
+        Refusal {
+            form: self.form(),
+            id: self.id,
+            why: Why::Ended(Cause::Unavailable),
+            hold: Some(hold),
+            text,
+        }
+    }
+}
+
 impl Refusal {
     /// A frame that no peer may get, because it cannot be read, or not in one way only.
     pub fn unreadable(error: &FrameError) -> Self {

@@ -124,11 +124,15 @@ pub fn tool_names(result: &str) -> impl Iterator<Item = Cow<'_, str>> {
     elements(member(result, "tools").unwrap_or_default()).filter_map(|tool| string(member(tool, "name")?))
 }
 
+/// The protocol version that a message names itself, as all requests do from 2026-07-28 on. Empty where it is not a string.
+pub fn declared_version(frame: &Frame) -> Option<Cow<'_, str>> {
+    let meta = frame.param(Param::Meta).filter(|meta| meta.starts_with('{'))?;
+    Some(string(member(meta, META_PROTOCOL_VERSION)?).unwrap_or_default())
+}
+
 /// Whether a request names its protocol version itself, as all do from 2026-07-28 on.
 pub fn declares_version(frame: &Frame) -> bool {
-    frame
-        .param(Param::Meta)
-        .is_some_and(|meta| meta.starts_with('{') && member(meta, META_PROTOCOL_VERSION).is_some())
+    declared_version(frame).is_some()
 }
 
 /// A peer's word for itself, no longer than anyone reads: it is kept with every call.

@@ -39,7 +39,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error at `span` (bytes of the source's text).
-    pub(super) fn error(
+    pub(crate) fn error(
         code: &'static str,
         source: &Arc<Source>,
         span: Range<usize>,
@@ -72,7 +72,7 @@ impl Diagnostic {
     }
 
     /// What to do about it.
-    pub(super) fn hint(self, hint: impl Into<Option<String>>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<Option<String>>) -> Self {
         Self { hint: hint.into(), ..self }
     }
 

@@ -25,6 +25,7 @@ use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
 use super::{
     calls::{Call, Calls, Interest, ProgressToken, REQUESTS_MAX},
     outbox::{Downstream, Upstream},
+    waiting::{PROGRESS_EVERY, progress_value},
 };
 use crate::{
     gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
@@ -33,14 +34,6 @@ use crate::{
     mcp::{self, Cancelled, Initialize, Progress, method},
     sanitize,
 };
-
-/// How often a client that asked for progress hears that its call still waits. Below the 15 s after which the first
-/// clients and networks take silence for a failure.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
-
-/// The step of the progress values sent while a call waits. So small that the server's own first value is larger: the
-/// protocol wants progress to increase.
-const PROGRESS_STEP: f64 = 1e-6;
 
 /// Held calls that may tell the session something at once; the others wait their turn.
 const NEWS_QUEUE_MAX: usize = 256;
@@ -719,11 +712,6 @@ fn holds_line(buffer: &[u8]) -> bool {
 
 fn server_unreadable(error: &FrameError) {
     tracing::warn!(%error, "a line of the server is not a message, so the client did not get it");
-}
-
-/// What the client sees as progress when it is told for the `told`-th time that its call waits.
-fn progress_value(told: u32) -> f64 {
-    f64::from(told) * PROGRESS_STEP
 }
 
 /// Keeps one held call until it ends, with progress for a client that asked for it.

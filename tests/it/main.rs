@@ -10,6 +10,7 @@ mod demo;
 mod display;
 mod docs;
 mod gate;
+mod http;
 mod policies;
 mod real_peers;
 mod record;

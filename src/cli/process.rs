@@ -1,0 +1,176 @@
+//! What every process with a gate has: the policy in force, the record, a sign of life, and a control socket.
+//!
+//! Used by `run` and `serve`. It opens them in the order in which a failure costs least, and closes them so that nothing that was
+//! promised is left unwritten.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::time::timeout;
+
+use super::render;
+use crate::{
+    audit::{AuditEvent, Occasion},
+    control::{place, server as control},
+    exit::Exit,
+    gate::{Gate, GateLimits},
+    hold::HoldId,
+    policy::Policy,
+    store::Store,
+};
+
+/// The codes of warnings that say what was assumed in reading a policy of another form.
+const ASSUMPTIONS: &str = "P04";
+
+/// How long the end of the program waits for the record's last events.
+const LAST_EVENTS: Duration = Duration::from_millis(200);
+
+/// The policy that was named, or the usual one, or the one that holds everything.
+pub(super) fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
+    let paths = if named.is_empty() { usual_policy() } else { named.to_vec() };
+    if paths.is_empty() {
+        render::talk(
+            "no policy is given and none is in ~/.config/holdshort: every call is held until you approve it\n\
+             hint: `holdshort holds` in another terminal shows what waits",
+        );
+        return Ok(Policy::hold_everything());
+    }
+    let policy = Policy::load(&paths).map_err(|errors| render::policy_errors(&errors))?;
+    for assumed in policy.warnings().iter().filter(|warning| warning.code().starts_with(ASSUMPTIONS)) {
+        tracing::warn!(code = assumed.code(), "{}", assumed.message());
+    }
+    tracing::info!(rules = policy.rules().len(), warnings = policy.warnings().len(), "policy loaded");
+    Ok(policy)
+}
+
+fn usual_policy() -> Vec<PathBuf> {
+    let Some(dir) = place::config_dir() else { return Vec::new() };
+    [dir.join("policy.yaml"), dir.join("policy.d")].into_iter().filter(|path| path.exists()).collect()
+}
+
+/// The gate of this process with all that belongs to it.
+pub(super) struct GateProcess {
+    /// The gate.
+    pub(super) gate: Arc<Gate>,
+    control: Option<control::Control>,
+    liveness: Option<place::Liveness>,
+}
+
+impl GateProcess {
+    /// Opens the record at `store`, or this user's own, and serves operators for the gate of `servers`.
+    ///
+    /// # Errors
+    ///
+    /// When the record has no place, or the system gives no random numbers.
+    pub(super) fn open(
+        policy: Policy,
+        store: Option<PathBuf>,
+        servers: Vec<Arc<str>>,
+    ) -> anyhow::Result<Self> {
+        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        let path = store.map_or_else(place::default_store, Ok)?;
+        let path = std::path::absolute(&path).context("the record's path cannot be used")?;
+        let instance: Arc<str> = instance_name()?.into();
+        place::clear_dead(&path);
+        let liveness = show_life(&instance, &path);
+        let store = Store::open(&path);
+        let policy_sha256 = policy.digest();
+        let gate = Arc::new(Gate::new(
+            Arc::clone(&instance),
+            Arc::new(policy),
+            store.clone(),
+            // What a gate holds that nobody sees live would be taken for a dead one's, and ended by others.
+            GateLimits {
+                holds_max: if liveness.is_some() { GateLimits::default().holds_max } else { 0 },
+                ..GateLimits::default()
+            },
+        ));
+        store.ride_along(AuditEvent {
+            server: Some(servers.join(", ")).filter(|names| !names.is_empty()),
+            policy_sha256: Some(policy_sha256),
+            ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
+        });
+        let about = control::About { servers, store: path.display().to_string() };
+        let control = open_control(&gate, about, &instance);
+        tokio::spawn(recover(store, path, instance, liveness.is_some()));
+        Ok(Self { gate, control, liveness })
+    }
+
+    /// Nothing is held or running any more: writes down the end.
+    pub(super) async fn close(self) {
+        drop(self.control);
+        let store = self.gate.store();
+        store.ride_along(AuditEvent::new(
+            Occasion::GateStopped,
+            self.gate.instance(),
+            jiff::Timestamp::now(),
+        ));
+        let _ = timeout(LAST_EVENTS, store.flush()).await;
+        // Last: until here others must not end what this gate is still writing down.
+        drop(self.liveness);
+    }
+}
+
+/// Shows to other gates on the same record that this one lives. Without that it holds nothing.
+fn show_life(instance: &str, store: &Path) -> Option<place::Liveness> {
+    place::show_life(instance, store)
+        .map_err(anyhow::Error::from)
+        .inspect_err(|error| {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "other gates cannot see that this one lives: every call that would be held is refused"
+            );
+        })
+        .ok()
+}
+
+/// Serves operators. Without a control socket nobody can approve: what is held then expires, and stderr says why.
+fn open_control(gate: &Arc<Gate>, about: control::About, instance: &str) -> Option<control::Control> {
+    let control = place::register(instance)
+        .map_err(anyhow::Error::from)
+        .and_then(|registration| Ok(control::start(Arc::clone(gate), about, registration)?));
+    control
+        .inspect_err(|error| {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "no control socket: nobody can approve what is held"
+            );
+        })
+        .ok()
+}
+
+/// Puts on record what became of the calls of gates that have died, if it `can_tell` which ones have.
+async fn recover(store: Store, path: PathBuf, own: Arc<str>, can_tell: bool) {
+    if let Err(error) = store.ready().await {
+        tracing::error!(%error, "the record cannot be used: every call that would be held is refused");
+        return;
+    }
+    if !can_tell {
+        return;
+    }
+    let Ok(owners) = store.owners_with_open_holds().await else { return };
+    for owner in owners.iter().filter(|owner| ***owner != *own && place::is_dead(&path, owner)) {
+        match store.recover(owner).await {
+            Ok(recovered) => {
+                tracing::warn!(
+                    gate = &**owner,
+                    withdrawn = recovered.withdrawn.len(),
+                    unknown = recovered.unknown.len(),
+                    "calls of a gate that has died were put on record"
+                );
+            }
+            Err(error) => {
+                tracing::error!(gate = &**owner, %error, "calls of a dead gate could not be put on record")
+            }
+        }
+    }
+}
+
+/// 128 random bits: the name of this process in the record.
+fn instance_name() -> anyhow::Result<String> {
+    Ok(HoldId::random().context("the system gives no random numbers")?.to_string())
+}

@@ -1,0 +1,352 @@
+//! The configuration of `serve`: a YAML file, read and checked as a whole before anything is started.
+//!
+//! Used by `cli::serve`. A key that is not known is an error, and so is everything that would listen more widely than it says: each with
+//! its place in the file. Secrets are named by a file or a variable rather than written here.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    io::Read as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use http::{HeaderName, HeaderValue, Uri};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use crate::{
+    policy::{Diagnostic, Source},
+    transport::http::settings::{HttpLimits, HttpSettings, Target, UpstreamSettings},
+};
+
+/// The largest configuration, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Servers in one configuration.
+const UPSTREAMS_MAX: usize = 1000;
+
+/// The names by which this machine calls itself.
+const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// What `serve` is told, checked.
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Policy files and directories.
+    pub policy: Vec<PathBuf>,
+    /// The file of the record; by default the one of this user.
+    pub store: Option<PathBuf>,
+    /// What the proxy does.
+    pub http: HttpSettings,
+}
+
+/// Why a configuration is refused: all that was found, rendered with its places.
+#[derive(Debug)]
+pub struct ConfigError(Vec<Diagnostic>);
+
+impl ConfigError {
+    /// Everything, with an empty line between findings.
+    pub fn render(&self, color: bool) -> String {
+        let rendered: Vec<String> = self.0.iter().map(|found| found.render(color)).collect();
+        rendered.join("\n\n")
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    listen: Spanned<String>,
+    upstreams: Spanned<Vec<Upstream>>,
+    #[serde(default)]
+    policy: Vec<PathBuf>,
+    #[serde(default)]
+    store: Option<PathBuf>,
+    #[serde(default)]
+    hosts: Vec<Spanned<String>>,
+    #[serde(default)]
+    origins: Vec<Spanned<String>>,
+    #[serde(default)]
+    danger_listen_without_tls: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upstream {
+    name: Spanned<String>,
+    path: Spanned<String>,
+    url: Spanned<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, Spanned<Secret>>,
+}
+
+/// A value that should not stand in a file that others read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Secret {
+    #[serde(default)]
+    value: Option<String>,
+    #[serde(default)]
+    env: Option<String>,
+    #[serde(default)]
+    file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file at `path`; paths in it are relative to its directory.
+    ///
+    /// # Errors
+    ///
+    /// With everything that is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = || -> io::Result<String> {
+            let mut text = String::new();
+            fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let name = path.display().to_string();
+        match read() {
+            Ok(text) => Self::parse(Source { name, text }, path.parent().unwrap_or(Path::new(""))),
+            Err(error) => {
+                let source = Arc::new(Source { name, text: String::new() });
+                let message = format!("the configuration cannot be read: {error}");
+                Err(ConfigError(vec![Diagnostic::error("C0001", &source, 0..0, message)]))
+            }
+        }
+    }
+
+    /// Reads `source`; paths in it are relative to `dir`.
+    ///
+    /// # Errors
+    ///
+    /// With everything that is wrong in it.
+    pub fn parse(source: Source, dir: &Path) -> Result<Self, ConfigError> {
+        let source = Arc::new(source);
+        let mut reader = Reader { source: Arc::clone(&source), problems: Vec::new(), dir: dir.to_owned() };
+        if source.text.len() as u64 > FILE_BYTES_MAX {
+            reader.problem(None, "the configuration is larger than 1 MiB", None);
+            return Err(ConfigError(reader.problems));
+        }
+        match serde_saphyr::from_str::<Document>(&source.text) {
+            Ok(document) => {
+                let config = reader.document(document);
+                config.filter(|_| reader.problems.is_empty()).ok_or(ConfigError(reader.problems))
+            }
+            Err(error) => {
+                let place = error.location();
+                reader.problem(place, &plain(error.without_snippet()), None);
+                Err(ConfigError(reader.problems))
+            }
+        }
+    }
+}
+
+/// The first line of what the YAML reader says, which says it all.
+fn plain(error: &serde_saphyr::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+struct Reader {
+    source: Arc<Source>,
+    problems: Vec<Diagnostic>,
+    dir: PathBuf,
+}
+
+impl Reader {
+    fn problem(&mut self, place: Option<serde_saphyr::Location>, message: &str, hint: Option<&str>) {
+        let at = place.map_or(0, |place| offset(&self.source.text, place.line(), place.column()));
+        let found = Diagnostic::error("C0002", &self.source, at..at, message);
+        self.problems.push(found.hint(hint.map(str::to_owned)));
+    }
+
+    fn fail<T>(&mut self, at: &Spanned<T>, message: &str, hint: &str) {
+        self.problem(Some(at.referenced), message, Some(hint));
+    }
+
+    fn document(&mut self, document: Document) -> Option<Config> {
+        let listen = self.listen(&document);
+        let hosts = self.hosts(&document, listen);
+        if document.upstreams.value.is_empty() {
+            self.fail(
+                &document.upstreams,
+                "there is no server to stand before",
+                "add one below `upstreams:`",
+            );
+        }
+        if document.upstreams.value.len() > UPSTREAMS_MAX {
+            self.fail(&document.upstreams, "there are more than 1,000 servers", "use several processes");
+        }
+        for origin in &document.origins {
+            if !origin.value.starts_with("http://") && !origin.value.starts_with("https://") {
+                self.fail(origin, "an origin is a scheme and a host", "write it as https://example.com");
+            }
+        }
+        let mut upstreams: Vec<UpstreamSettings> = Vec::new();
+        for upstream in &document.upstreams.value {
+            if upstreams.iter().any(|other| other.path == upstream.path.value) {
+                self.fail(&upstream.path, "two servers have this path", "give each a path of its own");
+            }
+            if upstreams.iter().any(|other| *other.name == *upstream.name.value) {
+                self.fail(&upstream.name, "two servers have this name", "give each a name of its own");
+            }
+            upstreams.extend(self.upstream(upstream));
+        }
+        Some(Config {
+            listen: listen?,
+            policy: document.policy.iter().map(|path| self.dir.join(path)).collect(),
+            store: document.store.map(|path| self.dir.join(path)),
+            http: HttpSettings {
+                upstreams,
+                hosts,
+                origins: document.origins.into_iter().map(|origin| origin.value).collect(),
+                limits: HttpLimits::default(),
+            },
+        })
+    }
+
+    fn listen(&mut self, document: &Document) -> Option<SocketAddr> {
+        let Ok(listen) = document.listen.value.parse::<SocketAddr>() else {
+            self.fail(
+                &document.listen,
+                "this is not an address and a port",
+                "write 127.0.0.1:8080, or [::1]:8080",
+            );
+            return None;
+        };
+        if !listen.ip().is_loopback() && !document.danger_listen_without_tls {
+            self.fail(
+                &document.listen,
+                "others can reach this address, and nothing is encrypted",
+                "listen on 127.0.0.1, or set `danger_listen_without_tls: true` where something else encrypts",
+            );
+        }
+        if !listen.ip().is_loopback() && document.hosts.is_empty() {
+            self.fail(
+                &document.listen,
+                "the names by which others reach this address are not known",
+                "list them below `hosts:`; requests for other names are refused",
+            );
+        }
+        Some(listen)
+    }
+
+    fn hosts(&mut self, document: &Document, listen: Option<SocketAddr>) -> Vec<String> {
+        let mut hosts: Vec<String> = Vec::new();
+        if listen.is_none_or(|listen| listen.ip().is_loopback()) {
+            hosts.extend(LOOPBACK_NAMES.map(str::to_owned));
+        }
+        for host in &document.hosts {
+            let is_name =
+                host.value.parse::<http::uri::Authority>().is_ok_and(|name| name.host() == host.value);
+            if !is_name {
+                self.fail(host, "this is not the name of a host", "write it without scheme, port and path");
+            }
+            hosts.push(host.value.to_ascii_lowercase());
+        }
+        hosts
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) -> Option<UpstreamSettings> {
+        let path = &upstream.path;
+        let is_path = path.value.starts_with('/')
+            && path.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
+            && !path.value.contains("//")
+            && !path.value.split('/').any(|part| part == "." || part == "..");
+        if !is_path {
+            self.fail(
+                path,
+                "this is not a path that can be written in one way only",
+                "use letters, digits and -._~ between single slashes",
+            );
+        }
+        if upstream.name.value.is_empty()
+            || upstream.name.value.contains(|letter: char| letter.is_control() || letter.is_whitespace())
+        {
+            self.fail(&upstream.name, "a name is one word", "rules use it as in `tool: name.tool`");
+        }
+        let target = self.target(&upstream.url);
+        let mut headers = Vec::new();
+        for (name, value) in &upstream.headers {
+            let header = HeaderName::try_from(name.as_str());
+            let secret = self.secret(value);
+            match (header, secret.and_then(|secret| HeaderValue::try_from(secret).ok())) {
+                (Ok(header), Some(mut value)) => {
+                    value.set_sensitive(true);
+                    headers.push((header, value));
+                }
+                _ => {
+                    self.fail(value, "this header cannot be sent", "it needs a name, and a value on one line")
+                }
+            }
+        }
+        Some(UpstreamSettings {
+            name: upstream.name.value.as_str().into(),
+            path: path.value.clone(),
+            target: target?,
+            headers,
+            passes_authorization: false,
+        })
+    }
+
+    fn target(&mut self, url: &Spanned<String>) -> Option<Target> {
+        const HINT: &str = "write it as http://127.0.0.1:3000/mcp";
+        let Ok(uri) = url.value.parse::<Uri>() else {
+            self.fail(url, "this is not a URL", HINT);
+            return None;
+        };
+        let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@')) else {
+            self.fail(url, "this URL names no host, or a user", HINT);
+            return None;
+        };
+        if uri.scheme_str() != Some("http") {
+            self.fail(url, "this is not an http URL", HINT);
+            return None;
+        }
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        Some(Target {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: HeaderValue::try_from(authority.as_str()).ok()?,
+            uri: path.into(),
+            tls: None,
+        })
+    }
+
+    /// The value itself, from wherever it is.
+    fn secret(&mut self, secret: &Spanned<Secret>) -> Option<String> {
+        const HINT: &str = "use one of `value:`, `env:` and `file:`";
+        let found = match (&secret.value.value, &secret.value.env, &secret.value.file) {
+            (Some(value), None, None) => Ok(value.clone()),
+            (None, Some(variable), None) => std::env::var(variable).map_err(|error| error.to_string()),
+            (None, None, Some(path)) => {
+                fs::read_to_string(self.dir.join(path)).map_err(|error| error.to_string())
+            }
+            _ => Err("it has not exactly one source".to_owned()),
+        };
+        match found {
+            Ok(value) => Some(value.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => {
+                self.fail(secret, &format!("this value cannot be had: {error}"), HINT);
+                None
+            }
+        }
+    }
+}
+
+/// Where line and column (both from 1, the column in characters) are in `text`.
+fn offset(text: &str, line: u64, column: u64) -> usize {
+    let (line, column) = (usize::try_from(line).unwrap_or(0), usize::try_from(column).unwrap_or(0));
+    let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+    let rest = text.get(start..).unwrap_or_default();
+    start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
+}

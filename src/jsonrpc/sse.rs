@@ -1,0 +1,294 @@
+//! Server-sent events as MCP uses them: a stream of bytes cut into events, without changing a byte of them.
+//!
+//! Used by the HTTP transport on what a server streams (WHATWG HTML, "Server-sent events", "Parsing an event stream"). Lines
+//! end at CR, LF or CRLF. It keeps what arrived for forwarding and says what a client will read; it never waits and never
+//! repairs.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr2;
+
+/// The byte order mark that a stream may begin with; it is no part of the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// One event, or a block of comments, as it arrived with the empty line that ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The bytes.
+    pub raw: Bytes,
+}
+
+/// An event has grown over the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event of the server is longer than {0} bytes")]
+pub struct EventTooLarge(usize);
+
+/// Cuts a stream into events.
+#[derive(Debug)]
+pub struct Events {
+    /// What has arrived and is not part of a finished event.
+    pending: Bytes,
+    /// Where in `pending` the line begins that is being read.
+    line_start: usize,
+    /// Up to where that line has no end.
+    searched: usize,
+    /// Whether the last byte taken was a CR: a LF that follows belongs to it.
+    after_cr: bool,
+    /// Whether nothing has arrived yet.
+    at_start: bool,
+    event_bytes_max: usize,
+}
+
+impl Events {
+    /// Nothing has arrived yet; an event may have `event_bytes_max` bytes.
+    pub fn new(event_bytes_max: usize) -> Self {
+        Self {
+            pending: Bytes::new(),
+            line_start: 0,
+            searched: 0,
+            after_cr: false,
+            at_start: true,
+            event_bytes_max,
+        }
+    }
+
+    /// More of the stream has arrived. Copies only while an event is incomplete.
+    pub fn push(&mut self, mut chunk: Bytes) {
+        if std::mem::take(&mut self.at_start) && chunk.starts_with(BYTE_ORDER_MARK) {
+            chunk = chunk.slice(BYTE_ORDER_MARK.len()..);
+        }
+        if self.pending.is_empty() {
+            self.pending = chunk;
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let mut joined = pending.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        joined.extend_from_slice(&chunk);
+        self.pending = joined.freeze();
+    }
+
+    /// The next event that is complete.
+    ///
+    /// # Errors
+    /// When what has arrived of an event is over the limit; nothing of the stream can be used then.
+    pub fn next_event(&mut self) -> Result<Option<Event>, EventTooLarge> {
+        if self.after_cr && self.pending.first() == Some(&b'\n') {
+            // The second half of a line's end whose first half ended the event before.
+            self.pending = self.pending.slice(1..);
+        }
+        if !self.pending.is_empty() {
+            self.after_cr = false;
+        }
+        while let Some(found) = memchr2(b'\r', b'\n', &self.pending[self.searched..]) {
+            let end = self.searched + found;
+            let rest = &self.pending[end..];
+            let is_empty_line = end == self.line_start;
+            if rest == b"\r" && !is_empty_line {
+                // Whether a LF belongs to it is not known yet, and this line ends no event.
+                self.searched = end;
+                return self.not_too_large();
+            }
+            let next = end + if rest.starts_with(b"\r\n") { 2 } else { 1 };
+            self.line_start = next;
+            self.searched = next;
+            if is_empty_line {
+                self.after_cr = rest == b"\r";
+                self.line_start = 0;
+                self.searched = 0;
+                return Ok(Some(Event { raw: self.pending.split_to(next) }));
+            }
+        }
+        self.searched = self.pending.len();
+        self.not_too_large()
+    }
+
+    fn not_too_large(&self) -> Result<Option<Event>, EventTooLarge> {
+        if self.pending.len() > self.event_bytes_max {
+            return Err(EventTooLarge(self.event_bytes_max));
+        }
+        Ok(None)
+    }
+}
+
+impl Event {
+    /// Its lines without their ends, the empty one left out.
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest: &[u8] = &self.raw;
+        std::iter::from_fn(move || {
+            loop {
+                if rest.is_empty() {
+                    return None;
+                }
+                let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                let line = &rest[..end];
+                let skip = if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
+                rest = rest.get(end + skip..).unwrap_or_default();
+                if !line.is_empty() {
+                    return Some(line);
+                }
+            }
+        })
+    }
+
+    /// The values of the fields `name`.
+    fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.lines().filter_map(move |line| {
+            let rest = line.strip_prefix(name)?;
+            match rest.strip_prefix(b":") {
+                Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
+                None if rest.is_empty() => Some(rest),
+                None => None,
+            }
+        })
+    }
+
+    /// What a client reads as its data: the values of its `data` lines. `None` if there are none, or all are empty.
+    pub fn data(&self) -> Option<Bytes> {
+        let mut values = self.values(b"data");
+        let first = values.next()?;
+        let Some(second) = values.next() else {
+            return (!first.is_empty()).then(|| self.raw.slice_ref(first));
+        };
+        let mut joined = BytesMut::from(first);
+        for value in std::iter::once(second).chain(values) {
+            joined.extend_from_slice(b"\n");
+            joined.extend_from_slice(value);
+        }
+        joined.iter().any(|&byte| byte != b'\n').then(|| joined.freeze())
+    }
+
+    /// The event's type; `message` where it names none. Of a repeated field the last counts.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self.values(b"event").last() {
+            Some(name) if !name.is_empty() => String::from_utf8_lossy(name),
+            _ => Cow::Borrowed("message"),
+        }
+    }
+
+    /// Whether it has an id that a client would resume at.
+    pub fn has_id(&self) -> bool {
+        self.values(b"id").next().is_some()
+    }
+
+    /// The event without its `id` and `retry` lines, for revisions that have no resumption. The bytes themselves where it has none.
+    pub fn without_resumption(&self) -> Bytes {
+        let is_plain = |line: &&[u8]| !line.starts_with(b"id") && !line.starts_with(b"retry");
+        if self.lines().all(|line| is_plain(&line)) {
+            return self.raw.clone();
+        }
+        let mut kept = BytesMut::with_capacity(self.raw.len());
+        for line in self.lines().filter(is_plain) {
+            kept.extend_from_slice(line);
+            kept.extend_from_slice(b"\n");
+        }
+        if !kept.is_empty() {
+            kept.extend_from_slice(b"\n");
+        }
+        kept.freeze()
+    }
+}
+
+/// `message`, one JSON text, as an event of its own. A line end between its tokens becomes one between `data` lines, which
+/// means the same.
+pub fn event_of(message: &[u8]) -> Bytes {
+    let message = message.trim_ascii();
+    let mut event = BytesMut::with_capacity(message.len() + 32);
+    event.extend_from_slice(b"event: message\n");
+    let mut rest = message;
+    loop {
+        let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        event.extend_from_slice(b"data: ");
+        event.extend_from_slice(&rest[..end]);
+        event.extend_from_slice(b"\n");
+        if end == rest.len() {
+            break;
+        }
+        let skip = if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
+        rest = &rest[end + skip..];
+    }
+    event.extend_from_slice(b"\n");
+    event.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(chunks: &[&[u8]]) -> Vec<(String, Option<String>)> {
+        let mut events = Events::new(1000);
+        let mut found = Vec::new();
+        for chunk in chunks {
+            events.push(Bytes::copy_from_slice(chunk));
+            while let Some(event) = events.next_event().unwrap() {
+                let data = event.data().map(|data| String::from_utf8_lossy(&data).into_owned());
+                found.push((event.name().into_owned(), data));
+            }
+        }
+        found
+    }
+
+    fn message(data: &str) -> (String, Option<String>) {
+        ("message".to_owned(), Some(data.to_owned()))
+    }
+
+    #[test]
+    fn lines_end_in_every_way_that_the_format_has() {
+        for text in ["data: a\n\ndata: b\n\n", "data: a\r\rdata: b\r\r", "data: a\r\n\r\ndata: b\r\n\r\n"] {
+            assert_eq!(cut(&[text.as_bytes()]), [message("a"), message("b")], "{text:?}");
+            let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            let found: Vec<_> = cut(&bytes).into_iter().filter(|(_, data)| data.is_some()).collect();
+            assert_eq!(found, [message("a"), message("b")], "byte by byte: {text:?}");
+        }
+    }
+
+    #[test]
+    fn fields_are_read_as_clients_read_them() {
+        assert_eq!(cut(&[b"\xef\xbb\xbfdata:x\n\n"]), [message("x")], "a byte order mark is skipped");
+        assert_eq!(cut(&[b"data: one\ndata:  two\n\n"]), [message("one\n two")]);
+        assert_eq!(cut(&[b": keepalive\n\n"]), [("message".to_owned(), None)]);
+        assert_eq!(
+            cut(&[b"event: endpoint\ndata: /m\n\n"]),
+            [("endpoint".to_owned(), Some("/m".to_owned()))]
+        );
+        assert_eq!(cut(&[b"id: 1\ndata:\n\n"]), [("message".to_owned(), None)], "a priming event");
+        assert_eq!(cut(&[b"data\ndatax: no\n\n"]), [("message".to_owned(), None)]);
+        assert_eq!(cut(&[b"data: {\"a\":\r1}\n\n"]), [message("{\"a\":")], "a bare CR ends the line");
+        assert_eq!(cut(&[b"data: a"]), [], "an event without an end is none");
+    }
+
+    #[test]
+    fn the_bytes_of_all_events_are_those_that_came() {
+        let text: &[u8] = b": hi\r\n\nid: 4\ndata: a\n\n\ndata: b\r\rdata: c\n\n";
+        for size in 1..text.len() {
+            let mut events = Events::new(1000);
+            let mut all = Vec::new();
+            for chunk in text.chunks(size) {
+                events.push(Bytes::copy_from_slice(chunk));
+                while let Some(event) = events.next_event().unwrap() {
+                    all.extend_from_slice(&event.raw);
+                }
+            }
+            assert_eq!(all, text, "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_never_ends_is_an_error_at_the_limit() {
+        let mut events = Events::new(100);
+        events.push(Bytes::from_static(&[b'x'; 100]));
+        assert_eq!(events.next_event(), Ok(None));
+        events.push(Bytes::from_static(b"y"));
+        assert_eq!(events.next_event(), Err(EventTooLarge(100)));
+    }
+
+    #[test]
+    fn ids_can_be_left_out_and_a_message_becomes_an_event() {
+        let event = Event { raw: Bytes::from_static(b"id: 7\nretry: 5\ndata: {}\n\n") };
+        assert!(event.has_id());
+        assert_eq!(event.without_resumption(), "data: {}\n\n");
+        assert_eq!(Event { raw: Bytes::from_static(b"id: 7\n\n") }.without_resumption(), "");
+        assert_eq!(event_of(b"{\"a\":1}\n"), "event: message\ndata: {\"a\":1}\n\n");
+        assert_eq!(event_of(b"{\r\n\"a\":1\n}"), "event: message\ndata: {\ndata: \"a\":1\ndata: }\n\n");
+    }
+}

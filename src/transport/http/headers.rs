@@ -1,0 +1,273 @@
+//! Which headers go through, and whether those that mirror a message agree with it.
+//!
+//! Used by `post`, `held` and `stream`. Only what is meant for the other end passes; a client can neither strip headers by naming them
+//! in `Connection` nor add ones that name a proxy in front of it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::settings::UpstreamSettings;
+use crate::{
+    jsonrpc::{ErrorCode, Frame, scan},
+    mcp::{self, method},
+};
+
+/// The revision that a request speaks (2025-06-18 and later).
+pub(super) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The session (2025-03-26 to 2025-11-25).
+pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The message's method (2026-07-28).
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// What the message is about (2026-07-28).
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// The first revision without sessions.
+const FIRST_MODERN: &str = "2026-07-28";
+
+/// A header that carries an encoded value begins and ends so (MCP 2026-07-28, "Streamable HTTP").
+const ENCODED: (&str, &str) = ("=?base64?", "?=");
+
+/// Whether `name` stays on the client's side.
+fn stays_here(name: &HeaderName, passes_authorization: bool) -> bool {
+    match *name {
+        header::CONNECTION
+        | header::TE
+        | header::TRAILER
+        | header::TRANSFER_ENCODING
+        | header::UPGRADE
+        | header::EXPECT
+        | header::CONTENT_LENGTH
+        | header::ACCEPT_ENCODING
+        | header::ORIGIN
+        | header::FORWARDED
+        | header::VIA
+        | header::PROXY_AUTHORIZATION => true,
+        header::AUTHORIZATION => !passes_authorization,
+        _ => is_of_a_proxy(name.as_str()),
+    }
+}
+
+/// Names that say something of the way instead of the message.
+fn is_of_a_proxy(name: &str) -> bool {
+    matches!(name, "keep-alive" | "proxy-connection" | "x-real-ip") || name.starts_with("x-forwarded-")
+}
+
+/// The headers of a client's request as the server gets them.
+pub(super) fn for_upstream(mut headers: HeaderMap, upstream: &UpstreamSettings) -> HeaderMap {
+    remove(&mut headers, |name| stays_here(name, upstream.passes_authorization));
+    headers.insert(header::HOST, upstream.target.authority.clone());
+    for (name, value) in &upstream.headers {
+        headers.insert(name, value.clone());
+    }
+    headers
+}
+
+/// The headers of a server's response as the client gets them.
+pub(super) fn for_client(headers: &mut HeaderMap) {
+    remove(headers, |name| match *name {
+        header::CONNECTION | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE => true,
+        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+    });
+}
+
+fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| goes(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// The one value of `name` as text. `Err` if it is there twice or is not plain text.
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(drop),
+        (Some(_), Some(_)) => Err(()),
+    }
+}
+
+/// Whether a protocol version is one of the era without sessions.
+pub(super) fn is_modern(version: Option<&str>) -> bool {
+    version.is_some_and(|version| version >= FIRST_MODERN)
+}
+
+/// Whether the client takes `kind` as an answer (RFC 9110 §12.5.1, without weights: who lists it takes it).
+pub(super) fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').any(|range| {
+            let range = range.split(';').next().unwrap_or_default().trim();
+            let (wanted, _) = kind.split_once('/').unwrap_or_default();
+            range.eq_ignore_ascii_case(kind)
+                || range == "*/*"
+                || range.strip_suffix("/*").is_some_and(|family| family.eq_ignore_ascii_case(wanted))
+        })
+    })
+}
+
+/// Whether `value` is the type `kind`, whatever its parameters.
+pub(super) fn is_type(value: Option<&HeaderValue>, kind: &str) -> bool {
+    let value = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
+}
+
+/// A message and the headers that mirror it say different things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mismatch(pub(super) &'static str);
+
+impl Mismatch {
+    /// What MCP 2026-07-28 has for it.
+    pub(super) const CODE: ErrorCode = ErrorCode(-32020);
+}
+
+/// Whether `frame` is of the era without sessions. Its headers are then compared with it.
+///
+/// # Errors
+///
+/// When a header is missing, there twice, or says something else than the message: whoever reads the one would not know the other.
+pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch> {
+    let header = single(headers, &PROTOCOL_VERSION)
+        .map_err(|()| Mismatch("the header MCP-Protocol-Version is there twice or not plain text"))?;
+    let Some(declared) = mcp::declared_version(frame) else { return Ok(is_modern(header)) };
+    if header != Some(&*declared) {
+        return Err(Mismatch("the header MCP-Protocol-Version is not the version in the message"));
+    }
+    let method = frame.method().unwrap_or_default();
+    match single(headers, &METHOD) {
+        Ok(Some(value)) if value == method => {}
+        _ => return Err(Mismatch("the header Mcp-Method is missing or not the method of the message")),
+    }
+    let key = match method {
+        method::TOOLS_CALL | "prompts/get" => "name",
+        "resources/read" => "uri",
+        _ => return Ok(true),
+    };
+    let params = frame.params().unwrap_or("{}");
+    let Some(target) = scan::members(params).find(|(name, _)| name == key).map(|(_, value)| value) else {
+        return Ok(true);
+    };
+    let matches = match single(headers, &NAME) {
+        Ok(Some(value)) => decoded(value).is_some_and(|value| value == scan::unescape(target)),
+        _ => false,
+    };
+    if matches {
+        Ok(true)
+    } else {
+        Err(Mismatch("the header Mcp-Name is missing or not what the message names"))
+    }
+}
+
+/// The value behind a header's text. `None` if its encoding is broken.
+fn decoded(value: &str) -> Option<String> {
+    match value.strip_prefix(ENCODED.0).and_then(|rest| rest.strip_suffix(ENCODED.1)) {
+        Some(encoded) => String::from_utf8(base64(encoded)?).ok(),
+        None => Some(value.to_owned()),
+    }
+}
+
+/// The bytes behind standard base64 with padding (RFC 4648 §4), read strictly.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| {
+        Some(match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        })
+    };
+    let text = text.as_bytes();
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let unpadded = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for group in unpadded.chunks(4) {
+        let mut bits: u32 = 0;
+        for &byte in group {
+            bits = bits << 6 | u32::from(digit(byte)?);
+        }
+        let missing = 4 - group.len();
+        bits <<= 6 * missing;
+        let [_, first, second, third] = bits.to_be_bytes();
+        let whole = &[first, second, third][..3 - missing];
+        // Bits that stand for nothing must be zero, else two texts would mean the same.
+        if [first, second, third][3 - missing..].iter().any(|&rest| rest != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(whole);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"dänger","arguments":{},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+
+    fn agreed(headers: &[(&str, &str)]) -> Result<bool, Mismatch> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        agree(&map, &Frame::from_client(Bytes::from_static(CALL.as_bytes())).unwrap())
+    }
+
+    #[test]
+    fn what_mirrors_a_message_has_to_agree_with_it() {
+        let version = ("MCP-Protocol-Version", "2026-07-28");
+        let method = ("Mcp-Method", "tools/call");
+        // "dänger"
+        let name = ("Mcp-Name", "=?base64?ZMOkbmdlcg==?=");
+        assert_eq!(agreed(&[version, method, name]), Ok(true));
+        for wrong in [
+            &[version, method][..],
+            &[version, name],
+            &[method, name],
+            &[("MCP-Protocol-Version", "2025-11-25"), method, name],
+            &[version, ("Mcp-Method", "tools/list"), name],
+            &[version, ("Mcp-Method", "Tools/Call"), name],
+            &[version, method, ("Mcp-Name", "safe")],
+            &[version, method, ("Mcp-Name", "=?BASE64?ZMOkbmdlcg==?=")],
+            &[version, method, ("Mcp-Name", "=?base64?ZMOkbmdlcg?=")],
+            &[version, method, ("Mcp-Name", "=?base64?ZMOkbmdlcg=?=")],
+            &[version, method, ("Mcp-Name", "=?base64?ZMOkbmdlch==?=")],
+            &[version, method, ("Mcp-Name", "=?base64?PT9iYXNlNjQ/Wk1Pa2JtZGxjZz09Pz0=?=")],
+            &[version, method, name, name],
+            &[version, version, method, name],
+            &[version, method, method, name],
+        ] {
+            assert!(agreed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn base64_is_read_in_one_way_only() {
+        assert_eq!(base64("").as_deref(), Some(&b""[..]));
+        assert_eq!(base64("Zg==").as_deref(), Some(&b"f"[..]));
+        assert_eq!(base64("Zm8=").as_deref(), Some(&b"fo"[..]));
+        assert_eq!(base64("Zm9v").as_deref(), Some(&b"foo"[..]));
+        for broken in ["Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zm9v=", "Zm 9", "Zg==Zg==", "===="] {
+            assert_eq!(base64(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn who_lists_a_type_takes_it() {
+        let accepts_events = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(value))]);
+            accepts(&headers, "text/event-stream")
+        };
+        assert!(accepts_events("application/json, text/event-stream"));
+        assert!(accepts_events("Text/Event-Stream;q=0.5"));
+        assert!(accepts_events("*/*"));
+        assert!(accepts_events("text/*"));
+        assert!(!accepts_events("application/json"));
+        assert!(!accepts_events("text/event-stream-not"));
+    }
+}

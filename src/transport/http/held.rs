@@ -1,0 +1,326 @@
+//! A call over HTTP that waits for people: how its client is kept, and how the server's answer reaches it afterwards.
+//!
+//! Begun by `post`; each call has a task of its own until its answer has passed. For a moment nothing is sent, so that a quick
+//! decision leaves no trace on the wire. Then a client that takes events gets the head of a stream, comments that keep it open, and
+//! progress if it asked for that; the server's answer is spliced in, whatever its form. A client that takes no events gets nothing
+//! until the end.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header, request::Parts};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
+};
+
+use super::{
+    Exchange,
+    body::{self, Body},
+    headers,
+    post::{self, Asked},
+    sessions::HeldHere,
+    upstream::{NoResponse, UpstreamBody},
+    watch::{Watched, Witness},
+};
+use crate::{
+    gate::{Approved, HeldCall, Refusal, Released, Unanswered},
+    hold::{HoldId, Withdrawal},
+    jsonrpc::{ErrorCode, sse::event_of},
+    mcp,
+    transport::waiting::progress_value,
+};
+
+/// Events that wait for a client that reads slowly.
+const RELAY_CHUNKS_MAX: usize = 16;
+
+/// The longest error of a server that is read, in bytes.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// What keeps a stream open where nothing is to be said.
+const KEEPALIVE: Bytes = Bytes::from_static(b": waiting\n\n");
+
+/// The request that waits.
+pub(super) struct Held {
+    pub(super) exchange: Exchange,
+    pub(super) head: Parts,
+    pub(super) asked: Asked,
+}
+
+/// The gate's part of the wait. Boxed: it is run to its end, whoever goes.
+type Holding = Pin<Box<dyn Future<Output = Released> + Send>>;
+
+/// Keeps `call` until it ends, and answers its request.
+pub(super) async fn hold(held: Held, call: Box<HeldCall>) -> Response<Body> {
+    let Some(id) = held.asked.id.clone() else { return body::empty(StatusCode::ACCEPTED) };
+    let session = &held.asked.session;
+    let is_repeated =
+        session.is_held(&id) || call.progress_token().is_some_and(|token| session.is_held_token(token));
+    if session.is_one_client() && is_repeated {
+        let text = "a request with this id or progress token is still without an answer";
+        let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
+        return body::refusal(StatusCode::BAD_REQUEST, &refusal);
+    }
+    let (answer, answered) = oneshot::channel();
+    let here = session.hold(id, call.id(), call.progress_token());
+    let tasks = held.exchange.worker.proxy.tasks.clone();
+    let waiting = Waiting {
+        hold: call.id(),
+        here,
+        held,
+        told: 0,
+        message: call.message(),
+        token: call.progress_token().map(Into::into),
+    };
+    tasks.spawn(waiting.keep(call, answer));
+    answered.await.unwrap_or_else(|_| body::text(StatusCode::INTERNAL_SERVER_ERROR, "the call was given up"))
+}
+
+struct Waiting {
+    held: Held,
+    hold: HoldId,
+    here: Arc<HeldHere>,
+    message: String,
+    token: Option<Box<str>>,
+    /// How often the client has been told that it waits.
+    told: u32,
+}
+
+/// What became of the wait.
+enum Waited {
+    Released(Released),
+    /// Nobody is there any more.
+    ClientGone,
+    /// It goes on, and the client should hear of it.
+    Longer,
+}
+
+impl Waiting {
+    async fn keep(mut self, call: Box<HeldCall>, mut answer: oneshot::Sender<Response<Body>>) {
+        let gate = Arc::clone(&self.held.exchange.worker.proxy.gate);
+        let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
+        let limits = self.held.exchange.limits;
+        let takes_events = headers::accepts(&self.held.head.headers, "text/event-stream");
+        let waited = tokio::select! {
+            biased;
+            released = &mut holding => Waited::Released(released),
+            () = answer.closed() => Waited::ClientGone,
+            () = sleep(limits.head_after), if takes_events => Waited::Longer,
+        };
+        match waited {
+            Waited::ClientGone => self.client_gone(holding).await,
+            Waited::Released(released) => self.answer_whole(released, answer).await,
+            Waited::Longer => {
+                let (chunks, relayed) = mpsc::channel(RELAY_CHUNKS_MAX);
+                if answer.send(body::event_stream(Body::Relay(relayed))).is_err() {
+                    return self.client_gone(holding).await;
+                }
+                let mut ticks = interval_at(Instant::now() + limits.keepalive_every, limits.keepalive_every);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                let released = loop {
+                    tokio::select! {
+                        biased;
+                        released = &mut holding => break released,
+                        () = chunks.closed() => return self.client_gone(holding).await,
+                        _ = ticks.tick() => self.tell(&chunks),
+                    }
+                };
+                self.answer_in_stream(released, chunks, ticks).await;
+            }
+        }
+    }
+
+    /// Tells the client that its call still waits. One that reads nothing is told nothing more.
+    fn tell(&mut self, chunks: &mpsc::Sender<Bytes>) {
+        let _ = chunks.try_send(match &self.token {
+            None => KEEPALIVE,
+            Some(token) => {
+                self.told = self.told.saturating_add(1);
+                let value = format!("{:.6}", progress_value(self.told));
+                event_of(&mcp::progress_notification(token, &value, &self.message))
+            }
+        });
+    }
+
+    /// Nobody waits for the answer any more.
+    async fn client_gone(self, holding: Holding) {
+        let gate = &self.held.exchange.worker.proxy.gate;
+        gate.withdraw(self.hold, Withdrawal::ClientGone);
+        self.held.asked.session.no_longer_held(&self.here);
+        match holding.await {
+            // An approval was faster, and it is being recorded just now; the call is then not sent.
+            Released::Resume(_) => gate.not_forwarded(self.hold, Withdrawal::ClientGone).await,
+            Released::Withdrawn { end, .. } => gate.record_withdrawal(end).await,
+            Released::Refuse(_) => {}
+        }
+    }
+
+    /// What is left to do at the end of the wait: an approved call to send, or something to tell.
+    async fn released(
+        &self,
+        released: Released,
+    ) -> Result<Box<Approved>, (Refusal, Option<crate::gate::Unrecorded>)> {
+        // In this order: who takes the call back after this finds it no longer held.
+        self.held.asked.session.no_longer_held(&self.here);
+        match released {
+            Released::Resume(approved) if self.here.is_cancelled() => {
+                let why = Withdrawal::Cancelled;
+                self.held.exchange.worker.proxy.gate.not_forwarded(self.hold, why).await;
+                Err((approved.too_late(why), None))
+            }
+            Released::Resume(approved) => Ok(approved),
+            Released::Refuse(refusal) => Err((refusal, None)),
+            Released::Withdrawn { refusal, end } => Err((refusal, Some(end))),
+        }
+    }
+
+    async fn record(&self, end: Option<crate::gate::Unrecorded>) {
+        if let Some(end) = end {
+            self.held.exchange.worker.proxy.gate.record_withdrawal(end).await;
+        }
+    }
+
+    fn witness(&self) -> Witness {
+        let proxy = &self.held.exchange.worker.proxy;
+        Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), Some(self.hold))
+    }
+
+    /// Nothing has been sent yet: the client gets the server's own response.
+    async fn answer_whole(self, released: Released, mut answer: oneshot::Sender<Response<Body>>) {
+        let approved = match self.released(released).await {
+            Ok(approved) => approved,
+            Err((refusal, end)) => {
+                let _ = answer.send(post::refused(&refusal, self.held.asked.modern));
+                return self.record(end).await;
+            }
+        };
+        let (permitted, unanswered) = approved.split();
+        let witness = self.witness();
+        let Held { exchange, head, asked } = self.held;
+        let request = post::request_upstream(&exchange, head, permitted);
+        let sent = tokio::select! {
+            biased;
+            sent = exchange.upstream.send(exchange.worker.number, request) => sent,
+            // A client that goes now takes its request with it, as it would from the server itself.
+            () = answer.closed() => return,
+        };
+        let response = match sent {
+            Ok(response) => answered(&exchange, &asked, response, witness),
+            Err(error) => {
+                let refusal = not_answered(&exchange, &error, unanswered, witness).await;
+                post::refused(&refusal, asked.modern)
+            }
+        };
+        let _ = answer.send(response);
+    }
+
+    /// The head is out: the server's answer becomes events.
+    async fn answer_in_stream(self, released: Released, chunks: mpsc::Sender<Bytes>, mut ticks: Interval) {
+        let approved = match self.released(released).await {
+            Ok(approved) => approved,
+            Err((refusal, end)) => {
+                if let Some(message) = refusal.to_bytes() {
+                    let _ = chunks.send(event_of(&message)).await;
+                }
+                drop(chunks);
+                return self.record(end).await;
+            }
+        };
+        let (permitted, unanswered) = approved.split();
+        let witness = self.witness();
+        let floor = self.token.filter(|_| self.told > 0).map(|token| (token, progress_value(self.told)));
+        let Held { exchange, head, asked } = self.held;
+        let request = post::request_upstream(&exchange, head, permitted);
+        let mut sending = Box::pin(exchange.upstream.send(exchange.worker.number, request));
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                () = chunks.closed() => return,
+                _ = ticks.tick() => drop(chunks.try_send(KEEPALIVE)),
+            }
+        };
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                let refusal = not_answered(&exchange, &error, unanswered, witness).await;
+                return say(&chunks, &refusal).await;
+            }
+        };
+        let (head, body) = response.into_parts();
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        let expected = asked.expects(floor, Some(witness));
+        if head.status.is_success() && headers::is_type(kind, "text/event-stream") {
+            let watched = Watched::events(body, expected, exchange.limits.server_frame_bytes_max);
+            return relay(watched, chunks).await;
+        }
+        let bytes_max =
+            if head.status.is_success() { exchange.limits.server_frame_bytes_max } else { ERROR_BYTES_MAX };
+        let mut watched = Watched::message(body, expected, bytes_max);
+        let message = match watched.next_chunk().await {
+            Some(Ok(message)) if headers::is_type(kind, "application/json") => Some(message),
+            _ => None,
+        };
+        let mut expected = watched.into_expected();
+        let is_answered = expected.is_answered;
+        if let Some(witness) = &mut expected.witness {
+            witness.answered();
+        }
+        match message.filter(|_| is_answered) {
+            Some(message) => drop(chunks.send(event_of(&message)).await),
+            None => say(&chunks, &unanswered.refused_upstream(head.status.as_u16())).await,
+        }
+    }
+}
+
+/// Passes events on as they come, until either side has had enough.
+async fn relay(mut watched: Watched, chunks: mpsc::Sender<Bytes>) {
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = chunks.closed() => return,
+            chunk = watched.next_chunk() => chunk,
+        };
+        let Some(Ok(chunk)) = chunk else { return };
+        if chunks.send(chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn say(chunks: &mpsc::Sender<Bytes>, refusal: &Refusal) {
+    if let Some(message) = refusal.to_bytes() {
+        let _ = chunks.send(event_of(&message)).await;
+    }
+}
+
+/// The server's own response to an approved call.
+fn answered(
+    exchange: &Exchange,
+    asked: &Asked,
+    response: Response<UpstreamBody>,
+    mut witness: Witness,
+) -> Response<Body> {
+    if response.status().is_success() {
+        return post::pass_on(exchange, asked, response, Some(witness));
+    }
+    witness.answered();
+    post::pass_on(exchange, asked, response, None)
+}
+
+/// An approved call has got no response: what goes on record, and what the client hears.
+async fn not_answered(
+    exchange: &Exchange,
+    error: &NoResponse,
+    unanswered: Unanswered,
+    witness: Witness,
+) -> Refusal {
+    tracing::warn!(server = &*exchange.upstream.settings.name, %error, "an approved call got no answer");
+    match error {
+        NoResponse::NotSent(_) => {
+            witness.not_sent(Withdrawal::ServerGone).await;
+            unanswered.not_sent(Withdrawal::ServerGone)
+        }
+        NoResponse::Lost(_) => unanswered.lost(),
+    }
+}

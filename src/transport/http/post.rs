@@ -1,0 +1,325 @@
+//! One POST of a client: a message, shown to the gate, and the server's answer to it.
+//!
+//! What is not held costs no copy of a body and no task. The policy judges the body; headers that mirror it have to agree.
+
+use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode, header, request::Parts};
+use http_body_util::Full;
+use hyper::body::{Body as HttpBody, Incoming};
+use tokio::time::timeout;
+
+use super::{
+    Exchange,
+    body::{self, Body},
+    headers::{self, Mismatch, SESSION_ID},
+    held::{self, Held},
+    sessions::{NoSession, Session},
+    upstream::{NoResponse, UpstreamBody},
+    watch::{Expected, Interest, Watched, Witness},
+};
+use crate::{
+    gate::{Permitted, Refusal, Screened, Why},
+    jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, RequestId, error_response},
+    mcp::{Cancelled, Initialize, method},
+};
+
+/// How long a client may leave us waiting for the next piece of a body.
+const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What a request of a client is, and what its answer may be.
+pub(super) struct Asked {
+    pub(super) session: Arc<Session>,
+    pub(super) id: Option<RequestId>,
+    pub(super) is_tool_call: bool,
+    pub(super) modern: bool,
+    pub(super) interest: Interest,
+}
+
+impl Asked {
+    /// What the server's answer may be; `floor` and `witness` where the call was held.
+    pub(super) fn expects(&self, floor: Option<(Box<str>, f64)>, witness: Option<Witness>) -> Expected {
+        Expected {
+            session: Arc::clone(&self.session),
+            id: self.id.clone(),
+            is_tool_call: self.is_tool_call,
+            modern: self.modern,
+            interest: self.interest,
+            floor,
+            witness,
+            is_answered: false,
+            is_resumable: false,
+        }
+    }
+}
+
+/// Answers one POST.
+pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
+    let (head, incoming) = request.into_parts();
+    let text = match read(incoming, exchange.limits.client_frame_bytes_max).await {
+        Ok(text) => text,
+        Err(response) => return *response,
+    };
+    let frame = match Frame::from_client(text.clone()) {
+        Ok(frame) => frame,
+        Err(error) => return unreadable(&exchange, &error),
+    };
+    let modern = match headers::agree(&head.headers, &frame) {
+        Ok(modern) => modern,
+        Err(Mismatch(text)) => {
+            let refusal = Refusal::invalid(frame.id().cloned(), Mismatch::CODE, text);
+            return body::refusal(StatusCode::BAD_REQUEST, &refusal);
+        }
+    };
+    let asked = match asked(&exchange, &head, &frame, modern) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    if let Some(response) = settled_here(&exchange, &asked, &frame) {
+        return response;
+    }
+    let gate = &exchange.worker.proxy.gate;
+    match gate.screen(&asked.session.caller(), frame) {
+        Screened::Pass(permitted) => forward(&exchange, head, permitted, &asked).await,
+        Screened::Refuse(refusal) => refused(&refusal, modern),
+        Screened::Hold(call) => Box::pin(held::hold(Held { exchange, head, asked }, call)).await,
+    }
+}
+
+/// Which client asks for what.
+fn asked(
+    exchange: &Exchange,
+    head: &Parts,
+    frame: &Frame,
+    modern: bool,
+) -> Result<Asked, Box<Response<Body>>> {
+    let interest = match frame.method() {
+        Some(method::INITIALIZE) => Interest::Initialize,
+        Some(method::TOOLS_LIST) => Interest::ToolsList,
+        _ => Interest::None,
+    };
+    let session = if interest == Interest::Initialize {
+        let client = frame.params().and_then(Initialize::from_params).and_then(|initialize| initialize.peer);
+        let client = client.map(|client| (Arc::from(&*client.name), Arc::from(client.to_string())));
+        exchange.upstream.sessions.begin(&exchange.principal, client)
+    } else {
+        session(exchange, head, modern)?
+    };
+    Ok(Asked {
+        session,
+        id: frame.id().filter(|_| frame.kind() == Kind::Request).cloned(),
+        is_tool_call: frame.method() == Some(method::TOOLS_CALL),
+        modern,
+        interest,
+    })
+}
+
+/// The session that the head names; the era without sessions has none.
+pub(super) fn session(
+    exchange: &Exchange,
+    head: &Parts,
+    modern: bool,
+) -> Result<Arc<Session>, Box<Response<Body>>> {
+    let away = |status, text| Box::new(body::text(status, text));
+    let id = headers::single(&head.headers, &SESSION_ID)
+        .map_err(|()| away(StatusCode::BAD_REQUEST, "the session is named twice or not in plain text"))?;
+    exchange.upstream.sessions.find(id.filter(|_| !modern), &exchange.principal).map_err(
+        |error| match error {
+            // As if there were none: whose it is concerns nobody else.
+            NoSession::Foreign => away(StatusCode::NOT_FOUND, "no such session"),
+            NoSession::TooMany => away(StatusCode::SERVICE_UNAVAILABLE, "too many sessions are open"),
+        },
+    )
+}
+
+/// What needs neither the gate nor the server.
+fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Response<Body>> {
+    match frame.kind() {
+        Kind::Notification if frame.method() == Some(method::CANCELLED) => {
+            let id = frame.params().and_then(Cancelled::parse)?.request;
+            // The server has never seen a call that is held.
+            let is_held = asked.session.cancel(&exchange.worker.proxy.gate, &id);
+            is_held.then(|| body::empty(StatusCode::ACCEPTED))
+        }
+        Kind::Response if asked.modern => {
+            let text = "clients of this revision send no responses";
+            Some(body::json(
+                StatusCode::BAD_REQUEST,
+                error_response(None, ErrorCode::INVALID_REQUEST, text, None),
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// The body, whole.
+async fn read(mut incoming: Incoming, bytes_max: usize) -> Result<Bytes, Box<Response<Body>>> {
+    let away = |status, text| Box::new(body::text(status, text));
+    let mut first = Bytes::new();
+    let mut collected = BytesMut::new();
+    loop {
+        let mut next = std::pin::pin!(std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)));
+        // Nearly always all of it is there already; only then does nobody need a timer.
+        let ready = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        let frame = match ready {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => match timeout(BODY_PAUSE_MAX, next).await {
+                Ok(frame) => frame,
+                Err(_) => return Err(away(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+            },
+        };
+        let data = match frame {
+            None => break,
+            Some(Err(_)) => return Err(away(StatusCode::BAD_REQUEST, "the body broke off")),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        if first.len() + collected.len() + data.len() > bytes_max {
+            return Err(away(StatusCode::PAYLOAD_TOO_LARGE, "the body is over the limit"));
+        }
+        if first.is_empty() && collected.is_empty() {
+            first = data;
+        } else {
+            if collected.is_empty() {
+                let expected =
+                    usize::try_from(incoming.size_hint().lower()).unwrap_or_default().min(bytes_max);
+                collected.reserve(first.len() + data.len() + expected);
+                collected.extend_from_slice(&first);
+            }
+            collected.extend_from_slice(&data);
+        }
+        if incoming.is_end_stream() {
+            break;
+        }
+    }
+    Ok(if collected.is_empty() { first } else { collected.freeze() })
+}
+
+/// The body is no message that has one reading.
+fn unreadable(exchange: &Exchange, error: &FrameError) -> Response<Body> {
+    tracing::warn!(%error, "a message of a client was refused");
+    if let Ok(session) = exchange.upstream.sessions.find(None, &exchange.principal) {
+        exchange.worker.proxy.gate.note(&session.caller(), "", &error.to_string());
+    }
+    let status = match error.fault {
+        Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    body::refusal(status, &Refusal::unreadable(error))
+}
+
+/// The gate has said no.
+pub(super) fn refused(refusal: &Refusal, modern: bool) -> Response<Body> {
+    let status = match refusal.why {
+        Why::Invalid if modern => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    };
+    body::refusal(status, refusal)
+}
+
+/// The request that brings `permitted` to the server.
+pub(super) fn request_upstream(
+    exchange: &Exchange,
+    head: Parts,
+    permitted: Permitted,
+) -> Request<Full<Bytes>> {
+    let settings = &exchange.upstream.settings;
+    let mut request = Request::new(Full::new(permitted.into_body()));
+    *request.method_mut() = head.method;
+    *request.uri_mut() = settings.target.uri.clone();
+    *request.headers_mut() = headers::for_upstream(head.headers, settings);
+    request
+}
+
+/// Lets the server answer.
+async fn forward(exchange: &Exchange, head: Parts, permitted: Permitted, asked: &Asked) -> Response<Body> {
+    let request = request_upstream(exchange, head, permitted);
+    match exchange.upstream.send(exchange.worker.number, request).await {
+        Ok(response) => pass_on(exchange, asked, response, None),
+        Err(error) => unreachable(exchange, asked, &error),
+    }
+}
+
+/// The server has not answered: what the client hears.
+pub(super) fn unreachable(exchange: &Exchange, asked: &Asked, error: &NoResponse) -> Response<Body> {
+    tracing::warn!(server = &*exchange.upstream.settings.name, %error, "a request got no answer");
+    no_answer(
+        asked,
+        match error {
+            NoResponse::NotSent(_) => "the server cannot be reached",
+            NoResponse::Lost(_) => "the connection to the server ended before its answer",
+        },
+    )
+}
+
+fn no_answer(asked: &Asked, text: &'static str) -> Response<Body> {
+    match &asked.id {
+        Some(id) => {
+            let message = error_response(Some(id), ErrorCode::INTERNAL_ERROR, text, None);
+            body::json(StatusCode::BAD_GATEWAY, message)
+        }
+        None => body::text(StatusCode::BAD_GATEWAY, text),
+    }
+}
+
+/// The server's response as the client gets it: its own bytes, looked into where that is needed. `witness`: of an approved call.
+pub(super) fn pass_on(
+    exchange: &Exchange,
+    asked: &Asked,
+    response: Response<UpstreamBody>,
+    witness: Option<Witness>,
+) -> Response<Body> {
+    let (mut head, from_server) = response.into_parts();
+    if head.status.is_redirection() || head.status.is_informational() {
+        // A client that followed would leave the gate behind.
+        tracing::warn!(server = &*exchange.upstream.settings.name, status = %head.status, "a redirect was not passed on");
+        return no_answer(asked, "the server answered with a redirect, which is not followed");
+    }
+    headers::for_client(&mut head.headers);
+    learn_session(exchange, asked, &head);
+    let is_stream = headers::is_type(head.headers.get(header::CONTENT_TYPE), "text/event-stream");
+    // An answer to one call must not be one to another that is still held.
+    let is_watched =
+        is_stream || witness.is_some() || asked.interest != Interest::None || asked.session.has_held();
+    let expected = is_watched.then(|| asked.expects(None, witness));
+    watched(exchange, head, from_server, is_stream, expected)
+}
+
+/// A response whose body is looked into as `expected` says, if it is.
+pub(super) fn watched(
+    exchange: &Exchange,
+    mut head: http::response::Parts,
+    from_server: UpstreamBody,
+    is_stream: bool,
+    expected: Option<Expected>,
+) -> Response<Body> {
+    let Some(expected) = expected else { return Response::from_parts(head, Body::Upstream(from_server)) };
+    if head.headers.contains_key(header::CONTENT_ENCODING) {
+        return body::text(
+            StatusCode::BAD_GATEWAY,
+            "the server's answer is compressed, which it was not asked to be",
+        );
+    }
+    head.headers.remove(header::CONTENT_LENGTH);
+    let bytes_max = exchange.limits.server_frame_bytes_max;
+    let watched = if is_stream {
+        Watched::events(from_server, expected, bytes_max)
+    } else {
+        Watched::message(from_server, expected, bytes_max)
+    };
+    Response::from_parts(head, Body::Watched(Box::new(watched)))
+}
+
+/// What the head of a response says of the session.
+fn learn_session(exchange: &Exchange, asked: &Asked, head: &http::response::Parts) {
+    let sessions = &exchange.upstream.sessions;
+    if asked.interest == Interest::Initialize {
+        if let Ok(Some(id)) = headers::single(&head.headers, &SESSION_ID)
+            && sessions.name(id, &asked.session).is_err()
+        {
+            tracing::warn!("too many sessions are open: what this one says of itself is not remembered");
+        }
+    } else if head.status == StatusCode::NOT_FOUND {
+        sessions.forget(&asked.session);
+    }
+}

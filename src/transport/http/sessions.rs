@@ -1,0 +1,310 @@
+//! The clients of one server: their sessions, what they said of themselves, and which of their calls wait.
+//!
+//! Used by `post`, `held` and `stream`. A session id is the server's; it is bound to whoever used it first, and says nothing of who
+//! somebody is (MCP 2025-11-25, "Session Management"). Revisions without sessions share one entry for each principal.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::{
+    gate::{Caller, Gate},
+    hold::{HoldId, Withdrawal},
+    jsonrpc::{Frame, RequestId},
+    mcp::{self, Initialize},
+    principal::Principal,
+    sanitize,
+};
+
+/// Sessions of one server that are known at the same time.
+const SESSIONS_MAX: usize = 100_000;
+
+/// How long a session may be unused before it makes room for another one.
+const UNUSED_MAX: Duration = Duration::from_secs(3600);
+
+/// Principals of one server that are known without a session.
+const PRINCIPALS_MAX: usize = 10_000;
+
+/// Tool names in several scripts that are remembered from a server's lists.
+const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
+
+/// A session belongs to another principal, or there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSession {
+    /// It is somebody else's.
+    Foreign,
+    /// As many are open as may.
+    TooMany,
+}
+
+/// All clients of one server.
+pub(super) struct Sessions {
+    server: Arc<str>,
+    began: Instant,
+    by_id: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    without: Mutex<HashMap<Principal, Arc<Session>>>,
+}
+
+/// One client of one server.
+pub(super) struct Session {
+    principal: Principal,
+    /// What the server calls it, if it does.
+    id: OnceLock<Box<str>>,
+    caller: ArcSwap<Caller>,
+    waiting: Mutex<Waiting>,
+    /// Seconds since the process began.
+    used: AtomicU64,
+}
+
+/// The held calls of a client.
+#[derive(Default)]
+struct Waiting {
+    by_id: HashMap<RequestId, Vec<Arc<HeldHere>>>,
+    /// The progress tokens of those that have one, and how many share it.
+    tokens: HashMap<Box<str>, usize>,
+}
+
+/// A held call, as its session knows it.
+#[derive(Debug)]
+pub(super) struct HeldHere {
+    id: RequestId,
+    hold: HoldId,
+    token: Option<Box<str>>,
+    /// Whether the client has taken it back while an approval was being recorded: then it is not sent.
+    cancelled: AtomicBool,
+}
+
+impl HeldHere {
+    /// Whether the client has taken it back.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds one of these; should one, the maps themselves are whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sessions {
+    pub(super) fn new(server: Arc<str>) -> Self {
+        Self { server, began: Instant::now(), by_id: Mutex::default(), without: Mutex::default() }
+    }
+
+    /// The client that sends `id` as its session, or no session.
+    ///
+    /// # Errors
+    ///
+    /// When the session is another principal's, or there are too many.
+    pub(super) fn find(&self, id: Option<&str>, principal: &Principal) -> Result<Arc<Session>, NoSession> {
+        let Some(id) = id else { return self.without_id(principal) };
+        let mut by_id = lock(&self.by_id);
+        if let Some(session) = by_id.get(id) {
+            if session.principal != *principal {
+                return Err(NoSession::Foreign);
+            }
+            session.used.store(self.now(), Ordering::Relaxed);
+            return Ok(Arc::clone(session));
+        }
+        // One of before this process began, most likely. Whether it still is one is the server's to say.
+        let session = self.fresh(principal);
+        self.insert(&mut by_id, id, &session)?;
+        Ok(session)
+    }
+
+    fn without_id(&self, principal: &Principal) -> Result<Arc<Session>, NoSession> {
+        let mut without = lock(&self.without);
+        if let Some(session) = without.get(principal) {
+            return Ok(Arc::clone(session));
+        }
+        if without.len() >= PRINCIPALS_MAX {
+            return Err(NoSession::TooMany);
+        }
+        let session = self.fresh(principal);
+        without.insert(principal.clone(), Arc::clone(&session));
+        Ok(session)
+    }
+
+    fn fresh(&self, principal: &Principal) -> Arc<Session> {
+        Arc::new(Session {
+            principal: principal.clone(),
+            id: OnceLock::new(),
+            caller: ArcSwap::from_pointee(Caller::new(principal, Arc::clone(&self.server))),
+            waiting: Mutex::default(),
+            used: AtomicU64::new(self.now()),
+        })
+    }
+
+    fn insert(
+        &self,
+        by_id: &mut HashMap<Box<str>, Arc<Session>>,
+        id: &str,
+        session: &Arc<Session>,
+    ) -> Result<(), NoSession> {
+        if by_id.len() >= SESSIONS_MAX {
+            let now = self.now();
+            by_id.retain(|_, session| {
+                session.has_held() || now - session.used.load(Ordering::Relaxed) < UNUSED_MAX.as_secs()
+            });
+        }
+        if by_id.len() >= SESSIONS_MAX {
+            return Err(NoSession::TooMany);
+        }
+        let _ = session.id.set(id.into());
+        by_id.insert(id.into(), Arc::clone(session));
+        Ok(())
+    }
+
+    /// A client that has just said who it is; it becomes a session when the server gives it an id.
+    pub(super) fn begin(&self, principal: &Principal, client: Option<(Arc<str>, Arc<str>)>) -> Arc<Session> {
+        let session = self.fresh(principal);
+        if let Some((name, agent)) = client {
+            session.change(|caller| {
+                caller.client = Arc::clone(&name);
+                caller.agent = Arc::clone(&agent);
+            });
+        }
+        session
+    }
+
+    /// The server calls `session` by `id` from now on.
+    pub(super) fn name(&self, id: &str, session: &Arc<Session>) -> Result<(), NoSession> {
+        self.insert(&mut lock(&self.by_id), id, session)
+    }
+
+    /// The session is over, if it is one.
+    pub(super) fn forget(&self, session: &Session) {
+        if let Some(id) = session.id.get() {
+            lock(&self.by_id).remove(id);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+}
+
+impl Session {
+    /// The client as the gate wants to know it.
+    pub(super) fn caller(&self) -> Arc<Caller> {
+        self.caller.load_full()
+    }
+
+    fn change(&self, change: impl Fn(&mut Caller)) {
+        self.caller.rcu(|caller| {
+            let mut caller = Caller::clone(caller);
+            change(&mut caller);
+            caller
+        });
+    }
+
+    /// Whether only one client can be behind it: then an id is used once at a time.
+    pub(super) fn is_one_client(&self) -> bool {
+        self.id.get().is_some()
+    }
+
+    /// Reads the server's answer to `initialize`: the negotiated revision.
+    pub(super) fn learn_revision(&self, answer: &Frame) {
+        if let Some(initialize) = answer.result().and_then(Initialize::from_result) {
+            let revision: Arc<str> = Arc::from(&*initialize.protocol_version);
+            self.change(|caller| caller.revision = Some(Arc::clone(&revision)));
+        }
+    }
+
+    /// Reads the server's answer to `tools/list`: the names in more than one script.
+    pub(super) fn learn_tools(&self, answer: &Frame) {
+        let mixed: Vec<Box<str>> = mcp::tool_names(answer.result().unwrap_or_default())
+            .filter(|name| sanitize::is_mixed_script(name))
+            .take(MIXED_SCRIPT_TOOLS_MAX)
+            .map(Into::into)
+            .collect();
+        if !mixed.is_empty() {
+            self.change(|caller| {
+                let room = MIXED_SCRIPT_TOOLS_MAX.saturating_sub(caller.mixed_script_tools.len());
+                caller.mixed_script_tools.extend(mixed.iter().take(room).cloned());
+            });
+        }
+    }
+
+    /// Whether a call with `id` waits.
+    pub(super) fn is_held(&self, id: &RequestId) -> bool {
+        lock(&self.waiting).by_id.contains_key(id)
+    }
+
+    /// Whether any call waits.
+    pub(super) fn has_held(&self) -> bool {
+        !lock(&self.waiting).by_id.is_empty()
+    }
+
+    /// Whether a call with the progress token `token` (raw JSON) waits.
+    pub(super) fn is_held_token(&self, token: &str) -> bool {
+        lock(&self.waiting).tokens.contains_key(token)
+    }
+
+    /// A call waits, until the returned value is given to [`Session::no_longer_held`].
+    pub(super) fn hold(&self, id: RequestId, hold: HoldId, token: Option<&str>) -> Arc<HeldHere> {
+        let here =
+            Arc::new(HeldHere { id, hold, token: token.map(Into::into), cancelled: AtomicBool::new(false) });
+        let mut waiting = lock(&self.waiting);
+        if let Some(token) = &here.token {
+            *waiting.tokens.entry(token.clone()).or_default() += 1;
+        }
+        waiting.by_id.entry(here.id.clone()).or_default().push(Arc::clone(&here));
+        here
+    }
+
+    /// It no longer waits.
+    pub(super) fn no_longer_held(&self, here: &Arc<HeldHere>) {
+        let mut waiting = lock(&self.waiting);
+        if let Some(same_id) = waiting.by_id.get_mut(&here.id) {
+            same_id.retain(|other| !Arc::ptr_eq(other, here));
+            if same_id.is_empty() {
+                waiting.by_id.remove(&here.id);
+            }
+        }
+        if let Some(token) = &here.token
+            && let Some(count) = waiting.tokens.get_mut(token)
+        {
+            *count -= 1;
+            if *count == 0 {
+                waiting.tokens.remove(token);
+            }
+        }
+    }
+
+    /// The client takes the call `id` back. `false` if none with this id waits.
+    pub(super) fn cancel(&self, gate: &Gate, id: &RequestId) -> bool {
+        let waiting = lock(&self.waiting);
+        let found = waiting.by_id.get(id).map(|held| mark(held.iter())).unwrap_or_default();
+        drop(waiting);
+        for hold in &found {
+            gate.withdraw(*hold, Withdrawal::Cancelled);
+        }
+        !found.is_empty()
+    }
+
+    /// The session ends: nothing of it may run any more.
+    pub(super) fn withdraw_all(&self, gate: &Gate) {
+        let all = mark(lock(&self.waiting).by_id.values().flatten());
+        for hold in all {
+            gate.withdraw(hold, Withdrawal::ClientGone);
+        }
+    }
+}
+
+/// Marks calls as taken back, while the map is locked: an approval that is being recorded just now is then not sent.
+fn mark<'a>(held: impl Iterator<Item = &'a Arc<HeldHere>>) -> Vec<HoldId> {
+    held.map(|here| {
+        here.cancelled.store(true, Ordering::Release);
+        here.hold
+    })
+    .collect()
+}

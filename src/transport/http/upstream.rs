@@ -1,0 +1,264 @@
+//! One server behind the proxy: how its connections are made, kept and used.
+//!
+//! Used by `post`, `held` and `stream`. A connection is driven by whoever uses it, in the task of the client's own connection, so
+//! a call that is not held costs no task and no wake-up between tasks. Each worker keeps connections of its own. Nothing is
+//! sent twice: a request is repeated only if the first connection gave it back unsent.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{
+    body::{Body as _, Frame as BodyFrame, Incoming, SizeHint},
+    client::conn::http1::{self, Connection, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use super::{sessions::Sessions, settings::UpstreamSettings, tls::Stream};
+
+/// How long a connection is kept unused. Many servers close theirs after 5 s; a request must not meet that.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// Unused connections to one server that one worker keeps.
+const IDLE_CONNECTIONS_MAX: usize = 1024;
+
+/// How long it may take to reach a server.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// The longest head of a response, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A server, with what this process knows of it.
+pub(super) struct Upstream {
+    /// What the configuration says.
+    pub(super) settings: UpstreamSettings,
+    /// Its sessions, and who speaks to it without one.
+    pub(super) sessions: Sessions,
+    /// Unused connections, by worker.
+    idle: Vec<Mutex<Vec<Idle>>>,
+}
+
+struct Idle {
+    wire: Box<Wire>,
+    since: Instant,
+}
+
+/// One connection to a server.
+pub(super) struct Wire {
+    sender: SendRequest<Full<Bytes>>,
+    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
+    has_ended: bool,
+}
+
+impl Wire {
+    /// Moves the connection on; it ends when either side has closed it.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.has_ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
+            self.has_ended = true;
+        }
+    }
+
+    /// Whether it can take a request now.
+    async fn is_usable(&mut self) -> bool {
+        std::future::poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(!self.has_ended && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
+        })
+        .await
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) enum NoResponse {
+    /// Not one byte of the request was sent.
+    NotSent(io::Error),
+    /// The request was sent, at least in part.
+    Lost(hyper::Error),
+}
+
+impl fmt::Display for NoResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(error) => write!(f, "the server cannot be reached: {error}"),
+            Self::Lost(error) => write!(f, "the connection to the server ended before its answer: {error}"),
+        }
+    }
+}
+
+impl Upstream {
+    /// A server as `settings` describe it, for `workers` workers.
+    pub(super) fn new(settings: UpstreamSettings, workers: usize) -> Self {
+        let sessions = Sessions::new(Arc::clone(&settings.name));
+        Self { settings, sessions, idle: (0..workers).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Sends `request` on a connection of `worker`, and gives the head of the response with its body still to come.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoResponse`]: whether anything of it may have reached the server is always known.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        worker: usize,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, NoResponse> {
+        while let Some(wire) = self.take_idle(worker).await {
+            match self.send_on(worker, wire, request).await {
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((lost, None)) => return Err(lost),
+                Ok(response) => return Ok(response),
+            }
+        }
+        let wire = self.connect().await.map_err(NoResponse::NotSent)?;
+        self.send_on(worker, wire, request).await.map_err(|(why, _)| why)
+    }
+
+    async fn send_on(
+        self: &Arc<Self>,
+        worker: usize,
+        mut wire: Box<Wire>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, (NoResponse, Option<Box<Request<Full<Bytes>>>>)> {
+        let mut response = std::pin::pin!(wire.sender.try_send_request(request));
+        let answered = std::future::poll_fn(|cx| {
+            wire.drive(cx);
+            response.as_mut().poll(cx)
+        })
+        .await;
+        match answered {
+            Ok(response) => Ok(response.map(|incoming| UpstreamBody {
+                incoming,
+                wire: Some(wire),
+                home: Arc::clone(self),
+                worker,
+                has_ended: false,
+            })),
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => {
+                    let error = io::Error::new(io::ErrorKind::NotConnected, error.into_error());
+                    Err((NoResponse::NotSent(error), Some(Box::new(unsent))))
+                }
+                None => Err((NoResponse::Lost(error.into_error()), None)),
+            },
+        }
+    }
+
+    fn idle(&self, worker: usize) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+        self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_idle(&self, worker: usize) -> Option<Box<Wire>> {
+        loop {
+            let Idle { mut wire, since } = self.idle(worker).pop()?;
+            if since.elapsed() < IDLE_MAX && wire.is_usable().await {
+                return Some(wire);
+            }
+        }
+    }
+
+    fn give_back(&self, worker: usize, wire: Box<Wire>) {
+        let mut idle = self.idle(worker);
+        if idle.len() < IDLE_CONNECTIONS_MAX {
+            idle.push(Idle { wire, since: Instant::now() });
+        }
+    }
+
+    /// Closes the connections that have been unused for too long.
+    pub(super) fn sweep(&self, worker: usize) {
+        let mut idle = self.idle(worker);
+        let fresh = idle.partition_point(|idle| idle.since.elapsed() >= IDLE_MAX);
+        idle.drain(..fresh);
+    }
+
+    async fn connect(&self) -> io::Result<Box<Wire>> {
+        let target = &self.settings.target;
+        let connecting = async {
+            let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+            stream.set_nodelay(true)?;
+            let stream = match &target.tls {
+                None => Stream::Plain(stream),
+                Some(tls) => tls.connect(stream).await?,
+            };
+            http1::Builder::new()
+                .max_header_size(HEAD_BYTES_MAX)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(io::Error::other)
+        };
+        let connected = timeout(CONNECT_MAX, connecting).await;
+        let (sender, connection) = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Box::new(Wire { sender, connection, has_ended: false }))
+    }
+}
+
+/// The body of a server's response. Whoever reads it drives the connection; read to its end, the connection is kept.
+pub(super) struct UpstreamBody {
+    incoming: Incoming,
+    wire: Option<Box<Wire>>,
+    home: Arc<Upstream>,
+    worker: usize,
+    has_ended: bool,
+}
+
+impl UpstreamBody {
+    /// The next bytes; `None` at the end.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            match self.poll(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers have no meaning in MCP.
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, hyper::Error>>> {
+        if let Some(wire) = &mut self.wire {
+            wire.drive(cx);
+        }
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Poll::Ready(None) = polled {
+            self.has_ended = true;
+        }
+        polled
+    }
+
+    /// Whether all of it has been read.
+    pub(super) fn is_end(&self) -> bool {
+        self.has_ended || self.incoming.is_end_stream()
+    }
+
+    /// How much there is, where the server has said so.
+    pub(super) fn size(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for UpstreamBody {
+    fn drop(&mut self) {
+        if let Some(wire) = self.wire.take()
+            && self.is_end()
+            && !wire.has_ended
+        {
+            self.home.give_back(self.worker, wire);
+        }
+    }
+}

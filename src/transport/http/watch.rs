@@ -1,0 +1,321 @@
+//! A server's answer on its way to the client, looked into: what it may not say is left out, what it says of a call is noted.
+//!
+//! Made by `post`, `held` and `stream` where looking is needed. Events and messages that pass are the server's own bytes. It holds
+//! back one incomplete event, or one JSON message, and nothing else.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::task::TaskTracker;
+
+use super::{sessions::Session, upstream::UpstreamBody};
+use crate::{
+    gate::Gate,
+    hold::{HoldId, Withdrawal},
+    jsonrpc::{
+        ErrorCode, Fault, Frame, Kind, RequestId, error_response,
+        sse::{Event, Events, event_of},
+    },
+    mcp::{Progress, method},
+};
+
+/// What of an answer is read, besides passing it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    /// Nothing.
+    None,
+    /// The negotiated revision.
+    Initialize,
+    /// The names of the tools.
+    ToolsList,
+}
+
+/// An approved call that the server has: its end goes on record, whatever happens.
+pub(super) struct Witness {
+    gate: Arc<Gate>,
+    tasks: TaskTracker,
+    hold: Option<HoldId>,
+}
+
+impl Witness {
+    /// The call of `hold` is being sent.
+    pub(super) fn new(gate: Arc<Gate>, tasks: TaskTracker, hold: Option<HoldId>) -> Self {
+        Self { gate, tasks, hold }
+    }
+
+    /// The server has answered it.
+    pub(super) fn answered(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.answered(hold).await });
+        }
+    }
+}
+
+impl Witness {
+    /// Not one byte of it was sent after all.
+    pub(super) async fn not_sent(mut self, why: Withdrawal) {
+        if let Some(hold) = self.hold.take() {
+            self.gate.not_forwarded(hold, why).await;
+        }
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.lost(hold).await });
+        }
+    }
+}
+
+/// What a stream of a server may say.
+pub(super) struct Expected {
+    /// The client.
+    pub(super) session: Arc<Session>,
+    /// The request that it answers; none on a stream of the session's own.
+    pub(super) id: Option<RequestId>,
+    /// Whether that is a `tools/call`.
+    pub(super) is_tool_call: bool,
+    /// Whether the request is of the era without sessions.
+    pub(super) modern: bool,
+    /// What to learn from the answer.
+    pub(super) interest: Interest,
+    /// The progress token of a call that was held, and the value that progress must exceed to pass.
+    pub(super) floor: Option<(Box<str>, f64)>,
+    /// The approved call.
+    pub(super) witness: Option<Witness>,
+    /// Whether its answer has passed.
+    pub(super) is_answered: bool,
+    /// Whether the client can come back for the rest: an event had an id.
+    pub(super) is_resumable: bool,
+}
+
+impl Expected {
+    /// Whether `message` of the server goes on to the client.
+    fn passes(&mut self, message: &Frame) -> bool {
+        match message.kind() {
+            Kind::Response => self.answer_passes(message),
+            Kind::Request if self.modern => {
+                tracing::warn!(
+                    "the server sent a request, which the client's revision does not have; dropped"
+                );
+                false
+            }
+            Kind::Request => true,
+            Kind::Notification => self.notification_passes(message),
+        }
+    }
+
+    fn answer_passes(&mut self, answer: &Frame) -> bool {
+        let Some(id) = answer.id() else { return false };
+        if id.is_null() {
+            // The server could not read something; it can only say so to nobody in particular.
+            return answer.error().is_some();
+        }
+        if self.session.is_held(id) {
+            tracing::warn!(
+                "the server answered a call that it does not have, because it is still held; dropped"
+            );
+            return false;
+        }
+        let Some(own) = &self.id else { return true };
+        if own != id || self.is_answered {
+            tracing::warn!("the server answered what it was not asked, or for a second time; dropped");
+            return false;
+        }
+        self.is_answered = true;
+        if let Some(witness) = &mut self.witness {
+            witness.answered();
+        }
+        match self.interest {
+            Interest::None => {}
+            Interest::Initialize => self.session.learn_revision(answer),
+            Interest::ToolsList => self.session.learn_tools(answer),
+        }
+        true
+    }
+
+    /// Progress of a call that was held must not go back behind what the client has already seen.
+    fn notification_passes(&self, notification: &Frame) -> bool {
+        if notification.method() != Some(method::PROGRESS) {
+            return true;
+        }
+        let Some(progress) = notification.params().and_then(Progress::parse) else { return true };
+        match &self.floor {
+            Some((token, floor)) if **token == *progress.token => {
+                progress.progress.parse::<f64>().is_ok_and(|value| value > *floor)
+            }
+            // Nothing that the server could say of a call which it does not have is true.
+            _ => !self.session.is_held_token(progress.token),
+        }
+    }
+
+    /// What of `event` goes on to the client; empty if nothing does.
+    pub(super) fn event(&mut self, event: &Event) -> Bytes {
+        self.is_resumable |= event.has_id();
+        if let Some(data) = event.data()
+            && event.name() == "message"
+            && !self.text_passes(data)
+        {
+            return Bytes::new();
+        }
+        if self.modern { event.without_resumption() } else { event.raw.clone() }
+    }
+
+    /// Whether a message or a batch of them passes.
+    fn text_passes(&mut self, text: Bytes) -> bool {
+        let text = one_line(text);
+        match Frame::from_server(text.clone()) {
+            Ok(frame) => self.passes(&frame),
+            Err(error) if error.fault == Fault::Batch && !self.modern => {
+                let elements = Frame::batch_from_server(&text).unwrap_or_default();
+                let frames: Result<Vec<_>, _> = elements.into_iter().map(Frame::from_server).collect();
+                // All of it or nothing: an event is not rewritten.
+                frames.is_ok_and(|frames| !frames.is_empty() && frames.iter().all(|frame| self.passes(frame)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "something that the server sent is not a message, so the client did not get it");
+                false
+            }
+        }
+    }
+
+    /// What is still to be said when a stream of events has ended: a call whose answer has not come would be waited for in vain.
+    pub(super) fn last_words(&mut self) -> Option<Bytes> {
+        let id = self.id.as_ref()?;
+        if self.is_answered || self.is_resumable || !self.is_tool_call {
+            return None;
+        }
+        let text = "the server ended its answer before the result; the tool may have run";
+        Some(event_of(&error_response(Some(id), ErrorCode::INTERNAL_ERROR, text, None)))
+    }
+}
+
+/// The same JSON with its line ends as spaces, only to be looked at: between tokens they mean the same, and elsewhere they are an
+/// error for the client to find.
+fn one_line(text: Bytes) -> Bytes {
+    if memchr::memchr2(b'\r', b'\n', &text).is_none() {
+        return text;
+    }
+    let mut copy = text.to_vec();
+    copy.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n')).for_each(|byte| *byte = b' ');
+    copy.into()
+}
+
+/// A body that is looked into.
+pub(super) struct Watched {
+    body: UpstreamBody,
+    expected: Expected,
+    form: Form,
+    has_ended: bool,
+}
+
+enum Form {
+    /// Events, one after the other.
+    Events(Events),
+    /// One message, kept until it is whole.
+    Message { collected: BytesMut, bytes_max: usize },
+}
+
+type Chunk = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+impl Watched {
+    /// Looks into a stream of events, each of at most `bytes_max` bytes.
+    pub(super) fn events(body: UpstreamBody, expected: Expected, bytes_max: usize) -> Self {
+        Self { body, expected, form: Form::Events(Events::new(bytes_max)), has_ended: false }
+    }
+
+    /// Looks into one message of at most `bytes_max` bytes.
+    pub(super) fn message(body: UpstreamBody, expected: Expected, bytes_max: usize) -> Self {
+        let form = Form::Message { collected: BytesMut::new(), bytes_max };
+        Self { body, expected, form, has_ended: false }
+    }
+
+    /// What was expected, when nothing more comes.
+    pub(super) fn into_expected(self) -> Expected {
+        self.expected
+    }
+
+    /// The next bytes for the client.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        loop {
+            if self.has_ended {
+                return Poll::Ready(None);
+            }
+            match self.ready_chunk() {
+                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(chunk))),
+                Ok(None) => {}
+                Err(error) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+            match self.body.poll_chunk(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(chunk))) => self.push(chunk),
+                Poll::Ready(ended) => {
+                    self.has_ended = true;
+                    if let Some(Err(error)) = &ended {
+                        tracing::debug!(%error, "a server's answer broke off");
+                    }
+                    if let Some(last) = self.last_chunk(ended.is_none()) {
+                        return Poll::Ready(Some(last));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next bytes for the client.
+    pub(super) async fn next_chunk(&mut self) -> Option<Chunk> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        match &mut self.form {
+            Form::Events(events) => events.push(chunk),
+            Form::Message { collected, .. } => collected.extend_from_slice(&chunk),
+        }
+    }
+
+    /// What can be passed on of what has come: all events that are whole, as one piece where they are.
+    fn ready_chunk(&mut self) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+        match &mut self.form {
+            Form::Message { collected, bytes_max } if collected.len() > *bytes_max => {
+                Err("an answer of the server is over the limit".into())
+            }
+            Form::Message { .. } => Ok(None),
+            Form::Events(events) => {
+                while let Some(event) = events.next_event()? {
+                    let passed = self.expected.event(&event);
+                    if !passed.is_empty() {
+                        return Ok(Some(passed));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// What is passed on at the end. `whole`: the server has ended its answer in order.
+    fn last_chunk(&mut self, whole: bool) -> Option<Chunk> {
+        match &mut self.form {
+            Form::Events(_) => self.expected.last_words().map(Ok),
+            Form::Message { .. } if !whole => Some(Err("the server's answer broke off".into())),
+            Form::Message { collected, .. } => {
+                let message = collected.split().freeze();
+                // Some revisions answer with nothing.
+                if message.is_empty() || self.expected.text_passes(message.clone()) {
+                    return (!message.is_empty()).then_some(Ok(message));
+                }
+                let text = "the server's answer cannot be read, or answers something else";
+                Some(Ok(error_response(self.expected.id.as_ref(), ErrorCode::INTERNAL_ERROR, text, None)))
+            }
+        }
+    }
+}

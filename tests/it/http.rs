@@ -1,0 +1,326 @@
+//! `holdshort serve`: the program before a server on HTTP, spoken to over real sockets.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    http::{Connection, Proxy, Server, post},
+    program::until,
+};
+
+const POLICY: &str = "\
+version: 1
+rules:
+  - {name: safe, tool: safe, action: allow}
+  - {name: danger, tool: danger, action: hold, reason: People decide., timeout: 10m}
+  - {name: never, tool: never, action: deny, reason: Never.}
+";
+
+const RESULT: &str = r#"{"content":[{"type":"text","text":"done"}]}"#;
+
+fn call(id: u32, tool: &str) -> String {
+    format!(
+        "{{\"jsonrpc\":\"2.0\", \"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{tool}\",\"arguments\":{{}}}}}}"
+    )
+}
+
+fn decide(proxy: &Proxy, words: &[&str]) {
+    let id = proxy.home.wait_for_holds(1).remove(0);
+    let mut arguments = vec![words[0], &id];
+    arguments.extend(&words[1..]);
+    let output = proxy.home.holdshort(&arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Waits until the record says that the only hold has reached `state`.
+fn until_state(proxy: &Proxy, state: &str) -> Value {
+    until(|| {
+        let output = proxy.home.holdshort(["history", "--json"]);
+        let holds: Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(holds[0].clone()).filter(|hold| hold["state"] == state)
+    })
+}
+
+#[test]
+fn an_allowed_call_passes_with_its_bytes_and_what_belongs_to_it() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let body = call(7, "safe");
+    let headers = [
+        ("mcp-session-id", "s-1"),
+        ("x-own", "kept"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("authorization", "Bearer x"),
+    ];
+    let answer = proxy.post(&headers, &body);
+    assert_eq!(
+        (answer.status(), answer.json()),
+        (200, json!({"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": "done"}]}}))
+    );
+    let asked = server.asked().remove(0);
+    assert_eq!(asked.first, "POST /up HTTP/1.1");
+    assert_eq!(asked.text(), body, "not a byte is changed");
+    assert_eq!(asked.header("host"), Some(&*server.address.to_string()));
+    assert_eq!(asked.header("mcp-session-id"), Some("s-1"));
+    assert_eq!(asked.header("x-own"), Some("kept"));
+    assert_eq!(asked.header("x-forwarded-for"), None);
+    assert_eq!(asked.header("authorization"), None, "the client's credential is not for the server");
+}
+
+#[test]
+fn a_denied_call_is_answered_and_does_not_reach_the_server() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let answer = proxy.post(&[], &call(1, "never")).json();
+    assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!(1), &json!(true)));
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn what_is_decided_at_once_leaves_no_trace_on_the_wire() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &[("accept", "application/json")], &call(3, "danger")));
+    decide(&proxy, &["approve"]);
+    let answer = client.message().unwrap();
+    assert_eq!((answer.status(), answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.json()["result"]["content"][0]["text"], "done");
+    assert_eq!(server.asked()[0].text(), call(3, "danger"));
+    until_state(&proxy, "answered");
+}
+
+#[test]
+fn a_client_that_takes_events_is_kept_and_gets_the_answer_as_one() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    for (words, expected) in
+        [(&["approve"][..], "done"), (&["reject", "--reason", "Not today."], "Not today.")]
+    {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[], &call(3, "danger")));
+        let head = client.head().unwrap();
+        assert_eq!((head.status(), head.header("content-type")), (200, Some("text/event-stream")));
+        assert_eq!(head.header("x-accel-buffering"), Some("no"));
+        decide(&proxy, words);
+        let event = String::from_utf8(client.chunk()).unwrap();
+        assert!(event.starts_with("event: message\ndata: {") && event.contains(expected), "{event}");
+        assert!(client.chunk().is_empty(), "the stream ends with the answer");
+    }
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn a_call_whose_client_takes_it_back_or_leaves_never_runs() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let session = [("mcp-session-id", "s-1")];
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &session, &call(5, "danger")));
+    proxy.home.wait_for_holds(1);
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#;
+    assert_eq!(proxy.post(&session, cancelled).status(), 202);
+    assert!(client.message().is_some(), "its request ends");
+    assert_eq!(until_state(&proxy, "withdrawn")["note"], "the client cancelled the call");
+
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &session, &call(6, "danger")));
+    proxy.home.wait_for_holds(1);
+    drop(client);
+    proxy.home.wait_for_holds(0);
+    assert_eq!(until_state(&proxy, "withdrawn")["note"], "the client has gone");
+    assert!(server.asked().is_empty(), "the server has seen neither the calls nor the cancellation");
+}
+
+#[test]
+fn events_of_a_server_pass_as_they_are_and_false_answers_do_not() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let server = Server::start(Box::new(|_, say| {
+        say(HEAD);
+        say(b"id: 1\ndata:\n\n: hello\n\nretry: 5\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\r\n\r\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"id\":99,\"result\":{}}\n\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"id\":4,\"res");
+        say(b"ult\":{}}\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":4,\"result\":{\"second\":1}}\n\ndata: {\"jsonrpc\":\r\"2.0\"}\n\n");
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let answer = proxy.post(&[], &call(4, "safe"));
+    let expected = "id: 1\ndata:\n\n: hello\n\nretry: 5\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\r\n\r\n\
+                    data: {\"jsonrpc\":\"2.0\",\"id\":4,\"result\":{}}\n\n";
+    assert_eq!(answer.text(), expected);
+}
+
+#[test]
+fn a_server_that_is_gone_is_told_of_and_an_approved_call_is_not_sent() {
+    let proxy = Proxy::start(POLICY, "upstreams: [{name: test, path: /mcp, url: \"http://127.0.0.1:1/\"}]\n");
+    let answer = proxy.post(&[], &call(1, "safe"));
+    assert_eq!((answer.status(), &answer.json()["error"]["code"]), (502, &json!(-32603)));
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &[], &call(2, "danger")));
+    decide(&proxy, &["approve"]);
+    let answer = client.message().unwrap();
+    assert!(answer.text().contains("the server has gone. The tool did not run."), "{}", answer.text());
+    until_state(&proxy, "withdrawn");
+}
+
+#[test]
+fn a_proxy_that_is_told_to_stop_lets_calls_end_and_answers_what_waits() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let server = Server::start(Box::new(move |_, say| {
+        gone.lock().unwrap().recv().unwrap();
+        say(&crate::support::http::json("200 OK", "", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#));
+    }));
+    let mut proxy = Proxy::before(&server, POLICY, "");
+    let mut running: Connection = proxy.connect();
+    running.send(&post("/mcp", &[], &call(1, "safe")));
+    server.wait();
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &call(2, "danger")));
+    proxy.home.wait_for_holds(1);
+    let killed = Command::new("kill").arg(proxy.process.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert!(held.message().unwrap().text().contains("the gate was stopped"));
+    go.send(()).unwrap();
+    assert_eq!(running.message().unwrap().status(), 200, "a call that runs ends");
+    assert!(until(|| proxy.process.try_wait().unwrap()).success());
+    until_state(&proxy, "withdrawn");
+}
+
+/// What a request is, byte by byte, and the status that it gets; 0 where the connection is only closed.
+#[test]
+fn what_is_not_a_plain_request_gets_no_further() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let body = call(1, "safe");
+    let length = body.len();
+    let head = |lines: &str| {
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}content-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let with = |headers: &[(&str, &str)]| String::from_utf8(post("/mcp", headers, &body)).unwrap();
+    let at = |path: &str| String::from_utf8(post(path, &[], &body)).unwrap();
+    let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
+    let chunked = |body: &str| {
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{body}"
+        )
+    };
+    let modern = |headers: &[(&str, &str)]| {
+        let body = body.replace(
+            "\"arguments\":{}",
+            "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}",
+        );
+        String::from_utf8(post("/mcp", headers, &body)).unwrap()
+    };
+    let version = ("mcp-protocol-version", "2026-07-28");
+    let table: Vec<(&str, String, u16)> = vec![
+        ("another name", modern(&[version, ("mcp-method", "tools/call"), ("mcp-name", "danger")]), 400),
+        ("no method", modern(&[version, ("mcp-name", "safe")]), 400),
+        (
+            "another version",
+            modern(&[
+                ("mcp-protocol-version", "2025-11-25"),
+                ("mcp-method", "tools/call"),
+                ("mcp-name", "safe"),
+            ]),
+            400,
+        ),
+        (
+            "a broken encoding",
+            modern(&[version, ("mcp-method", "tools/call"), ("mcp-name", "=?base64?c2FmZQ?=")]),
+            400,
+        ),
+        ("too many headers", head(&many), 431),
+        ("two lengths", head("content-length: 3\r\n"), 400),
+        ("an unknown coding", head("transfer-encoding: xchunked\r\n"), 400),
+        ("a coding after chunked", head("transfer-encoding: chunked, identity\r\n"), 400),
+        ("a chunk size with a prefix", chunked("0x5\r\nhello\r\n0\r\n\r\n"), 400),
+        ("a chunk size with a sign", chunked("+5\r\nhello\r\n0\r\n\r\n"), 400),
+        ("a chunk size beyond counting", chunked("fffffffffffffffff\r\nhello\r\n0\r\n\r\n"), 400),
+        ("a folded header", head("x-a: b\r\n c\r\n"), 400),
+        ("a space before the colon", head("x-a : b\r\n"), 400),
+        ("a websocket", with(&[("connection", "upgrade"), ("upgrade", "websocket")]), 400),
+        ("h2c", with(&[("upgrade", "h2c")]), 400),
+        ("a tunnel", "CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 400),
+        ("a trace", "TRACE /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 405),
+        ("a whole URL", at("http://localhost/mcp"), 400),
+        ("another host", with(&[("host", "attacker.example")]), 403),
+        ("two hosts", head("host: localhost\r\n"), 400),
+        ("no host", with(&[("host", "")]), 400),
+        ("a user before the host", with(&[("host", "user@localhost")]), 400),
+        ("an address with a zone", with(&[("host", "[::1%25lo]")]), 400),
+        ("the origin of nothing", with(&[("origin", "null")]), 403),
+        ("an origin that looks like ours", with(&[("origin", "https://localhost.evil")]), 403),
+        ("a page of another port", with(&[("origin", "http://127.0.0.1:81")]), 403),
+        (
+            "a browser without an origin",
+            with(&[("user-agent", "Mozilla/5.0"), ("sec-fetch-site", "cross-site")]),
+            403,
+        ),
+        (
+            "a preflight",
+            "OPTIONS /mcp HTTP/1.1\r\nhost: localhost\r\norigin: http://evil.example\r\n\r\n".to_owned(),
+            403,
+        ),
+        ("a form's text", with(&[("content-type", "text/plain")]), 415),
+        ("a form's parts", with(&[("content-type", "multipart/form-data; boundary=x")]), 415),
+        ("another charset", with(&[("content-type", "application/json; charset=utf-16")]), 415),
+        ("compressed", with(&[("content-encoding", "gzip, gzip, br")]), 415),
+        ("a header to strip", with(&[("connection", "mcp-session-id"), ("mcp-session-id", "s")]), 400),
+        ("a path with a way up", at("/mcp/../admin"), 404),
+        ("two slashes", at("//mcp"), 404),
+        ("an encoded slash", at("/mcp%2f"), 404),
+        ("an encoded letter", at("/mc%70"), 404),
+        ("a query", at("/mcp?approve=1"), 404),
+        (
+            "a stream of an era without them",
+            "GET /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-protocol-version: 2026-07-28\r\n\r\n".to_owned(),
+            405,
+        ),
+        (
+            "the end of a session there",
+            "DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-protocol-version: 2026-07-28\r\n\r\n".to_owned(),
+            405,
+        ),
+        ("a batch", with(&[]).replace(&body, &format!("[{}]", &body[2..])), 400),
+        ("a name in the version of another protocol", head("x-a: \x00\r\n"), 400),
+    ];
+    for (what, request, expected) in table {
+        let mut client = proxy.connect();
+        client.send(request.as_bytes());
+        let answer = client.message();
+        let status = answer.as_ref().map_or(0, |answer| answer.status());
+        assert_eq!(status, expected, "{what}: {answer:?}");
+        let allows =
+            answer.and_then(|answer| answer.header("access-control-allow-origin").map(str::to_owned));
+        assert_eq!(allows, None, "{what}");
+    }
+    assert!(server.asked().is_empty(), "nothing of it has reached the server");
+}
+
+#[test]
+fn a_request_behind_one_that_is_held_waits_and_gets_its_own_answer() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut client = proxy.connect();
+    let json = [("accept", "application/json")];
+    let two = [post("/mcp", &json, &call(1, "danger")), post("/mcp", &json, &call(2, "safe"))].concat();
+    client.send(&two);
+    decide(&proxy, &["reject", "--reason", "No."]);
+    assert_eq!(client.message().unwrap().json()["id"], 1);
+    assert_eq!(client.message().unwrap().json()["id"], 2);
+    drop(client);
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn a_redirect_is_not_followed_and_not_passed_on() {
+    let server = Server::start(Box::new(|_, say| {
+        say(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n");
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let answer = proxy.post(&[], &call(1, "safe"));
+    assert_eq!((answer.status(), answer.header("location")), (502, None));
+}
