@@ -2,8 +2,8 @@
 //! verification found.
 //!
 //! Used by `store`, which keeps the lines, and by whoever reads them (`audit tail|verify|export`). Nothing here reads or
-//! writes a file or asks for the time. An event carries digests of a call, never its arguments: those are in the record
-//! of the hold.
+//! writes a file or asks for the time. An event carries digests of a call and not its arguments,
+//! which are in the record of the hold; only where a policy's mode says to watch, there is no such record, and they are here.
 
 use std::{fmt, str::FromStr};
 
@@ -108,6 +108,10 @@ pub struct AuditEvent {
     /// When the hold expires unless decided.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
+    /// The arguments of a call that a mode let run; only there, and only if they are short. Those of a held call are in the
+    /// record of the hold.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub arguments: Option<String>,
     /// All verdicts on the hold so far, with their comments.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub votes: Vec<Vote>,
@@ -184,6 +188,7 @@ impl AuditEvent {
             reason: None,
             notes: Vec::new(),
             expires_at: None,
+            arguments: None,
             votes: Vec::new(),
             note: None,
             prev: GENESIS,

@@ -256,6 +256,12 @@ struct ExplainArguments {
     /// Who asks.
     #[arg(long, value_name = "PRINCIPAL")]
     principal: Option<String>,
+    /// What the server says of the tool, such as `readOnlyHint=true`; may be given several times.
+    #[arg(long = "hint", value_name = "HINT=BOOL")]
+    hints: Vec<String>,
+    /// When it happens, such as `2026-11-23T10:00:00+01:00`; by default now.
+    #[arg(long, value_name = "TIME")]
+    at: Option<jiff::Timestamp>,
     /// Print JSON.
     #[arg(long)]
     json: bool,

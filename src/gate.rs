@@ -7,6 +7,7 @@
 //! How a hold ends, in one place: whoever removes it from the table owns the end. A verdict is handed to the task in
 //! [`Gate::hold`], which alone writes the end down and only then lets it take effect.
 
+mod observe;
 mod permit;
 mod refusal;
 
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 pub use self::{
+    observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
 };
@@ -328,6 +330,8 @@ impl Gate {
             arguments: call.arguments,
             client,
             principal: &caller.principal,
+            now: Timestamp::now(),
+            ..Call::default()
         });
         if decision.effect == Effect::Allow {
             return Ok(None);
@@ -354,6 +358,8 @@ impl Gate {
             arguments: frame.params().unwrap_or("{}"),
             client: &caller.client,
             principal: &caller.principal,
+            now: Timestamp::now(),
+            ..Call::default()
         });
         if frame.kind() != Kind::Request && decision.effect == Effect::Hold {
             self.note(caller, "", "a notification cannot be held");
@@ -379,7 +385,10 @@ impl Gate {
             on_rejection,
         };
         match decision.effect {
-            Effect::Allow => Screened::Pass(Permitted::new(frame)),
+            Effect::Allow => {
+                self.record_audited(caller, &frame, &judged.tool, decision);
+                Screened::Pass(Permitted::new(frame))
+            }
             Effect::Deny => {
                 self.store.ride_along(AuditEvent {
                     frame_sha256: Some(frame.sha256()),
@@ -394,6 +403,10 @@ impl Gate {
             Effect::Hold => {
                 let terms = decision.terms.clone().unwrap_or_default();
                 let refused = refused(terms.on_rejection);
+                if !terms.requirements.is_empty() || terms.required_rejections > 1 {
+                    let text = "this version cannot ask several people";
+                    return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
+                }
                 // The frame's own copy: a slice would keep the whole read buffer alive for as long as people think.
                 let frame = frame.detached();
                 let Some(hold) = self.new_hold(caller, &frame, &judged, &terms) else {

@@ -3,11 +3,14 @@
 //! Spoken by `policy` (which sets the terms), `store` (which keeps the record), `gate` (which moves a hold from state to
 //! state) and the control socket. Pure words: nothing here waits, writes or decides.
 
+mod terms;
+
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::terms::{Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
 use crate::digest::Digest;
 
 /// The alphabet of a written [`HoldId`]: Crockford's base 32 in lower case, which has no `i`, `l`, `o` and `u` to misread.
@@ -121,12 +124,28 @@ pub struct HoldTerms {
     pub hold_message: Option<Arc<str>>,
     /// How a refusal is told to the client; [`OnRejection::Fail`] if any matching rule says so.
     pub on_rejection: OnRejection,
+    /// What each of the matching rules asks for; none where one person is enough for all of them.
+    pub requirements: Vec<Requirement>,
+    /// How many different people it takes to reject; the fewest of the matching rules, at least 1.
+    pub required_rejections: u32,
+    /// How often whoever may decide is reminded.
+    pub remind: Option<Duration>,
+    /// How an approval may be remembered, if all matching rules allow it.
+    pub remember: Option<Remember>,
 }
 
 impl Default for HoldTerms {
     /// What a rule that says nothing of it means: half an hour, and a reason that the agent reads.
     fn default() -> Self {
-        Self { timeout: HOLD_TIMEOUT_DEFAULT, hold_message: None, on_rejection: OnRejection::Continue }
+        Self {
+            timeout: HOLD_TIMEOUT_DEFAULT,
+            hold_message: None,
+            on_rejection: OnRejection::Continue,
+            requirements: Vec::new(),
+            required_rejections: 1,
+            remind: None,
+            remember: None,
+        }
     }
 }
 

@@ -6,10 +6,12 @@
 mod call;
 mod message;
 mod session;
+mod tool;
 
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall};
 pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
 pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version, tool_names};
+pub use tool::{Annotations, ToolDefinition, tools};
 
 use std::borrow::Cow;
 

@@ -15,17 +15,21 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
     hold::{HoldTerms, OnRejection},
+    mcp::Annotations,
 };
 
+mod approval;
 mod arguments;
 mod cases;
 mod condition;
 mod convert;
+mod decide;
 mod dialect;
 mod diagnostic;
 mod diff;
@@ -33,16 +37,21 @@ mod document;
 mod equality;
 mod explain;
 mod files;
+mod functions;
+mod hours;
 mod lint;
 mod matchers;
 mod overlap;
 mod pattern;
+mod people;
 mod schema;
+mod settings;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
+pub use approval::{REMEMBER_MAX, REMIND_MIN};
 pub use cases::{CaseOutcome, Report, run_tests};
 pub use convert::{Converted, convert, convert_file};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
@@ -51,21 +60,21 @@ pub use document::{
     HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
 };
 pub use explain::{Answer, Explanation, RuleAnswer, check_arguments};
-
+pub use people::{People, Person};
 pub use schema::schema;
+pub use settings::Mode;
 
-use condition::{Condition, Facts};
-use document::Draft;
+use condition::Condition;
+use document::{Document, Draft};
 use pattern::{Index, Pattern};
+use people::Written;
+use settings::Settings;
 
 /// The method that policies are mostly about.
 const TOOLS_CALL: &str = "tools/call";
 
 /// The most rules of one policy, over all files.
 pub const RULES_MAX: usize = 50_000;
-
-/// The most notes of one decision: more conditions than this cannot fail usefully.
-const NOTES_MAX: usize = 20;
 
 /// What a rule says of a call. The order is that of strictness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -116,6 +125,26 @@ pub struct Call<'a> {
     pub client: &'a str,
     /// Who asks, as far as the gate knows.
     pub principal: &'a str,
+    /// What the server says of the tool.
+    pub annotations: Annotations,
+    /// The moment of the decision.
+    pub now: Timestamp,
+}
+
+impl Default for Call<'_> {
+    /// A `tools/call` that names no tool, at midnight UTC on a Thursday: for tests, which say what they are about.
+    fn default() -> Self {
+        Self {
+            server: "",
+            method: TOOLS_CALL,
+            tool: None,
+            arguments: "{}",
+            client: "",
+            principal: "",
+            annotations: Annotations::default(),
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
 }
 
 /// What the policy says of one call, and why.
@@ -123,11 +152,15 @@ pub struct Call<'a> {
 pub struct Decision {
     /// What is to be done.
     pub effect: Effect,
+    /// The mode in which it was decided.
+    pub mode: Mode,
+    /// In [`Mode::Audit`]: what would have been done, if not to let it run. Rules, reason and terms are those of that.
+    pub would_have: Option<Effect>,
     /// The names of the rules that decided, in the order of the files; none where the default did.
     pub rules: Vec<Arc<str>>,
     /// Why, in the policy author's words where there are any.
     pub reason: Arc<str>,
-    /// What a held call needs; there exactly if the effect is [`Effect::Hold`].
+    /// What a held call needs; there exactly if it is held, or would have been.
     pub terms: Option<Arc<HoldTerms>>,
     /// How a refusal is told to the client.
     pub on_rejection: OnRejection,
@@ -150,6 +183,7 @@ pub struct Rule {
     reason: Arc<str>,
     own_reason: bool,
     terms: Arc<HoldTerms>,
+    only_in: Option<Mode>,
 }
 
 impl Rule {
@@ -220,6 +254,8 @@ pub struct Policy {
     digest: Digest,
     default_reason: Arc<str>,
     default_terms: Arc<HoldTerms>,
+    settings: Settings,
+    people: Arc<People>,
 }
 
 impl Policy {
@@ -251,6 +287,8 @@ impl Policy {
         let mut problems = Vec::new();
         let mut drafts = Vec::new();
         let mut default: Option<Effect> = None;
+        let (mut mode, mut settings) = (None, Settings::default());
+        let (mut people, mut teams): (Vec<Written<Person>>, _) = (Vec::new(), Vec::new());
         for source in sources {
             let document = document::read(&source, &mut problems);
             if let Some((effect, span)) = document.default {
@@ -259,8 +297,18 @@ impl Policy {
                 }
                 default = Some(default.map_or(effect, |known| known.max(effect)));
             }
-            drafts.extend(document.rules);
+            let Document { rules, servers, tools, .. } = document;
+            drafts.extend(rules);
+            settings.servers.extend(servers);
+            settings.tools.extend(tools);
+            settings.hide_denied_tools |= document.hide_denied_tools;
+            mode = mode.max(document.mode);
+            people.extend(document.people);
+            teams.extend(document.teams);
         }
+        settings.mode = mode.unwrap_or_default();
+        let people = people::assemble(people, teams, &drafts, &mut problems);
+        merge_lists(&mut drafts);
         refuse_same_names(&drafts, &mut problems);
         if drafts.len() > RULES_MAX {
             let draft = &drafts[RULES_MAX];
@@ -272,7 +320,8 @@ impl Policy {
         if fatal {
             return Err(PolicyErrors::new(problems));
         }
-        Self::build(drafts, default.unwrap_or(Effect::Hold), problems, digest)
+        let policy = Self::build(drafts, default.unwrap_or(Effect::Hold), problems, digest)?;
+        Ok(Self { settings, people: Arc::new(people), ..policy })
     }
 
     /// The policy where there is none: every call waits for people.
@@ -319,83 +368,11 @@ impl Policy {
             digest,
             default_reason: format!("no rule is about this call, and the policy's default is {default}")
                 .into(),
-            default_terms: Arc::new(HoldTerms {
-                timeout: TIMEOUT_DEFAULT,
-                hold_message: None,
-                on_rejection: OnRejection::default(),
-            }),
+            default_terms: Arc::new(HoldTerms::default()),
+            settings: Settings::default(),
+            people: Arc::new(People::default()),
             rules,
         })
-    }
-
-    /// What is to be done with `call`. Total: there is an answer to everything, and a malformed call is denied.
-    pub fn decide(&self, call: &Call<'_>) -> Decision {
-        if call.method == TOOLS_CALL && call.tool.is_none() {
-            return self.without_rules(Effect::Deny, "the call names no tool".into());
-        }
-        let candidates = self.candidates(call);
-        let facts = Facts::new(call);
-        let mut notes = Vec::new();
-        for effect in [Effect::Deny, Effect::Hold, Effect::Allow] {
-            let matched: Vec<&Rule> = candidates
-                .iter()
-                .filter_map(|&at| self.rules.get(at as usize))
-                .filter(|rule| rule.effect == effect && is_met(rule, &facts, &mut notes))
-                .collect();
-            if !matched.is_empty() {
-                return conclude(effect, &matched, notes);
-            }
-        }
-        // A method other than `tools/call` passes unless a rule says otherwise: the default is about tools.
-        let decision = if call.method == TOOLS_CALL {
-            self.without_rules(self.default, Arc::clone(&self.default_reason))
-        } else {
-            self.without_rules(Effect::Allow, "no rule is about this request".into())
-        };
-        Decision { notes, ..decision }
-    }
-
-    fn without_rules(&self, effect: Effect, reason: Arc<str>) -> Decision {
-        Decision {
-            effect,
-            rules: Vec::new(),
-            reason,
-            terms: (effect == Effect::Hold).then(|| Arc::clone(&self.default_terms)),
-            on_rejection: OnRejection::default(),
-            notes: Vec::new(),
-        }
-    }
-
-    /// The rules whose tool, method and server fit, in the order of the files.
-    fn candidates(&self, call: &Call<'_>) -> Vec<u32> {
-        let mut found: Vec<u32> = Vec::new();
-        if let Some(tool) = call.tool
-            && call.method == TOOLS_CALL
-        {
-            self.tools.find(tool, &mut found);
-            if tool.contains('.') {
-                // A server chooses its tools' names. Were `billing.get_order` on the server `evil` the tool of that name on
-                // `billing`, it would profit from the rule that allows this one. To restrict, the bare name is enough.
-                found.retain(|&at| {
-                    self.rules.get(at as usize).is_some_and(|rule| rule.effect != Effect::Allow)
-                });
-            }
-            let mut full = String::with_capacity(call.server.len() + 1 + tool.len());
-            full.push_str(call.server);
-            full.push('.');
-            full.push_str(tool);
-            self.tools.find(&full, &mut found);
-            found.extend_from_slice(&self.every_tool);
-        }
-        let by_method = |at: &&u32| {
-            let rule = self.rules.get(**at as usize);
-            rule.is_some_and(|rule| rule.methods.iter().any(|pattern| pattern.matches(call.method)))
-        };
-        found.extend(self.methods.iter().filter(by_method));
-        found.retain(|&at| self.rules.get(at as usize).is_some_and(|rule| rule.concerns_server(call.server)));
-        found.sort_unstable();
-        found.dedup();
-        found
     }
 
     /// The digest of the files this policy was read from: their names and texts, in order.
@@ -406,6 +383,21 @@ impl Policy {
     /// The rules, in the order of the files.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The people that may decide, by their identities.
+    pub fn people(&self) -> &Arc<People> {
+        &self.people
+    }
+
+    /// Whether tools that are denied whatever their arguments are to be left out of lists of tools.
+    pub fn hides_denied_tools(&self) -> bool {
+        self.settings.hide_denied_tools
+    }
+
+    /// The mode where no server and no tool has another.
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
     }
 
     /// What happens to a tool that no rule is about.
@@ -455,66 +447,8 @@ fn rule(draft: Draft) -> Rule {
         condition: draft.when.map(Box::new),
         own_reason: draft.reason.is_some(),
         reason: reason.into(),
-        terms: Arc::new(HoldTerms {
-            timeout: draft.timeout,
-            hold_message: draft.hold_message.map(Into::into),
-            on_rejection: draft.on_rejection,
-        }),
-    }
-}
-
-/// Whether the rule's condition is met. INVARIANT: an error is met in a rule that restricts and not met in one that allows.
-fn is_met(rule: &Rule, facts: &Facts<'_>, notes: &mut Vec<String>) -> bool {
-    let Some(condition) = &rule.condition else { return true };
-    match condition.is_met(facts) {
-        Ok(met) => met,
-        Err(unanswered) => {
-            let met = rule.effect != Effect::Allow;
-            if notes.len() < NOTES_MAX {
-                let meaning = if met { "so it counts as met" } else { "so the rule does not allow it" };
-                let name = &rule.name;
-                notes.push(format!("the condition of rule `{name}` has no answer ({unanswered}), {meaning}"));
-            }
-            met
-        }
-    }
-}
-
-/// The decision of the rules that matched, all of one effect and at least one.
-fn conclude(effect: Effect, matched: &[&Rule], notes: Vec<String>) -> Decision {
-    let terms = match matched {
-        [only] => Arc::clone(&only.terms),
-        several => {
-            let fails = several.iter().any(|rule| rule.terms.on_rejection == OnRejection::Fail);
-            Arc::new(HoldTerms {
-                timeout: several.iter().map(|rule| rule.terms.timeout).min().unwrap_or(TIMEOUT_DEFAULT),
-                hold_message: several.iter().find_map(|rule| rule.terms.hold_message.clone()),
-                on_rejection: if fails { OnRejection::Fail } else { OnRejection::Continue },
-            })
-        }
-    };
-    Decision {
-        effect,
-        rules: matched.iter().map(|rule| Arc::clone(&rule.name)).collect(),
-        reason: reason(matched),
-        on_rejection: terms.on_rejection,
-        terms: (effect == Effect::Hold).then_some(terms),
-        notes,
-    }
-}
-
-/// The authors' reasons, each once; where there are none, which rule it was.
-fn reason(matched: &[&Rule]) -> Arc<str> {
-    let mut reasons: Vec<&Arc<str>> = Vec::new();
-    for rule in matched.iter().filter(|rule| rule.own_reason) {
-        if !reasons.contains(&&rule.reason) {
-            reasons.push(&rule.reason);
-        }
-    }
-    match (reasons.as_slice(), matched) {
-        ([], [first, ..]) => Arc::clone(&first.reason),
-        ([only], _) => Arc::clone(only),
-        (several, _) => several.iter().map(|reason| reason.as_ref()).collect::<Vec<_>>().join("; ").into(),
+        terms: Arc::new(draft.terms),
+        only_in: draft.only_in,
     }
 }
 
@@ -539,6 +473,25 @@ fn open_default(source: &Arc<Source>, span: std::ops::Range<usize>) -> Diagnosti
     let message = "every tool that no rule names will run, also one that a server adds later";
     Diagnostic::warning("P0206", source, span, message)
         .hint("`default: hold` and rules that allow what is harmless are safer".to_owned())
+}
+
+/// The lists of `confirm_tools` in several files are one list.
+fn merge_lists(drafts: &mut Vec<Draft>) {
+    let mut first: HashMap<String, usize> = HashMap::new();
+    let mut merged: Vec<Draft> = Vec::with_capacity(drafts.len());
+    for draft in drafts.drain(..) {
+        let known = if draft.listed { first.get(&draft.name).copied() } else { None };
+        match known {
+            Some(at) => merged[at].tools.extend(draft.tools),
+            None => {
+                if draft.listed {
+                    first.insert(draft.name.clone(), merged.len());
+                }
+                merged.push(draft);
+            }
+        }
+    }
+    *drafts = merged;
 }
 
 fn refuse_same_names(drafts: &[Draft], problems: &mut Vec<Diagnostic>) {

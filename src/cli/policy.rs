@@ -8,6 +8,7 @@ use std::{
 use super::{ExplainArguments, PolicyCommand, render};
 use crate::{
     exit::Exit,
+    mcp::Annotations,
     policy::{self, Call, Policy},
 };
 
@@ -45,6 +46,17 @@ fn explain(arguments: &ExplainArguments) -> Exit {
     render::policy::warnings(policy.warnings());
     let server = arguments.server.as_deref().unwrap_or(SERVER_DEFAULT);
     let method = arguments.method.as_deref().unwrap_or("tools/call");
+    let mut annotations = Annotations::default();
+    for hint in &arguments.hints {
+        let (name, value) = hint.split_once('=').unwrap_or((hint, "true"));
+        let known = value.parse().is_ok_and(|value| annotations.set(name, value));
+        if !known {
+            render::talk(
+                "a hint is one of readOnlyHint, destructiveHint, idempotentHint and openWorldHint, with =true or =false",
+            );
+            return Exit::Usage;
+        }
+    }
     let explanation = policy.explain(&Call {
         server,
         method,
@@ -52,6 +64,8 @@ fn explain(arguments: &ExplainArguments) -> Exit {
         arguments: raw,
         client: arguments.client.as_deref().unwrap_or_default(),
         principal: arguments.principal.as_deref().unwrap_or_default(),
+        annotations,
+        now: arguments.at.unwrap_or_else(jiff::Timestamp::now),
     });
     let subject = match &arguments.tool {
         Some(tool) => format!("{server}.{tool} {raw}"),

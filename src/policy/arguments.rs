@@ -9,7 +9,7 @@
 //! (`100.0000000000000001`, `12345678901234567890`) becomes a value with which nothing can be computed: a condition that
 //! reads it fails, instead of judging a rounded number. Comparing two numbers that came through here is exact.
 
-use std::{any::Any, borrow::Cow, collections::HashMap, fmt};
+use std::{any::Any, borrow::Cow, cmp::Ordering, collections::HashMap, fmt};
 
 use cel::common::{
     types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, Type},
@@ -210,7 +210,7 @@ fn number<'a>(text: &str) -> Box<dyn Val + 'a> {
     match Number::of(text) {
         Number::Int(value) => Box::new(CelInt::from(value)),
         Number::Double(value) => Box::new(CelDouble::from(value)),
-        Number::Inexact => Box::new(InexactNumber),
+        Number::Inexact => Box::new(InexactNumber::of(text)),
     }
 }
 
@@ -249,15 +249,19 @@ impl Number {
 }
 
 /// A decimal number in one form for each value: no zeros at either end of the digits.
-#[derive(PartialEq)]
-struct Decimal {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Decimal {
     negative: bool,
     digits: String,
     exponent: i64,
 }
 
 impl Decimal {
-    fn of(text: &str) -> Option<Self> {
+    /// `text` is a number of RFC 8259 §6, at most [`NUMBER_CHARS_MAX`] long.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        if text.len() > NUMBER_CHARS_MAX {
+            return None;
+        }
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
@@ -277,6 +281,21 @@ impl Decimal {
         Some(Self { negative, digits: trimmed.to_owned(), exponent: exponent.checked_add(shift)? })
     }
 
+    /// The exact order of two numbers.
+    pub(super) fn compare(&self, other: &Self) -> Ordering {
+        let sign = |number: &Self| match (number.digits.is_empty(), number.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        };
+        // The place of the first digit, and then the digits: neither has zeros in front or behind.
+        let size = |number: &Self| i128::from(number.exponent) + number.digits.len() as i128;
+        sign(self).cmp(&sign(other)).then_with(|| {
+            let larger = size(self).cmp(&size(other)).then_with(|| self.digits.cmp(&other.digits));
+            if self.negative { larger.reverse() } else { larger }
+        })
+    }
+
     fn to_i64(&self) -> Option<i64> {
         if self.digits.is_empty() {
             return Some(0);
@@ -287,9 +306,20 @@ impl Decimal {
     }
 }
 
-/// Stands for a number that no CEL number is equal to. It has no operators, so whatever reads it fails.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct InexactNumber;
+/// Stands for a number that no CEL number is equal to. It has no operators, so whatever reads it fails, except `decimal`.
+#[derive(Clone, Debug)]
+pub(super) struct InexactNumber(Option<Decimal>);
+
+impl InexactNumber {
+    fn of(text: &str) -> Self {
+        Self(Decimal::of(text))
+    }
+
+    /// The exact number; none where it is too long.
+    pub(super) fn decimal(&self) -> Option<Decimal> {
+        self.0.clone()
+    }
+}
 
 static INEXACT: Type = Type::new_unspecified_type("number too precise to compare");
 
@@ -303,7 +333,7 @@ impl Val for InexactNumber {
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(*self)
+        Box::new(self.clone())
     }
 
     fn as_any(&self) -> Option<&dyn Any> {

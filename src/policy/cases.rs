@@ -7,17 +7,33 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
+
+use crate::mcp::Annotations;
+
 use super::{
     Call, Effect, Policy,
     diagnostic::{Diagnostic, PolicyErrors, Source},
     document::{NAME_CHARS_MAX, Reader},
     files,
+    lint::HINTS,
     yaml::{self, Node, Value},
 };
 
 const FILE_KEYS: [&str; 1] = ["cases"];
-const CASE_KEYS: [&str; 9] =
-    ["name", "server", "tool", "method", "args", "client", "principal", "expect", "rules"];
+const CASE_KEYS: [&str; 11] = [
+    "name",
+    "server",
+    "tool",
+    "method",
+    "args",
+    "client",
+    "principal",
+    "at",
+    "annotations",
+    "expect",
+    "rules",
+];
 
 /// What became of one case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +134,8 @@ struct Case {
     arguments: String,
     client: String,
     principal: String,
+    now: Timestamp,
+    annotations: Annotations,
     expect: Effect,
     rules: Option<Vec<String>>,
 }
@@ -131,13 +149,16 @@ impl Case {
             arguments: &self.arguments,
             client: &self.client,
             principal: &self.principal,
+            annotations: self.annotations,
+            now: self.now,
         });
         CaseOutcome {
             name: self.name,
             line: self.line,
             subject: self.tool.map_or(self.method, |tool| format!("{}.{tool}", self.server)),
             expected: self.expect,
-            actual: decision.effect,
+            // Where everything runs, the case is about what the rules say.
+            actual: decision.would_have.unwrap_or(decision.effect),
             expected_rules: self.rules,
             actual_rules: decision.rules.iter().map(|rule| rule.to_string()).collect(),
             reason: decision.reason.to_string(),
@@ -183,6 +204,7 @@ fn case(reader: &mut Reader<'_>, node: &Node) -> Option<Case> {
     let method = text(reader, "method")?;
     let client = text(reader, "client")?;
     let principal = text(reader, "principal")?;
+    let at_node = keys.take("at");
     let at = node.span.start..node.span.start;
     let Some(name) = keys.take("name") else {
         reader.fail(
@@ -208,6 +230,9 @@ fn case(reader: &mut Reader<'_>, node: &Node) -> Option<Case> {
         return None;
     };
     let expect = reader.effect(expect)?;
+    let now = moment(reader, at_node)?;
+    let annotations =
+        keys.take("annotations").map_or_else(|| Some(Annotations::default()), |node| hints(reader, node))?;
     let rules = match keys.take("rules") {
         None => None,
         Some(Node { value: Value::List(items), .. }) => {
@@ -245,9 +270,37 @@ fn case(reader: &mut Reader<'_>, node: &Node) -> Option<Case> {
         arguments,
         client: client.unwrap_or_default(),
         principal: principal.unwrap_or_default(),
+        now,
+        annotations,
         expect,
         rules,
     })
+}
+
+/// When the case takes place; at midnight UTC on a Thursday if it does not say.
+fn moment(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Timestamp> {
+    let Some(node) = node else { return Some(Timestamp::UNIX_EPOCH) };
+    let found = match &node.value {
+        Value::Text(text) => text.parse().ok(),
+        _ => None,
+    };
+    if found.is_none() {
+        let hint = "write `at: 2026-11-23T10:00:00+01:00`";
+        reader.fail("P0304", node.span.clone(), "`at` is a time with its offset from UTC", hint);
+    }
+    found
+}
+
+/// What the server says of the tool.
+fn hints(reader: &mut Reader<'_>, node: &Node) -> Option<Annotations> {
+    let mut keys = reader.mapping(node, "`annotations`", &HINTS)?;
+    let mut annotations = Annotations::default();
+    for hint in HINTS {
+        if let Some(node) = keys.take(hint) {
+            annotations.set(hint, reader.flag(node, hint)?);
+        }
+    }
+    Some(annotations)
 }
 
 /// The value as JSON; numbers as they were written.

@@ -4,23 +4,29 @@
 //! bounded before it starts, because the evaluator has no limit of its own. An error is not an answer: the caller decides
 //! what it means, by the rule's effect.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, LazyLock, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use cel::{
     Context, Env, ExecutionError, IdedExpr, Value,
     common::{
         ast::{EntryExpr, Expr, operators},
-        types::{CelBool, CelString},
-        value::CowVal,
+        types::{CelBool, CelMap, CelMapKey, CelString},
+        value::{CowVal, Val},
     },
     context::VariableResolver,
     parser::Parser,
 };
 
 use super::{
-    Call,
+    Call, Effect,
     arguments::{self, Arguments, Unreadable},
-    equality,
+    equality, functions,
     lint::{self, Finding},
 };
 
@@ -40,7 +46,7 @@ const TREE_DEPTH_MAX: u32 = 32;
 /// link of a chain; with the limits above this is enough.
 const COMPILER_STACK_BYTES: usize = 64 << 20;
 
-/// The most work of a loop, in rounds times bytes of arguments: each round may read all of them.
+/// The most work of all loops of one decision, in rounds times bytes of arguments: each round may read all of them.
 const LOOP_BYTES_MAX: u128 = 1 << 28;
 
 /// The most rounds of nested loops together.
@@ -51,6 +57,7 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     // Optional values (`args.?amount.orValue(0)`) would be one more way to read a missing argument as a harmless one.
     let mut env = Env::default().with_optional_support(false).with_stdlib();
     equality::declare(&mut env).expect("no standard function begins with `@`");
+    functions::declare(&mut env).expect("no standard function has these names");
     Arc::new(env)
 });
 
@@ -61,6 +68,7 @@ pub(super) struct Condition {
     text: Box<str>,
     /// How deep its loops nest.
     loops: u32,
+    reads_annotations: bool,
 }
 
 impl Condition {
@@ -88,7 +96,8 @@ impl Condition {
             return Err(report.findings);
         }
         replace_equality(&mut expression);
-        Ok((Self { expression, text: text.into(), loops: report.loops }, report.findings))
+        let reads_annotations = report.reads_annotations;
+        Ok((Self { expression, text: text.into(), loops: report.loops, reads_annotations }, report.findings))
     }
 
     /// As it was written; the map form as the expression it stands for.
@@ -96,18 +105,13 @@ impl Condition {
         &self.text
     }
 
-    /// Whether it is true of the call.
-    pub(super) fn is_met(&self, facts: &Facts<'_>) -> Result<bool, Unanswered> {
-        if self.loops > 0
-            && let Ok(arguments) = facts.arguments()
-        {
-            let rounds = (arguments.largest as u128).saturating_pow(self.loops);
-            if rounds > LOOP_ROUNDS_MAX || rounds * arguments.bytes as u128 > LOOP_BYTES_MAX {
-                return Err(Unanswered(
-                    "the arguments are too large for the loops in the condition".to_owned(),
-                ));
-            }
+    /// Whether it is true of the call, asked for a rule that says `effect`.
+    pub(super) fn is_met(&self, facts: &Facts<'_>, effect: Effect) -> Result<bool, Unanswered> {
+        if self.reads_annotations && effect == Effect::Allow && !facts.trusted {
+            let told = "the server is not trusted, so what it says of its tools allows nothing";
+            return Err(Unanswered(told.to_owned()));
         }
+        self.pay(facts)?;
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(facts);
         let value =
@@ -116,6 +120,21 @@ impl Condition {
             Some(answer) => Ok(*answer.inner()),
             None => Err(Unanswered(format!("it gave a value of type {}", value.get_type().name()))),
         }
+    }
+
+    /// Takes the cost of asking once from what the decision may cost.
+    fn pay(&self, facts: &Facts<'_>) -> Result<(), Unanswered> {
+        let arguments = if self.loops > 0 { facts.arguments().ok() } else { None };
+        let cost = arguments.map_or(0, |arguments| {
+            let rounds = (arguments.largest as u128).saturating_pow(self.loops);
+            if rounds > LOOP_ROUNDS_MAX { LOOP_BYTES_MAX + 1 } else { rounds * arguments.bytes as u128 }
+        });
+        let spent = facts.spent.get().saturating_add(cost);
+        if spent > LOOP_BYTES_MAX {
+            return Err(Unanswered("the arguments are too large for the loops in the condition".to_owned()));
+        }
+        facts.spent.set(spent);
+        Ok(())
     }
 
     /// The reason in words. An error of the evaluator may carry values of the call; none of them is repeated.
@@ -142,6 +161,10 @@ impl Condition {
             }
             ExecutionError::Overflow(..) => "a number overflowed".to_owned(),
             ExecutionError::IndexOutOfBounds(_) => "the list is shorter than the index".to_owned(),
+            // The words of our own functions hold nothing of the call.
+            ExecutionError::FunctionError { function, message } if functions::is_ours(function) => {
+                format!("`{function}`: {message}")
+            }
             ExecutionError::FunctionError { function, .. } => format!("`{function}` failed"),
             _ => "it cannot be evaluated with these arguments".to_owned(),
         })
@@ -189,15 +212,54 @@ fn operator(name: &str) -> &str {
     }
 }
 
+/// A count that can be added to behind a shared reference: the evaluator wants its facts to be shareable.
+#[derive(Default)]
+struct SpentCost(AtomicU64);
+
+impl SpentCost {
+    fn get(&self) -> u128 {
+        u128::from(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, cost: u128) {
+        self.0.store(u64::try_from(cost).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
 /// What a condition can read. Arguments are converted when the first condition asks for them.
 pub(super) struct Facts<'a> {
     call: &'a Call<'a>,
+    /// Whether the policy trusts what the server says of its tools.
+    trusted: bool,
     arguments: OnceLock<Result<Arguments<'a>, Unreadable>>,
+    annotations: OnceLock<CelMap<'static>>,
+    /// What the loops of this decision have cost so far.
+    spent: SpentCost,
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn new(call: &'a Call<'a>) -> Self {
-        Self { call, arguments: OnceLock::new() }
+    pub(super) fn new(call: &'a Call<'a>, trusted: bool) -> Self {
+        Self {
+            call,
+            trusted,
+            arguments: OnceLock::new(),
+            annotations: OnceLock::new(),
+            spent: SpentCost::default(),
+        }
+    }
+
+    /// The hints about the tool. Of a server that is not trusted only those that ask for care: one that says that all is
+    /// well is as if it were not there, so no condition can be lifted by it.
+    fn annotations(&self) -> &CelMap<'static> {
+        self.annotations.get_or_init(|| {
+            let hints = self.call.annotations.hints();
+            let kept = hints.into_iter().filter_map(|(name, value, careful)| {
+                let value = value.filter(|&value| self.trusted || value == careful)?;
+                let value: Box<dyn Val> = Box::new(CelBool::from(value));
+                Some((CelMapKey::from(name), value))
+            });
+            CelMap::from(kept.collect::<HashMap<_, _>>())
+        })
     }
 
     fn arguments(&self) -> Result<&Arguments<'a>, Unreadable> {
@@ -210,6 +272,8 @@ impl VariableResolver for Facts<'_> {
         let text = match variable {
             // A failure shows as an undeclared variable to the evaluator; `unanswered` tells the real reason.
             "args" => return self.arguments().ok().map(|arguments| CowVal::Borrowed(&*arguments.value)),
+            "annotations" => return Some(CowVal::Borrowed(self.annotations())),
+            "now" => return Some(CowVal::owned(functions::Moment(self.call.now))),
             "tool" => self.call.tool.unwrap_or_default(),
             "server" => self.call.server,
             "client" => self.call.client,

@@ -25,8 +25,21 @@ const NAME_FROM_TOOL_CHARS_MAX: usize = NAME_CHARS_MAX - 20;
 const WARNINGS_OF_A_KIND_MAX: usize = 20;
 
 /// Keys of a rule that only the native form has.
-const NATIVE_RULE_KEYS: [&str; 6] =
-    ["server", "method", "timeout", "on_timeout", "on_rejection", "hold_message"];
+const NATIVE_RULE_KEYS: [&str; 13] = [
+    "server",
+    "method",
+    "timeout",
+    "on_timeout",
+    "on_rejection",
+    "hold_message",
+    "approvers",
+    "required_approvals",
+    "required_rejections",
+    "requires",
+    "escalate",
+    "remind",
+    "remember",
+];
 
 /// A way to write a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -386,37 +399,13 @@ impl Translator<'_> {
         Some(Node { value: Value::Map(rule), span: item.span.clone() })
     }
 
-    /// What `metadata` says, as keys of a native rule. What cannot be enforced is refused: a call that one person approves
-    /// where two were asked for would be a gate that only looks closed.
+    /// What `metadata` says, as keys of a native rule.
     fn metadata(&mut self, node: &Node) -> Option<Vec<(Node, Node)>> {
         let known = ["required_approvals", "approver_roles", "approval_timeout_minutes", "timeout_action"];
         let mut keys = self.reader.mapping(node, "`metadata`", &known)?;
         let mut rule = Vec::new();
-        let required = keys.take("required_approvals");
-        if let Some(node) = required.filter(|node| node.value != Value::Number("1".to_owned())) {
-            let several = matches!(&node.value, Value::Number(count) if count.parse::<u32>().is_ok_and(|count| count > 1));
-            if several {
-                let hint = "one approval is enough for every held call: write 1 if that will do, or `action: deny` until more can be asked for";
-                self.reader.fail(
-                    "P0403",
-                    node.span.clone(),
-                    "this version cannot enforce several approvals",
-                    hint,
-                );
-            } else {
-                let message = "`required_approvals` is a whole number from 1 on";
-                self.reader.fail("P0013", node.span.clone(), message, "");
-            }
-        }
-        if let Some(node) = keys.take("approver_roles") {
-            let hint = "whoever may decide on holds may decide on this one: leave the key out if that will do, or write `action: deny` until roles can be asked for";
-            self.reader.fail(
-                "P0403",
-                node.span.clone(),
-                "this version cannot enforce roles of approvers",
-                hint,
-            );
-        }
+        rule.extend(keys.take("required_approvals").map(|node| pair("required_approvals", node.clone())));
+        rule.extend(keys.take("approver_roles").map(|node| pair("approvers", node.clone())));
         if let Some(node) = keys.take("approval_timeout_minutes") {
             rule.push(pair(
                 "timeout",

@@ -12,9 +12,11 @@ use std::{
 
 use serde::Serialize;
 
+use crate::hold::{HoldTerms, Seat};
+
 use super::{
-    Effect, Policy, Rule, TIMEOUT_DEFAULT, TOOLS_CALL, arguments::Number, cases, diagnostic::PolicyErrors,
-    pattern::Pattern,
+    Effect, Mode, Policy, Rule, TIMEOUT_DEFAULT, TOOLS_CALL, arguments::Number, cases,
+    diagnostic::PolicyErrors, pattern::Pattern,
 };
 
 /// What a change can do to calls.
@@ -146,8 +148,35 @@ pub(super) fn compare(older: &Policy, newer: &Policy) -> Vec<Change> {
         let what = format!("the default was {} and is {}", older.default, newer.default);
         changes.push(Change { direction: by_effect(older.default, newer.default), rule: None, what });
     }
+    settings(older, newer, &mut changes);
     changes.sort_by_key(|change| std::cmp::Reverse(change.direction));
     changes
+}
+
+/// The change in modes, trust and people.
+fn settings(older: &Policy, newer: &Policy, changes: &mut Vec<Change>) {
+    let mut push = |direction, what: String| changes.push(Change { direction, rule: None, what });
+    let (before, after) = (&older.settings, &newer.settings);
+    if before.mode != after.mode {
+        // Where it begins to count, the list of approved tools lets some run that waited.
+        let approves = after.mode == Mode::ConfirmTools
+            && newer.rules.iter().any(|rule| rule.only_in == Some(Mode::ConfirmTools));
+        let direction = match after.mode.cmp(&before.mode) {
+            std::cmp::Ordering::Less => Direction::Wider,
+            _ if approves => Direction::Unknown,
+            _ => Direction::Stricter,
+        };
+        push(direction, format!("the mode was {} and is {}", before.mode.word(), after.mode.word()));
+    }
+    if before.servers != after.servers || before.tools != after.tools {
+        push(Direction::Unknown, "the settings of servers or tools are different".to_owned());
+    }
+    if older.people != newer.people {
+        push(Direction::Unknown, "the people who may decide are different".to_owned());
+    }
+    if before.hide_denied_tools != after.hide_denied_tools {
+        push(Direction::Same, "which tools are listed is different".to_owned());
+    }
 }
 
 fn change(direction: Direction, rule: &Rule, what: String) -> Change {
@@ -229,8 +258,9 @@ fn changed(before: &Rule, after: &Rule, default: Effect, changes: &mut Vec<Chang
     known.timeout = new.timeout;
     known.hold_message.clone_from(&new.hold_message);
     known.on_rejection = new.on_rejection;
+    known.remind = new.remind;
     if known != **new {
-        push(Direction::Unknown, "what a held call needs is different".to_owned());
+        push(asks(old, new), "who has to decide, or how, is different".to_owned());
     }
     let words = before.reason != after.reason && (before.own_reason || after.own_reason)
         || old.hold_message != new.hold_message
@@ -238,6 +268,27 @@ fn changed(before: &Rule, after: &Rule, default: Effect, changes: &mut Vec<Chang
     if words {
         push(Direction::Same, "what is told (reason, hold message, rejection) is different".to_owned());
     }
+}
+
+/// Whether other terms ask for more. Only what is certain: the same people, and more of them.
+fn asks(old: &HoldTerms, new: &HoldTerms) -> Direction {
+    let alike = HoldTerms { requirements: new.requirements.clone(), ..old.clone() };
+    let without_remembering = HoldTerms { remember: None, ..old.clone() };
+    let more = match (old.requirements.as_slice(), new.requirements.as_slice()) {
+        ([], [_]) => true,
+        ([old], [new]) => {
+            let same =
+                |(old, new): (&Seat, &Seat)| old.approvers == new.approvers && old.people <= new.people;
+            old.steps == new.steps
+                && old.seats.len() == new.seats.len()
+                && old.seats.iter().zip(&new.seats).all(same)
+        }
+        _ => false,
+    };
+    let certain =
+        (alike.remember == new.remember && alike.required_rejections == new.required_rejections && more)
+            || without_remembering == *new;
+    if certain { Direction::Stricter } else { Direction::Unknown }
 }
 
 /// How the calls that a rule is about change.

@@ -5,7 +5,7 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use crate::hold::OnRejection;
+use crate::hold::HoldTerms;
 
 use super::{
     Effect,
@@ -13,6 +13,8 @@ use super::{
     diagnostic::{Diagnostic, Source, did_you_mean},
     dialect, matchers,
     pattern::Pattern,
+    people::{Person, Team, Written},
+    settings::{Mode, SERVER_KEYS, Setting, TOOL_KEYS},
     yaml::{self, Node, Value},
 };
 
@@ -31,8 +33,20 @@ pub const NAME_CHARS_MAX: usize = 100;
 /// How many patterns one list may have.
 pub(super) const PATTERNS_MAX: usize = 1_000;
 
-pub(super) const DOCUMENT_KEYS: [&str; 3] = ["version", "default", "rules"];
-pub(super) const RULE_KEYS: [&str; 11] = [
+pub(super) const DOCUMENT_KEYS: [&str; 11] = [
+    "version",
+    "mode",
+    "default",
+    "approved_tools",
+    "blocked_tools",
+    "hide_denied_tools",
+    "servers",
+    "tools",
+    "people",
+    "teams",
+    "rules",
+];
+pub(super) const RULE_KEYS: [&str; 18] = [
     "name",
     "tool",
     "server",
@@ -44,11 +58,25 @@ pub(super) const RULE_KEYS: [&str; 11] = [
     "on_timeout",
     "on_rejection",
     "hold_message",
+    "approvers",
+    "required_approvals",
+    "required_rejections",
+    "requires",
+    "escalate",
+    "remind",
+    "remember",
 ];
 
 /// A policy file, read.
+#[derive(Default)]
 pub(super) struct Document {
     pub(super) default: Option<(Effect, Range<usize>)>,
+    pub(super) mode: Option<Mode>,
+    pub(super) hide_denied_tools: bool,
+    pub(super) servers: Vec<Setting>,
+    pub(super) tools: Vec<Setting>,
+    pub(super) people: Vec<Written<Person>>,
+    pub(super) teams: Vec<Written<Team>>,
     pub(super) rules: Vec<Draft>,
 }
 
@@ -64,14 +92,18 @@ pub(super) struct Draft {
     pub(super) when: Option<Condition>,
     pub(super) effect: Effect,
     pub(super) reason: Option<String>,
-    pub(super) timeout: Duration,
-    pub(super) on_rejection: OnRejection,
-    pub(super) hold_message: Option<String>,
+    pub(super) terms: HoldTerms,
+    /// Where it says who decides.
+    pub(super) approvers_span: Range<usize>,
+    /// The only mode in which it counts; it counts in all of them where there is none.
+    pub(super) only_in: Option<Mode>,
+    /// Whether it stands for a list of tools, which several files may have.
+    pub(super) listed: bool,
 }
 
 /// Reads `source`. What is wrong goes to `problems`; a rule with errors is left out of the result.
 pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Document {
-    let mut document = Document { default: None, rules: Vec::new() };
+    let mut document = Document::default();
     let before = problems.len();
     let root = yaml::read(source, problems);
     let root = match root {
@@ -105,6 +137,20 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     if let Some(node) = keys.take("default") {
         document.default = reader.effect(node).map(|effect| (effect, node.span.clone()));
     }
+    document.mode = keys.take("mode").and_then(|node| reader.own_mode(node));
+    if let Some(node) = keys.take("hide_denied_tools") {
+        document.hide_denied_tools = reader.flag(node, "hide_denied_tools").unwrap_or_default();
+    }
+    if let Some(node) = keys.take("servers") {
+        document.servers = reader.settings(node, "servers", &SERVER_KEYS);
+    }
+    if let Some(node) = keys.take("tools") {
+        document.tools = reader.settings(node, "tools", &TOOL_KEYS);
+    }
+    document.people = keys.take("people").map_or_else(Vec::new, |node| reader.people(node));
+    document.teams = keys.take("teams").map_or_else(Vec::new, |node| reader.teams(node));
+    let lists = [("approved_tools", Effect::Allow), ("blocked_tools", Effect::Deny)];
+    let lists = lists.map(|(key, effect)| keys.take(key).and_then(|node| reader.listed(node, key, effect)));
     match keys.take("rules") {
         None => {}
         Some(Node { value: Value::List(items), .. }) => {
@@ -115,6 +161,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
             reader.fail("P0012", node.span.clone(), "`rules` is a list", "begin each rule with `- name:`")
         }
     }
+    document.rules.extend(lists.into_iter().flatten());
     document
 }
 
@@ -217,39 +264,12 @@ impl Reader<'_> {
         }
         let when = keys.take("when").and_then(|node| self.condition(node, effect));
         let reason = keys.take("reason").and_then(|node| self.reason(node));
-        let timeout = keys.take("timeout");
-        let on_timeout = keys.take("on_timeout");
-        let hold_message = keys.take("hold_message");
-        for (key, node) in [("timeout", timeout), ("on_timeout", on_timeout), ("hold_message", hold_message)]
-        {
-            self.only_for(key, node, effect, &[Effect::Hold]);
-        }
-        let on_rejection = keys.take("on_rejection");
-        self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
-        let timeout = timeout.map_or(Some(TIMEOUT_DEFAULT), |node| self.timeout(node));
-        if let Some(node) = on_timeout
-            && node.value != Value::Text("deny".to_owned())
-        {
-            let hint = "write `on_timeout: deny` or leave it out";
-            self.fail("P0013", node.span.clone(), "a call that nobody approved in time does not run", hint);
-        }
-        let on_rejection = match on_rejection.map(|node| (&node.value, node)) {
-            None => OnRejection::default(),
-            Some((Value::Text(word), _)) if word == "continue" => OnRejection::Continue,
-            Some((Value::Text(word), _)) if word == "fail" => OnRejection::Fail,
-            Some((_, node)) => {
-                let hint =
-                    "`continue` tells the agent why and lets it go on, `fail` is an error in the client";
-                self.fail("P0013", node.span.clone(), "`on_rejection` is `continue` or `fail`", hint);
-                OnRejection::default()
-            }
-        };
-        let hold_message =
-            hold_message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
+        let terms = self.terms(&mut keys, name.as_deref().unwrap_or_default(), effect, node);
         let errors = |found: &Diagnostic| found.severity() == super::Severity::Error;
         if self.problems[before..].iter().any(errors) {
             return None;
         }
+        let (terms, approvers_span) = terms?;
         Some(Draft {
             source: Arc::clone(self.source),
             span: node.span.clone(),
@@ -261,13 +281,108 @@ impl Reader<'_> {
             when,
             effect: effect?,
             reason,
-            timeout: timeout?,
-            on_rejection,
-            hold_message,
+            terms,
+            approvers_span,
+            only_in: None,
+            listed: false,
         })
     }
 
-    fn only_for(&mut self, key: &str, node: Option<&Node>, effect: Option<Effect>, meant: &[Effect]) {
+    /// A list of tools that `confirm_tools` lets run or not, as the rule that it stands for.
+    fn listed(&mut self, node: &Node, key: &str, effect: Effect) -> Option<Draft> {
+        let tools = self.patterns(node, key);
+        (!tools.is_empty()).then(|| Draft {
+            source: Arc::clone(self.source),
+            span: node.span.clone(),
+            name: key.to_owned(),
+            name_span: node.span.clone(),
+            tools,
+            servers: Vec::new(),
+            methods: Vec::new(),
+            when: None,
+            effect,
+            reason: (effect == Effect::Deny).then(|| "The tool is on the list of blocked ones.".to_owned()),
+            terms: HoldTerms::default(),
+            approvers_span: node.span.clone(),
+            // What is blocked is blocked; what is approved is so only where everything else asks.
+            only_in: (effect == Effect::Allow).then_some(Mode::ConfirmTools),
+            listed: true,
+        })
+    }
+
+    /// The entries of a mapping from names to anything.
+    pub(super) fn entries<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        most: usize,
+    ) -> Vec<(&'n str, &'n Node, &'n Node)> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!("`{what}` is a mapping, not {}", node.value.kind());
+            self.fail(
+                "P0012",
+                node.span.clone(),
+                message,
+                "write each name with a colon, and what it has below it",
+            );
+            return Vec::new();
+        };
+        if entries.len() > most {
+            let message = format!("`{what}` has at most {most} entries");
+            self.fail("P0007", node.span.clone(), message, "a pattern can stand for several");
+            return Vec::new();
+        }
+        let named = entries.iter().filter_map(|(key, value)| match &key.value {
+            Value::Text(name) => Some((name.as_str(), key, value)),
+            _ => None,
+        });
+        let named: Vec<_> = named.collect();
+        for (name, key, _) in &named {
+            let odd = name.trim() != *name || name.is_empty() || name.chars().count() > NAME_CHARS_MAX;
+            if odd || name.chars().any(is_unseen) {
+                let message =
+                    format!("a name in `{what}` has 1 to {NAME_CHARS_MAX} characters that can be seen");
+                self.fail("P0017", key.span.clone(), message, "");
+            }
+        }
+        named
+    }
+
+    /// The items of a list that has some, or the one value that is there instead of a list.
+    pub(super) fn items<'n>(&mut self, node: &'n Node, key: &str, most: usize) -> &'n [Node] {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        if items.is_empty() || items.len() > most {
+            let message = format!("the list of `{key}` has 1 to {most} entries");
+            self.fail("P0019", node.span.clone(), message, format!("leave `{key}` out for none"));
+            return &[];
+        }
+        items
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, node: &Node, key: &str) -> Option<bool> {
+        if let Value::Bool(value) = node.value {
+            return Some(value);
+        }
+        self.fail(
+            "P0012",
+            node.span.clone(),
+            format!("`{key}` is true or false"),
+            format!("write `{key}: true`"),
+        );
+        None
+    }
+
+    pub(super) fn only_for(
+        &mut self,
+        key: &str,
+        node: Option<&Node>,
+        effect: Option<Effect>,
+        meant: &[Effect],
+    ) {
         if let (Some(node), Some(effect)) = (node, effect)
             && !meant.contains(&effect)
         {
@@ -359,31 +474,6 @@ impl Reader<'_> {
             return None;
         }
         Some(text.to_owned())
-    }
-
-    fn timeout(&mut self, node: &Node) -> Option<Duration> {
-        let hint = "write 1s to 7d, such as `90s`, `30m`, `2h` or `1h 30m`; a hold always ends";
-        let Value::Text(text) = &node.value else {
-            self.fail("P0015", node.span.clone(), "`timeout` needs a unit", hint);
-            return None;
-        };
-        let span: Option<jiff::Span> = text.trim().parse().ok();
-        let seconds = span.and_then(|span| {
-            span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok()
-        });
-        let limits = TIMEOUT_MIN.as_secs_f64()..=TIMEOUT_MAX.as_secs_f64();
-        match seconds.filter(|seconds| limits.contains(seconds)) {
-            Some(seconds) => Some(Duration::from_secs_f64(seconds)),
-            None => {
-                self.fail(
-                    "P0015",
-                    node.span.clone(),
-                    format!("`{text}` is not a time that people can be given"),
-                    hint,
-                );
-                None
-            }
-        }
     }
 
     fn condition(&mut self, node: &Node, effect: Option<Effect>) -> Option<Condition> {

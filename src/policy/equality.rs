@@ -13,6 +13,8 @@ use cel::{
     },
 };
 
+use super::functions;
+
 /// Stands for `==`.
 pub(super) const EQUAL: &str = "@equal";
 /// Stands for `!=`.
@@ -76,6 +78,12 @@ fn among<'v>(needle: &(dyn Val + 'v), list: &[Box<dyn Val + 'v>]) -> Result<bool
 
 /// Equality of values of one kind.
 fn same<'v>(left: &(dyn Val + 'v), right: &(dyn Val + 'v)) -> Result<bool, ExecutionError> {
+    if functions::is_decimal(left) || functions::is_decimal(right) {
+        return match (functions::decimal_of(left), functions::decimal_of(right)) {
+            (Some(left), Some(right)) => Ok(left == right),
+            _ => Err(mismatch("==", left, right)),
+        };
+    }
     match (Sort::of(left), Sort::of(right)) {
         (Sort::Null, Sort::Null) => Ok(true),
         (Sort::Null, _) | (_, Sort::Null) => Ok(false),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Serialize, de::IgnoredAny};
 
 use super::{
-    Call, Decision, Effect, Policy, Rule, TOOLS_CALL,
+    Call, Decision, Effect, Mode, Policy, Rule, TOOLS_CALL,
     condition::Facts,
     diagnostic::{Diagnostic, PolicyErrors, Source},
 };
@@ -64,6 +64,8 @@ pub enum Answer {
     NameOfAnotherServer,
     /// It is about other servers.
     OtherServer,
+    /// It does not count in the mode that is set for this call.
+    OtherMode,
     /// Its condition is false.
     ConditionFalse,
     /// Its condition could not be evaluated: met in a rule that restricts, not met in one that allows.
@@ -79,6 +81,7 @@ impl Answer {
             Self::OtherTool => "not about this tool",
             Self::NameOfAnotherServer => "names a tool of another server",
             Self::OtherServer => "not about this server",
+            Self::OtherMode => "does not count in this mode",
             Self::ConditionFalse => "its condition is false",
             Self::ConditionUnanswered => "its condition could not be evaluated",
         }
@@ -92,10 +95,14 @@ impl Serialize for Explanation {
             timeout_seconds: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
             hold_message: Option<&'a str>,
+            requirements: Vec<String>,
         }
         #[derive(Serialize)]
         struct View<'a> {
             effect: Effect,
+            mode: Mode,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            would_have: Option<Effect>,
             decided_by: Vec<&'a str>,
             default: Effect,
             reason: &'a str,
@@ -109,9 +116,12 @@ impl Serialize for Explanation {
         let terms = decision.terms.as_deref().map(|terms| Terms {
             timeout_seconds: terms.timeout.as_secs(),
             hold_message: terms.hold_message.as_deref(),
+            requirements: terms.requirements.iter().map(ToString::to_string).collect(),
         });
         View {
             effect: decision.effect,
+            mode: decision.mode,
+            would_have: decision.would_have,
             decided_by: decision.rules.iter().map(|rule| &**rule).collect(),
             default: self.default,
             reason: &decision.reason,
@@ -129,12 +139,17 @@ impl Policy {
     pub fn explain(&self, call: &Call<'_>) -> Explanation {
         let decision = self.decide(call);
         let candidates = self.candidates(call);
-        let facts = Facts::new(call);
+        let facts = Facts::new(call, self.settings.trusts(call.server));
+        let mode = decision.mode;
         let rules = (0..)
             .zip(&self.rules)
             .map(|(at, rule)| {
                 let about = candidates.binary_search(&at).is_ok();
-                let (answer, detail) = if about { asked(rule, &facts) } else { not_about(rule, call) };
+                let (answer, detail) = match (about, mode == Mode::Disabled || !rule.counts_in(mode)) {
+                    (false, _) => not_about(rule, call),
+                    (true, true) => (Answer::OtherMode, Some(mode.word().to_owned())),
+                    (true, false) => asked(rule, &facts),
+                };
                 let counts = match answer {
                     Answer::Matched => true,
                     Answer::ConditionUnanswered => rule.effect != Effect::Allow,
@@ -154,13 +169,14 @@ impl Policy {
                 }
             })
             .collect();
-        Explanation { decision, default: self.default, rules }
+        let (default, _) = self.default_in(mode);
+        Explanation { decision, default, rules }
     }
 }
 
 /// The answer of a rule whose patterns fit.
 fn asked(rule: &Rule, facts: &Facts<'_>) -> (Answer, Option<String>) {
-    match rule.condition.as_ref().map(|condition| condition.is_met(facts)) {
+    match rule.condition.as_ref().map(|condition| condition.is_met(facts, rule.effect)) {
         None | Some(Ok(true)) => (Answer::Matched, None),
         Some(Ok(false)) => (Answer::ConditionFalse, None),
         Some(Err(unanswered)) => (Answer::ConditionUnanswered, Some(unanswered.to_string())),

@@ -16,24 +16,50 @@ use cel::{
 use super::{
     arguments::Number,
     diagnostic::{Severity, did_you_mean},
+    functions,
 };
 
 /// How deep loops (`exists`, `all`, `map`, `filter`, `exists_one`) may nest.
 pub(super) const LOOPS_NESTED_MAX: u32 = 2;
 
 /// What a condition can name.
-pub(super) const VARIABLES: [&str; 6] = ["args", "tool", "server", "client", "principal", "method"];
+pub(super) const VARIABLES: [&str; 8] =
+    ["args", "annotations", "tool", "server", "client", "principal", "method", "now"];
+
+/// Those of them that have fields.
+pub(super) const WITH_FIELDS: [&str; 2] = ["args", "annotations"];
+
+/// What `annotations` can have (MCP, "Tool annotations").
+pub(super) const HINTS: [&str; 4] = ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"];
 
 /// The types, for `type(args.x) == int`.
 const TYPES: [&str; 10] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 
 /// Functions that are called alone, and macros that the parser expands.
-const FUNCTIONS: [&str; 9] = ["size", "int", "uint", "double", "string", "bool", "type", "matches", "has"];
+const FUNCTIONS: [&str; 10] =
+    ["size", "int", "uint", "double", "string", "bool", "type", "matches", "has", functions::DECIMAL];
 
 /// Functions that are called on a value, and macros that the parser expands.
-const METHODS: [&str; 10] =
-    ["contains", "startsWith", "endsWith", "matches", "size", "exists", "all", "exists_one", "map", "filter"];
+const METHODS: [&str; 17] = [
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "size",
+    "exists",
+    "all",
+    "exists_one",
+    "map",
+    "filter",
+    "glob",
+    "host",
+    "emailDomain",
+    "within",
+    "inCidr",
+    "underPath",
+    "during",
+];
 
 /// Something about a condition; the span is in bytes of the expression.
 #[derive(Clone, Debug)]
@@ -139,15 +165,25 @@ pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
     /// How deep the loops nest.
     pub(super) loops: u32,
+    /// Whether it asks what the server says of the tool.
+    pub(super) reads_annotations: bool,
 }
 
 /// Looks through a parsed condition.
 pub(super) fn check(text: &str, expression: &IdedExpr, info: &SourceInfo) -> Report {
-    let mut lint = Lint { text, info, findings: Vec::new(), scope: Vec::new(), loops: 0, deepest: 0 };
+    let mut lint = Lint {
+        text,
+        info,
+        findings: Vec::new(),
+        scope: Vec::new(),
+        loops: 0,
+        deepest: 0,
+        reads_annotations: false,
+    };
     lint.walk(expression);
     lint.yields_bool(expression);
     lint.guards(expression);
-    Report { findings: lint.findings, loops: lint.deepest }
+    Report { findings: lint.findings, loops: lint.deepest, reads_annotations: lint.reads_annotations }
 }
 
 struct Lint<'a> {
@@ -158,6 +194,7 @@ struct Lint<'a> {
     scope: Vec<&'a str>,
     loops: u32,
     deepest: u32,
+    reads_annotations: bool,
 }
 
 impl<'a> Lint<'a> {
@@ -196,11 +233,20 @@ impl<'a> Lint<'a> {
             Expr::Literal(literal) => self.literal(node, literal),
             Expr::Select(select) => {
                 if let Expr::Ident(name) = &select.operand.expr
-                    && VARIABLES[1..].contains(&name.as_str())
                     && !self.scope.contains(&name.as_str())
                 {
-                    let message = format!("`{name}` is a text, it has no `{}`", select.field);
-                    self.error("P0106", node, message, None);
+                    let name = name.as_str();
+                    if name == "annotations" && !HINTS.contains(&select.field.as_str()) {
+                        let message = format!("`annotations` has no `{}`", select.field);
+                        let hint = did_you_mean(&select.field, HINTS).map_or_else(
+                            || format!("known are {}", HINTS.join(", ")),
+                            |known| format!("did you mean `{known}`?"),
+                        );
+                        self.error("P0106", node, message, Some(hint));
+                    } else if VARIABLES.contains(&name) && name != "now" && !WITH_FIELDS.contains(&name) {
+                        let message = format!("`{name}` is a text, it has no `{}`", select.field);
+                        self.error("P0106", node, message, Some("compare the text itself".to_owned()));
+                    }
                 }
                 if matches!(&select.operand.expr, Expr::Literal(_)) {
                     let message = format!("a literal has no field `{}`", select.field);
@@ -210,7 +256,10 @@ impl<'a> Lint<'a> {
             }
             Expr::Call(call) => {
                 self.call(node, call);
-                call.target.as_deref().into_iter().chain(&call.args).for_each(|part| self.walk(part));
+                let is_now = |part: &IdedExpr| matches!(&part.expr, Expr::Ident(name) if name == "now");
+                let target =
+                    call.target.as_deref().filter(|target| call.func_name != "during" || !is_now(target));
+                target.into_iter().chain(&call.args).for_each(|part| self.walk(part));
             }
             Expr::List(list) => list.elements.iter().for_each(|part| self.walk(part)),
             Expr::Map(map) => {
@@ -252,6 +301,13 @@ impl<'a> Lint<'a> {
 
     fn name(&mut self, node: &IdedExpr, name: &str) {
         let plain = name.trim_start_matches('.');
+        self.reads_annotations |= plain == "annotations";
+        if plain == "now" && !self.scope.contains(&name) {
+            let message = "`now` is only asked whether it is `during` some hours".to_owned();
+            let hint = "write `now.during(\"mon-fri 09:00-17:30 Europe/Berlin\")`".to_owned();
+            self.error("P0106", node, message, Some(hint));
+            return;
+        }
         if self.scope.contains(&name) || VARIABLES.contains(&plain) || TYPES.contains(&plain) {
             return;
         }
@@ -297,6 +353,8 @@ impl<'a> Lint<'a> {
         }
         if name == "matches" {
             self.pattern(node, call.args.last());
+        } else if call.target.is_some() && functions::METHODS.contains(&name) {
+            self.literal_argument(node, name, &call.args);
         }
     }
 
@@ -314,6 +372,29 @@ impl<'a> Lint<'a> {
         } else if !(text.starts_with('^') && text.ends_with('$')) {
             let message = "the pattern may match anywhere in the text".to_owned();
             self.warn("P0204", pattern, message, Some("begin it with `^` and end it with `$`".to_owned()));
+        }
+    }
+
+    /// The argument of one of our own functions, or that there is none.
+    fn literal_argument(&mut self, node: &IdedExpr, method: &str, arguments: &[IdedExpr]) {
+        let takes_none = matches!(method, "host" | "emailDomain");
+        match arguments {
+            [] if takes_none => {}
+            [argument] if !takes_none => {
+                let Expr::Literal(LiteralValue::String(text)) = &argument.expr else {
+                    let message = format!("what `{method}` compares with must be written out");
+                    let hint = "a value from the call itself would let the agent choose what it is judged by";
+                    self.error("P0112", node, message, Some(hint.to_owned()));
+                    return;
+                };
+                if let Err(told) = functions::check_literal(method, text.inner()) {
+                    self.error("P0112", argument, told, Some(usage(method).to_owned()));
+                }
+            }
+            _ => {
+                let message = format!("`{method}` is not called like this");
+                self.error("P0112", node, message, Some(usage(method).to_owned()));
+            }
         }
     }
 
@@ -362,6 +443,9 @@ impl<'a> Lint<'a> {
                 "double",
                 "string",
                 "type",
+                "host",
+                "emailDomain",
+                functions::DECIMAL,
             ]
             .contains(&call.func_name.as_str()),
             _ => false,
@@ -463,6 +547,13 @@ fn usage(name: &str) -> &'static str {
     match name {
         "has" => "it asks for a field: `has(args.note)`",
         "exists" => "on a list: `args.to.exists(x, x == \"a\")`; for a field there is `has(args.to)`",
+        "glob" => "on a text, with `*` and `?`: `tool.glob(\"get_*\")`",
+        "host" => "on a URL: `args.url.host() == \"example.com\"`",
+        "emailDomain" => "on a mail address: `args.to.emailDomain() == \"example.com\"`",
+        "within" => "on the name of a host: `args.url.host().within(\"example.com\")`",
+        "inCidr" => "on an address: `args.ip.inCidr(\"10.0.0.0/8\")`",
+        "underPath" => "on a path: `args.path.underPath(\"/srv/data\")`",
+        "during" => "on `now`: `now.during(\"mon-fri 09:00-17:30 Europe/Berlin\")`",
         "map" => "on a list: `args.to.map(x, x + 1)`",
         _ => "on a list: `args.to.all(x, x.endsWith(\"@example.com\"))`",
     }

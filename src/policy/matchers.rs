@@ -8,12 +8,13 @@ use std::sync::Arc;
 use super::{
     arguments::Number,
     diagnostic::{Diagnostic, Source, did_you_mean},
-    lint::VARIABLES,
+    functions,
+    lint::{HINTS, VARIABLES, WITH_FIELDS},
     yaml::{Node, Value},
 };
 
 /// The operators, as they are written; two have a second spelling.
-pub(super) const OPERATORS: [&str; 15] = [
+pub(super) const OPERATORS: [&str; 21] = [
     "gt",
     "gte",
     "lt",
@@ -27,6 +28,12 @@ pub(super) const OPERATORS: [&str; 15] = [
     "contains",
     "matches",
     "exists",
+    "glob",
+    "under_path",
+    "in_cidr",
+    "host_within",
+    "email_within",
+    "during",
     "startsWith",
     "endsWith",
 ];
@@ -85,13 +92,10 @@ impl Translator<'_> {
         let mut cel = root.to_owned();
         let mut field = false;
         for step in steps {
-            if root != "args" {
-                self.fail(
-                    "P0102",
-                    key,
-                    format!("`{root}` is a text, it has no `{step}`"),
-                    "only `args` has parts",
-                );
+            let known = root != "annotations" || HINTS.contains(&step);
+            if !WITH_FIELDS.contains(&root) || !known {
+                let hint = format!("only `args` has parts, and `annotations` has {}", HINTS.join(", "));
+                self.fail("P0102", key, format!("`{root}` has no `{step}`"), hint);
                 return None;
             }
             if step.is_empty() {
@@ -105,8 +109,9 @@ impl Translator<'_> {
             cel.push_str(&if plain { format!(".{step}") } else { format!("[{}]", quote(step)) });
             field = plain;
         }
-        if root == "args" && cel == "args" {
-            self.fail("P0102", key, "`args` alone is not compared", "name an argument: `args.amount`");
+        if WITH_FIELDS.contains(&cel.as_str()) {
+            let message = format!("`{root}` alone is not compared");
+            self.fail("P0102", key, message, "name a part of it, such as `args.amount`");
             return None;
         }
         Some(Path { cel, field })
@@ -158,6 +163,12 @@ impl Translator<'_> {
             "ends_with" | "endsWith" => method("endsWith", self.text(value, name)?),
             "contains" => method("contains", self.text(value, name)?),
             "matches" => method("matches", self.text(value, name)?),
+            "glob" => method("glob", self.checked(value, name, "glob")?),
+            "under_path" => method("underPath", self.checked(value, name, "underPath")?),
+            "in_cidr" => method("inCidr", self.checked(value, name, "inCidr")?),
+            "host_within" => method("host().within", self.checked(value, name, "within")?),
+            "email_within" => method("emailDomain().within", self.checked(value, name, "within")?),
+            "during" => method("during", self.checked(value, name, "during")?),
             "exists" => self.exists(path, value),
             "not" => self.negated(path, key, value, depth),
             _ => {
@@ -242,6 +253,19 @@ impl Translator<'_> {
             return None;
         }
         Some(quote(text))
+    }
+
+    /// A text that `function` can compare with.
+    fn checked(&mut self, value: &Node, operator: &str, function: &str) -> Option<String> {
+        let literal = self.text(value, operator)?;
+        let Value::Text(text) = &value.value else { return None };
+        match functions::check_literal(function, text) {
+            Ok(()) => Some(literal),
+            Err(told) => {
+                self.fail("P0112", value, format!("`{operator}`: {told}"), "");
+                None
+            }
+        }
     }
 
     fn scalar(&mut self, value: &Node, operator: &str) -> Option<String> {

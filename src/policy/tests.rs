@@ -21,6 +21,7 @@ fn judge(policy: &Policy, call: &str) -> Decision {
         arguments,
         client: "claude-code",
         principal: "uid:1000(alice)",
+        ..Call::default()
     })
 }
 
@@ -47,6 +48,8 @@ macro_rules! deny {
 mod dialects;
 mod diff;
 mod explain;
+mod functions;
+mod modes;
 mod properties;
 mod schema;
 
@@ -412,9 +415,8 @@ fn other_methods_pass_unless_a_rule_names_them() {
     let policy = policy(
         "version: 1\ndefault: deny\nrules:\n  - {name: res, method: 'resources/*', when: 'args.uri.startsWith(\"file:///etc\")', action: hold}\n",
     );
-    let ask = |method, arguments| {
-        policy.decide(&Call { server: "s", method, tool: None, arguments, client: "", principal: "" }).effect
-    };
+    let ask =
+        |method, arguments| policy.decide(&Call { server: "s", method, arguments, ..Call::default() }).effect;
     assert_eq!(ask("resources/read", r#"{"uri": "file:///etc/passwd"}"#), Effect::Hold);
     assert_eq!(ask("resources/read", "{}"), Effect::Hold, "what cannot be judged is held");
     assert_eq!(ask("resources/read", r#"{"uri": "file:///home"}"#), Effect::Allow);
@@ -456,6 +458,10 @@ fn several_files_are_one_policy() {
 #[test]
 fn a_document_that_could_be_misread_is_refused() {
     let rule = |body: &str| format!("version: 1\nrules:\n  - {{name: r, {body}}}\n");
+    let asks = |body: &str| {
+        let people = "people: {ann: {identities: 'uid:ann', roles: finance}, bob: {identities: 'uid:bob', roles: finance}}";
+        format!("version: 1\n{people}\nrules:\n  - {{name: r, tool: t, action: hold, {body}}}\n")
+    };
     for (text, expected) in [
         // Y01
         ("".to_owned(), "P0002"),
@@ -468,12 +474,55 @@ fn a_document_that_could_be_misread_is_refused() {
         ("just text\n".to_owned(), "P0012"),
         // Y02
         (rule("tool: t, action: hold, aprove: 1"), "P0010"),
-        (rule("tool: t, action: hold, approvers: [finance]"), "P0010"),
-        (rule("tool: t, action: hold, required_approvals: 0"), "P0010"),
-        (rule("tool: t, action: hold, escalate: x"), "P0010"),
         (rule("tool: t, action: hold, notify: x"), "P0010"),
-        ("version: 1\npeople: {}\n".to_owned(), "P0010"),
-        ("version: 1\nmode: audit\n".to_owned(), "P0010"),
+        ("version: 1\nmode: audited\n".to_owned(), "P0013"),
+        ("version: 1\nmode: [audit]\n".to_owned(), "P0013"),
+        ("version: 1\nservers: {a: {trust: true}}\n".to_owned(), "P0010"),
+        ("version: 1\nservers: [a]\n".to_owned(), "P0012"),
+        ("version: 1\nservers: {a: {trusted: 1}}\n".to_owned(), "P0012"),
+        ("version: 1\ntools: {\"[a\": {mode: audit}}\n".to_owned(), "P0018"),
+        ("version: 1\napproved_tools: []\n".to_owned(), "P0018"),
+        ("version: 1\nhide_denied_tools: 1\n".to_owned(), "P0012"),
+        // Y04
+        (rule("tool: t, action: hold, required_approvals: 0"), "P0019"),
+        (rule("tool: t, action: hold, required_approvals: -1"), "P0019"),
+        (rule("tool: t, action: hold, required_approvals: two"), "P0019"),
+        (rule("tool: t, action: hold, required_approvals: 21"), "P0019"),
+        (rule("tool: t, action: hold, required_rejections: 0"), "P0019"),
+        (rule("tool: t, action: hold, approvers: []"), "P0019"),
+        (rule("tool: t, action: hold, approvers: ['']"), "P0017"),
+        (rule("tool: t, action: hold, requires: []"), "P0019"),
+        (rule("tool: t, action: hold, requires: [{approvals: 1}]"), "P0011"),
+        (rule("tool: t, action: hold, requires: [{approvers: a}], approvers: b"), "P0505"),
+        (rule("tool: t, action: deny, approvers: [a]"), "P0016"),
+        ("version: 1\npeople: {alice: {roles: [x]}}\n".to_owned(), "P0502"),
+        ("version: 1\npeople: {alice: {identities: [alice]}}\n".to_owned(), "P0502"),
+        (
+            "version: 1\npeople: {alice: {identities: 'uid:a'}, bob: {identities: 'uid:a'}}\n".to_owned(),
+            "P0502",
+        ),
+        ("version: 1\nteams: {a: [bob]}\n".to_owned(), "P0502"),
+        (
+            "version: 1\npeople: {bob: {identities: 'uid:b', roles: ops}}\nteams: {ops: [bob]}\n".to_owned(),
+            "P0504",
+        ),
+        (asks("approvers: [finanse]"), "P0501"),
+        (asks("approvers: [finance], required_approvals: 3"), "P0503"),
+        (asks("requires: [{approvers: finance, approvals: 2}, {approvers: bob}]"), "P0503"),
+        (asks("approvers: [finance], required_approvals: 2"), ""),
+        // escalation
+        (asks("on_timeout: escalate"), "P0505"),
+        (asks("on_timeout: deny, escalate: [{to: bob, timeout: 5m}]"), "P0505"),
+        (asks("escalate: [{to: bob}]"), "P0011"),
+        (asks("escalate: [{to: nobody, timeout: 5m}]"), "P0501"),
+        (asks("timeout: 6d, escalate: [{to: bob, timeout: 2d}]"), "P0015"),
+        (asks("timeout: 6d, escalate: [{to: bob, timeout: 1d}]"), ""),
+        (asks("remind: 5s"), "P0015"),
+        // remembered approvals
+        (asks("remember: 9h"), "P0015"),
+        (asks("remember: {same: [tool]}"), "P0011"),
+        (asks("remember: {for: 5m, same: [server]}"), "P0013"),
+        (asks("remember: 5m, required_approvals: 2"), "P0506"),
         ("version: 1\nrules: {}\n".to_owned(), "P0012"),
         (rule("tool: t, action: approve"), "P0013"),
         (rule("tool: t, action: Hold"), "P0013"),
@@ -545,6 +594,21 @@ fn a_document_that_could_be_misread_is_refused() {
         (rule("tool: t, action: hold, when: 'args.?a == 1'"), "P0103"),
         (rule("tool: t, action: hold, when: 'optional.none().hasValue()'"), "P0105"),
         (rule("tool: t, action: hold, when: 'tool.name == \"x\"'"), "P0106"),
+        (rule("tool: t, action: hold, when: 'annotations.readonly'"), "P0106"),
+        (rule("tool: t, action: hold, when: 'now == 5'"), "P0106"),
+        (rule("tool: t, action: hold, when: 'now.during(args.hours)'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'now.during(\"mon 9-17 UTC\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'now.during(\"09:00-17:00 Mars/Olympus\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.host(\"x\") == \"y\"'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.within(\"Example.com\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.inCidr(\"10.0.0.1/8\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.inCidr(\"10.0.0.0/33\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.underPath(\"srv\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.underPath(\"/srv/..\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: 'args.a.glob(\"[a]\")'"), "P0112"),
+        (rule("tool: t, action: hold, when: {now: {during: 'always'}}"), "P0112"),
+        (rule("tool: t, action: hold, when: {now: {eq: 5}}"), "P0106"),
+        (rule("tool: t, action: hold, when: {annotations.x: {eq: true}}"), "P0102"),
         (rule("tool: t, action: hold, when: 'args.l.exists(args, args == 1)'"), "P0104"),
         (rule("tool: t, action: hold, when: args.a > 100.0000000000000001"), "P0109"),
         (rule("tool: t, action: hold, when: args.a > 9007199254740993.0"), "P0109"),
@@ -616,7 +680,7 @@ fn a_mistake_in_a_condition_is_shown_where_it_was_written() {
     assert_eq!(
         rendered(">-\n      args.amount > 1000\n      && nope"),
         "error[P0104]: nothing here is called `nope`\n --> policy.yaml:8:10\n  |\n\
-         8 |       && nope\n  |          ^^^^\n  |\n  = hint: known are args, tool, server, client, principal, method; an argument is `args.nope`"
+         8 |       && nope\n  |          ^^^^\n  |\n  = hint: known are args, annotations, tool, server, client, principal, method, now; an argument is `args.nope`"
     );
 }
 

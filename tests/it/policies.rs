@@ -135,12 +135,6 @@ fn convert_prints_a_native_policy_that_loads() {
     let mut converted = 0;
     for file in fixtures() {
         let output = home.holdshort([std::ffi::OsStr::new("policy"), "convert".as_ref(), file.as_os_str()]);
-        if file.to_string_lossy().contains("two-approvals") {
-            assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
-            assert!(stderr(&output).contains("this version cannot enforce several approvals"));
-            assert_eq!(stdout(&output), "");
-            continue;
-        }
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         assert!(stdout(&output).starts_with("version: 1\n"), "{}", stdout(&output));
         let native = home.file("native.yaml", &stdout(&output));

@@ -133,21 +133,22 @@ fn metadata_says_how_long_and_what_then() {
 }
 
 #[test]
-fn what_this_version_cannot_enforce_is_refused_at_its_key() {
-    assert_eq!(codes(ESCALATE_TWO), ["P0403", "P0403"]);
-    let told = parse(ESCALATE_TWO).unwrap_err().to_string();
+fn metadata_says_how_many_and_who() {
+    let alone = policy(ESCALATE_TWO);
+    let decision = judge(&alone, "infrastructure.delete");
+    assert_eq!(decision.effect, Effect::Hold);
+    let terms = decision.terms.unwrap();
+    assert_eq!(terms.requirements[0].to_string(), "2 of engineering-lead or security");
+    let people = "version: 1\npeople:\n  ann: {identities: 'uid:ann', roles: security}\n  bob: {identities: 'uid:bob', roles: engineering-lead}\n";
+    let sources = [("a.yaml", ESCALATE_TWO), ("people.yaml", people)];
+    let source = |(name, text): (&str, &str)| Source { name: name.to_owned(), text: text.to_owned() };
+    let both = Policy::parse(sources.map(source).to_vec()).unwrap();
+    assert!(both.warnings().iter().all(|found| found.code() != "P0503"), "with people it can be approved");
+    let too_few = people.replace("  bob", "  #");
     assert!(
-        told.starts_with(
-            "error[P0403]: this version cannot enforce several approvals\n --> policy.yaml:5:25\n  |\n\
-             5 |     required_approvals: 2\n  |                         ^\n  |\n  = hint: one approval is enough for every held call: "
-        ),
-        "{told}"
+        Policy::parse([("a.yaml", ESCALATE_TWO), ("people.yaml", &*too_few)].map(source).to_vec()).is_err()
     );
-    assert!(told.contains("policy.yaml:6:21\n"), "{told}");
-    let one = ESCALATE_TWO.replace("required_approvals: 2", "required_approvals: 1");
-    assert_eq!(codes(&one), ["P0403"]);
-    let source = Source { name: "policy.yaml".to_owned(), text: one };
-    assert!(convert(source).is_err(), "what is refused is not converted either");
+    assert!(alone.warnings().iter().any(|found| found.code() == "P0503"), "without people nobody can");
 }
 
 #[test]
@@ -198,8 +199,8 @@ fn a_document_of_two_forms_or_with_a_mistake_is_refused() {
         ("- {tool: a, action: escalate, metadata: {timeout_action: approve}}\n", "P0013"),
         ("- {tool: a, action: escalate, metadata: {approval_timeout_minutes: 0}}\n", "P0015"),
         ("- {tool: a, action: escalate, metadata: {approval_timeout_minutes: 10081}}\n", "P0015"),
-        ("- {tool: a, action: escalate, metadata: {required_approvals: 0}}\n", "P0013"),
-        ("- {tool: a, action: escalate, metadata: {required_approvals: all}}\n", "P0013"),
+        ("- {tool: a, action: escalate, metadata: {required_approvals: 0}}\n", "P0019"),
+        ("- {tool: a, action: escalate, metadata: {required_approvals: all}}\n", "P0019"),
         ("- {tool: a, action: escalate, metadata: {severity: high}}\n", "P0010"),
         ("- {tool: a, action: allow, metadata: {approval_timeout_minutes: 5}}\n", "P0016"),
         ("metadata: {approval_timeout_minutes: 5}\nrules: {}\n", "P0012"),

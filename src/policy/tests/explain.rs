@@ -16,7 +16,7 @@ rules:
 fn answers(call: &str) -> Vec<String> {
     let (name, arguments) = call.split_once(' ').unwrap_or((call, "{}"));
     let (server, tool) = name.split_once('.').unwrap();
-    let call = Call { server, method: "tools/call", tool: Some(tool), arguments, client: "", principal: "" };
+    let call = Call { server, tool: Some(tool), arguments, ..Call::default() };
     let told = |rule: &RuleAnswer| {
         let mark = if rule.decided { " =>" } else { ["", " +"][usize::from(rule.counts)] };
         format!("{}: {:?}{mark}", rule.rule, rule.answer)
@@ -47,18 +47,19 @@ fn every_rule_says_why_it_matches_or_does_not() {
 fn an_explanation_carries_the_decision_its_terms_and_nothing_of_the_arguments() {
     let call = Call {
         server: "billing",
-        method: "tools/call",
         tool: Some("pay"),
         arguments: r#"{"amount": "s3cret"}"#,
-        client: "",
-        principal: "",
+        ..Call::default()
     };
     let explanation = policy(RULES).explain(&call);
     let json: serde_json::Value = serde_json::to_value(&explanation).unwrap();
     assert_eq!(json["effect"], "hold");
     assert_eq!(json["decided_by"], serde_json::json!(["big"]));
     assert_eq!(json["default"], "hold");
-    assert_eq!(json["terms"], serde_json::json!({"timeout_seconds": 600, "hold_message": "wait"}));
+    assert_eq!(
+        json["terms"],
+        serde_json::json!({"timeout_seconds": 600, "hold_message": "wait", "requirements": []})
+    );
     assert_eq!(json["on_rejection"], "continue");
     assert_eq!(json["rules"][2]["answer"], "condition_unanswered");
     assert_eq!(json["rules"][2]["detail"], "`>` does not work on string and int");

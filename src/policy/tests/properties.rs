@@ -1,6 +1,6 @@
 //! What holds for every document and every call: nothing panics, and restricting never widens.
 
-use super::*;
+use super::{super::condition::Facts, *};
 use proptest::prelude::*;
 
 const SEED: &str = "version: 1\ndefault: hold\nrules:\n  - name: a\n    tool: ['x*', \"y.z\"]\n    when: |\n      args.a.b > 1000 && !args.to.all(x, x.endsWith('@é.com')) || 'a' in args.l\n    action: hold\n    timeout: 1h 30m\n  - {name: b, method: m, when: {args.a: {not: {in: [1, 2.5, null]}}}, action: deny}\n";
@@ -33,8 +33,8 @@ proptest! {
     #[test]
     fn no_condition_makes_the_compiler_panic(text in "[-a-z0-9.(){}\\[\\]\"'<>=!&|?:+*/%, \\\\\né]{0,60}") {
         if let Ok((condition, _)) = condition::on_compiler_stack(|| Condition::compile(&text)).unwrap() {
-            let call = Call { server: "s", method: "tools/call", tool: Some("t"), arguments: r#"{"a": 1}"#, client: "", principal: "" };
-            let _ = condition.is_met(&Facts::new(&call));
+            let call = Call { server: "s", tool: Some("t"), arguments: r#"{"a": 1}"#, ..Call::default() };
+            let _ = condition.is_met(&Facts::new(&call, false), Effect::Hold);
         }
     }
 
@@ -81,7 +81,7 @@ proptest! {
         let rules: String = rules.iter().enumerate().map(|(at, rule)| rule.replace("NAME", &format!("r{at}"))).collect();
         let policy = policy(&format!("version: 1\nrules:\n{rules}"));
         let arguments = format!("{{\"n\": {amount}}}");
-        let call = Call { server: &server, method: "tools/call", tool: Some(&tool), arguments: &arguments, client: "", principal: "" };
+        let call = Call { server: &server, tool: Some(&tool), arguments: &arguments, ..Call::default() };
         let explanation = policy.explain(&call);
         let strictest = explanation.rules.iter().filter(|rule| rule.counts).map(|rule| rule.effect).max();
         prop_assert_eq!(strictest.unwrap_or(Effect::Hold), explanation.decision.effect);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::policy::{document, matchers, yaml};
+use crate::policy::{approval, document, matchers, people, settings, yaml};
 
 fn schema_value() -> Value {
     serde_json::from_str(schema()).unwrap()
@@ -24,6 +24,14 @@ fn the_schema_and_the_reader_know_the_same_keys() {
     assert_eq!(keys("/properties"), words(&document::DOCUMENT_KEYS));
     assert_eq!(keys("/$defs/rule/properties"), words(&document::RULE_KEYS));
     assert_eq!(keys("/$defs/tests/properties"), words(&matchers::OPERATORS));
+    assert_eq!(keys("/properties/people/additionalProperties/properties"), words(&people::PERSON_KEYS));
+    assert_eq!(keys("/properties/servers/additionalProperties/properties"), words(&settings::SERVER_KEYS));
+    assert_eq!(keys("/properties/tools/additionalProperties/properties"), words(&settings::TOOL_KEYS));
+    assert_eq!(keys("/$defs/rule/properties/requires/items/properties"), words(&approval::SEAT_KEYS));
+    assert_eq!(keys("/$defs/rule/properties/escalate/items/properties"), words(&approval::STEP_KEYS));
+    assert_eq!(keys("/$defs/rule/properties/remember/anyOf/1/properties"), words(&approval::REMEMBER_KEYS));
+    let modes: Vec<&str> = Mode::ALL.map(Mode::word).to_vec();
+    assert_eq!(schema_value().pointer("/$defs/mode/enum"), Some(&json!(modes)));
     for object in ["", "/$defs/rule", "/$defs/tests"] {
         assert_eq!(
             schema_value().pointer(&format!("{object}/additionalProperties")),
@@ -43,6 +51,15 @@ fn the_schema_has_the_limits_of_the_reader() {
         ("/$defs/pattern/maxLength", pattern::PATTERN_BYTES_MAX),
         ("/$defs/patterns/anyOf/1/maxItems", document::PATTERNS_MAX),
         ("/$defs/condition/anyOf/0/maxLength", condition::CONDITION_BYTES_MAX),
+        ("/properties/people/maxProperties", people::PEOPLE_MAX),
+        ("/properties/teams/maxProperties", people::TEAMS_MAX),
+        ("/properties/servers/maxProperties", settings::SETTINGS_MAX),
+        ("/properties/tools/maxProperties", settings::SETTINGS_MAX),
+        ("/$defs/names/anyOf/1/maxItems", people::WORDS_MAX),
+        ("/$defs/names/anyOf/1/maxItems", approval::APPROVERS_MAX),
+        ("/$defs/rule/properties/requires/maxItems", approval::SEATS_MAX),
+        ("/$defs/rule/properties/escalate/maxItems", approval::STEPS_MAX),
+        ("/$defs/count/maximum", crate::hold::SEAT_PEOPLE_MAX as usize),
     ] {
         assert_eq!(schema_value().pointer(at), Some(&json!(limit)), "{at}");
     }

@@ -1,0 +1,302 @@
+//! What a rule says of the people who decide: how many, of which role, for how long, and what silence brings.
+//!
+//! A part of reading a document: the keys of a rule that holds. Whether such people exist is checked by `people`.
+
+use std::{ops::Range, time::Duration};
+
+use crate::hold::{HoldTerms, OnRejection, Remember, Requirement, SEAT_PEOPLE_MAX, Seat, Step};
+
+use super::{
+    Effect,
+    document::{HOLD_MESSAGE_CHARS_MAX, Keys, Reader, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN},
+    yaml::{Node, Value},
+};
+
+/// The most seats of one rule.
+pub(super) const SEATS_MAX: usize = 10;
+/// The most names that may fill a seat.
+pub(super) const APPROVERS_MAX: usize = 50;
+/// The most steps of an escalation.
+pub(super) const STEPS_MAX: usize = 10;
+/// The longest that an approval may be remembered.
+pub const REMEMBER_MAX: Duration = Duration::from_secs(8 * 3600);
+/// Reminders come at most this often.
+pub const REMIND_MIN: Duration = Duration::from_secs(60);
+
+pub(super) const SEAT_KEYS: [&str; 2] = ["approvers", "approvals"];
+pub(super) const STEP_KEYS: [&str; 2] = ["to", "timeout"];
+pub(super) const REMEMBER_KEYS: [&str; 2] = ["for", "same"];
+
+/// Keys that only a rule that holds has.
+const HOLD_KEYS: [&str; 10] = [
+    "timeout",
+    "on_timeout",
+    "hold_message",
+    "approvers",
+    "required_approvals",
+    "required_rejections",
+    "requires",
+    "escalate",
+    "remind",
+    "remember",
+];
+
+impl Reader<'_> {
+    /// The terms of a rule, and where it says who decides.
+    pub(super) fn terms(
+        &mut self,
+        keys: &mut Keys<'_>,
+        name: &str,
+        effect: Option<Effect>,
+        rule: &Node,
+    ) -> Option<(HoldTerms, Range<usize>)> {
+        let before = self.problems.len();
+        let nodes = HOLD_KEYS.map(|key| (key, keys.take(key)));
+        for (key, node) in nodes {
+            self.only_for(key, node, effect, &[Effect::Hold]);
+        }
+        let [
+            timeout,
+            on_timeout,
+            message,
+            approvers,
+            approvals,
+            rejections,
+            requires,
+            escalate,
+            remind,
+            remember,
+        ] = nodes.map(|(_, node)| node);
+        let on_rejection = keys.take("on_rejection");
+        self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
+        let on_rejection = self.on_rejection(on_rejection);
+        let first = timeout
+            .map_or(Some(TIMEOUT_DEFAULT), |node| self.timeout(node, "timeout", TIMEOUT_MIN, TIMEOUT_MAX));
+        let seats = self.seats(approvers, approvals, requires);
+        let (steps, total) = self.steps(on_timeout, escalate, first?);
+        let required_rejections =
+            rejections.map_or(Some(1), |node| self.count(node, "required_rejections", SEAT_PEOPLE_MAX));
+        let remind = remind.and_then(|node| self.timeout(node, "remind", REMIND_MIN, TIMEOUT_MAX));
+        let remember = remember.and_then(|node| self.remember(node));
+        let hold_message = message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
+        let place = approvers.or(requires).or(approvals).or(escalate);
+        let span = place.map_or(rule.span.start..rule.span.start, |node| node.span.clone());
+        if remember.is_some() && seats.iter().map(|seat| seat.people).sum::<u32>() > 1 {
+            let hint = "take `remember` out, or ask for one person";
+            let message = "an approval that several people give is not remembered";
+            self.fail("P0506", span.clone(), message, hint);
+        }
+        if self.problems[before..].iter().any(|found| found.severity() == super::Severity::Error) {
+            return None;
+        }
+        let asks = !seats.is_empty() || !steps.is_empty();
+        let requirement = Requirement { rule: name.into(), seats, steps };
+        let terms = HoldTerms {
+            timeout: total,
+            hold_message: hold_message.map(Into::into),
+            on_rejection,
+            requirements: if asks { vec![requirement] } else { Vec::new() },
+            required_rejections: required_rejections?,
+            remind,
+            remember,
+        };
+        Some((terms, span))
+    }
+
+    fn on_rejection(&mut self, node: Option<&Node>) -> OnRejection {
+        match node.map(|node| (&node.value, node)) {
+            None => OnRejection::default(),
+            Some((Value::Text(word), _)) if word == "continue" => OnRejection::Continue,
+            Some((Value::Text(word), _)) if word == "fail" => OnRejection::Fail,
+            Some((_, node)) => {
+                let hint =
+                    "`continue` tells the agent why and lets it go on, `fail` is an error in the client";
+                self.fail("P0013", node.span.clone(), "`on_rejection` is `continue` or `fail`", hint);
+                OnRejection::default()
+            }
+        }
+    }
+
+    /// `approvers` with `required_approvals`, or `requires` with several of both.
+    fn seats(
+        &mut self,
+        approvers: Option<&Node>,
+        approvals: Option<&Node>,
+        requires: Option<&Node>,
+    ) -> Vec<Seat> {
+        if let Some(node) = requires {
+            if let Some(other) = approvers.or(approvals) {
+                let message = "`requires` says who and how many, so these keys say it twice";
+                self.fail("P0505", other.span.clone(), message, "write them as one more entry of `requires`");
+            }
+            let mut seats = Vec::new();
+            for item in self.items(node, "requires", SEATS_MAX) {
+                let Some(mut keys) = self.mapping(item, "an entry of `requires`", &SEAT_KEYS) else {
+                    continue;
+                };
+                let Some(approvers) = keys.take("approvers") else {
+                    let hint = "write `approvers: [finance]`";
+                    self.fail("P0011", item.span.clone(), "the entry has no `approvers`", hint);
+                    continue;
+                };
+                seats.extend(self.seat(Some(approvers), keys.take("approvals"), "approvals"));
+            }
+            return seats;
+        }
+        if approvers.is_none() && approvals.is_none() {
+            return Vec::new();
+        }
+        self.seat(approvers, approvals, "required_approvals").into_iter().collect()
+    }
+
+    fn seat(&mut self, approvers: Option<&Node>, people: Option<&Node>, key: &str) -> Option<Seat> {
+        let names = approvers.map_or_else(Vec::new, |node| self.words(node, "approvers", APPROVERS_MAX));
+        let people = people.map_or(Some(1), |node| self.count(node, key, SEAT_PEOPLE_MAX))?;
+        Some(Seat { approvers: names.into_iter().map(Into::into).collect(), people })
+    }
+
+    /// The steps after the first time is over, and how long all of it takes.
+    fn steps(
+        &mut self,
+        on_timeout: Option<&Node>,
+        escalate: Option<&Node>,
+        first: Duration,
+    ) -> (Vec<Step>, Duration) {
+        let escalates = match on_timeout.map(|node| (&node.value, node)) {
+            None => escalate.is_some(),
+            Some((Value::Text(word), _)) if word == "deny" => false,
+            Some((Value::Text(word), _)) if word == "escalate" => true,
+            Some((_, node)) => {
+                let hint = "write `on_timeout: deny`, or `escalate` with the steps under `escalate:`";
+                self.fail(
+                    "P0013",
+                    node.span.clone(),
+                    "a call that nobody approved in time does not run",
+                    hint,
+                );
+                return (Vec::new(), first);
+            }
+        };
+        match (escalates, escalate, on_timeout) {
+            (true, None, Some(node)) => {
+                let hint = "add `escalate: [{to: [on-call], timeout: 15m}]`";
+                self.fail("P0505", node.span.clone(), "to whom it escalates is not said", hint);
+                return (Vec::new(), first);
+            }
+            (false, Some(node), _) => {
+                let hint = "write `on_timeout: escalate`, or take `escalate` out";
+                self.fail("P0505", node.span.clone(), "`on_timeout: deny` leaves nothing to escalate", hint);
+                return (Vec::new(), first);
+            }
+            _ => {}
+        }
+        let (mut steps, mut total) = (Vec::new(), first);
+        let Some(node) = escalate else { return (steps, total) };
+        for item in self.items(node, "escalate", STEPS_MAX) {
+            let Some(mut keys) = self.mapping(item, "a step of `escalate`", &STEP_KEYS) else { continue };
+            let (Some(to), Some(time)) = (keys.take("to"), keys.take("timeout")) else {
+                let hint = "write `{to: [on-call], timeout: 15m}`";
+                self.fail(
+                    "P0011",
+                    item.span.clone(),
+                    "a step says `to` whom, and for how long: `timeout`",
+                    hint,
+                );
+                continue;
+            };
+            let to = self.words(to, "to", APPROVERS_MAX).into_iter().map(Into::into).collect();
+            let Some(time) = self.timeout(time, "timeout", TIMEOUT_MIN, TIMEOUT_MAX) else { continue };
+            steps.push(Step { after_seconds: total.as_secs(), to });
+            total += time;
+        }
+        if total > TIMEOUT_MAX {
+            let message = "all steps together take longer than people can be given";
+            self.fail("P0015", node.span.clone(), message, "7d at most: a hold always ends");
+        }
+        (steps, total)
+    }
+
+    /// `remember: 15m`, or `{for: 15m, same: [arguments, tool]}`.
+    fn remember(&mut self, node: &Node) -> Option<Remember> {
+        let (time, same) = match &node.value {
+            Value::Map(_) => {
+                let mut keys = self.mapping(node, "`remember`", &REMEMBER_KEYS)?;
+                let Some(time) = keys.take("for") else {
+                    self.fail(
+                        "P0011",
+                        node.span.clone(),
+                        "`remember` does not say `for` how long",
+                        "add `for: 15m`",
+                    );
+                    return None;
+                };
+                let same = keys.take("same").map_or_else(Vec::new, |node| self.words(node, "same", 2));
+                (time, same)
+            }
+            _ => (node, Vec::new()),
+        };
+        if let Some(odd) = same.iter().find(|word| !matches!(word.as_str(), "arguments" | "tool")) {
+            let message = format!("`same` is `arguments` or `tool`, not `{odd}`");
+            self.fail("P0013", node.span.clone(), message, "`arguments` covers the very same call only");
+        }
+        let longest = self.timeout(time, "remember", TIMEOUT_MIN, REMEMBER_MAX)?;
+        Some(Remember { seconds_max: longest.as_secs(), whole_tool: same.iter().any(|word| word == "tool") })
+    }
+
+    /// A whole number of people.
+    fn count(&mut self, node: &Node, key: &str, most: u32) -> Option<u32> {
+        let number = match &node.value {
+            Value::Number(text) => text.parse::<u32>().ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| (1..=most).contains(number));
+        if number.is_none() {
+            let message = format!("`{key}` is a whole number of people, 1 to {most}");
+            self.fail(
+                "P0019",
+                node.span.clone(),
+                message,
+                "with nobody to ask, write `action: allow` or `deny`",
+            );
+        }
+        number
+    }
+
+    /// A time with its unit.
+    pub(super) fn timeout(
+        &mut self,
+        node: &Node,
+        key: &str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        let bound = |time: Duration| match time.as_secs() {
+            days if days % 86_400 == 0 => format!("{}d", days / 86_400),
+            hours if hours % 3_600 == 0 => format!("{}h", hours / 3_600),
+            minutes if minutes % 60 == 0 => format!("{}m", minutes / 60),
+            seconds => format!("{seconds}s"),
+        };
+        let hint = format!(
+            "write {} to {}, such as `90s`, `30m`, `2h` or `1h 30m`; a hold always ends",
+            bound(least),
+            bound(most)
+        );
+        let Value::Text(text) = &node.value else {
+            self.fail("P0015", node.span.clone(), format!("`{key}` needs a unit"), hint);
+            return None;
+        };
+        let span: Option<jiff::Span> = text.trim().parse().ok();
+        let seconds = span.and_then(|span| {
+            span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())).ok()
+        });
+        let limits = least.as_secs_f64()..=most.as_secs_f64();
+        match seconds.filter(|seconds| limits.contains(seconds)) {
+            Some(seconds) => Some(Duration::from_secs_f64(seconds)),
+            None => {
+                let message = format!("`{text}` is not a time that people can be given");
+                self.fail("P0015", node.span.clone(), message, hint);
+                None
+            }
+        }
+    }
+}
