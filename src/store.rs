@@ -23,7 +23,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Sender, channel},
     },
     thread,
 };
@@ -77,11 +77,13 @@ enum Engine {
     },
 }
 
+/// The two queues are as long as their slots let them be: a queue with room for all that may wait would take that room from
+/// the start.
 struct Threads {
-    writes: SyncSender<Work>,
+    writes: Sender<Work>,
     write_slots: Arc<Semaphore>,
     event_slots: Arc<Semaphore>,
-    reads: SyncSender<Read>,
+    reads: Sender<Read>,
     read_slots: Arc<Semaphore>,
     lost: Arc<AtomicU64>,
 }
@@ -115,8 +117,8 @@ impl Store {
     /// everything that is asked afterwards (see [`Store::ready`]).
     pub fn open(path: &Path) -> Self {
         let lost = Arc::new(AtomicU64::new(0));
-        let (writes, write_queue) = sync_channel(WRITES_QUEUED_MAX + EVENTS_QUEUED_MAX);
-        let (reads, read_queue) = sync_channel(READS_QUEUED_MAX);
+        let (writes, write_queue) = channel();
+        let (reads, read_queue) = channel();
         let (place, writer_lost) = (Place::new(path), Arc::clone(&lost));
         let run = move || {
             let mut writer = Writer::open(place.clone(), writer_lost);
@@ -198,7 +200,7 @@ impl Store {
             Engine::Threads(threads) => {
                 let slot = Arc::clone(&threads.event_slots).try_acquire_owned().ok();
                 let sent = slot.is_some_and(|slot| {
-                    threads.writes.try_send(Work { job, reply: None, slot: Some(slot) }).is_ok()
+                    threads.writes.send(Work { job, reply: None, slot: Some(slot) }).is_ok()
                 });
                 if !sent {
                     threads.lost.fetch_add(1, Ordering::Relaxed);
@@ -281,7 +283,7 @@ impl Store {
             Engine::Threads(threads) => {
                 let slot = slot(&threads.write_slots).await?;
                 let work = Work { job, reply: Some(reply), slot: Some(slot) };
-                threads.writes.try_send(work).map_err(|_| StoreError::Closed)?;
+                threads.writes.send(work).map_err(|_| StoreError::Closed)?;
             }
         }
         answer.await.unwrap_or(Err(StoreError::Closed))
@@ -308,7 +310,7 @@ impl Store {
                 let _ = reply.send(result);
             }
         });
-        threads.reads.try_send(job).map_err(|_| StoreError::Closed)?;
+        threads.reads.send(job).map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 }
