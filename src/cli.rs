@@ -202,6 +202,10 @@ enum PolicyCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Have the gates that run read their policies again. They do so by themselves when a file changes.
+    ///
+    /// A policy with a mistake is not used: the last good one stays, and this says what is wrong.
+    Reload,
     /// Print the JSON Schema of policies, for editors.
     ///
     /// With a language server for YAML, put its place into the first line of a policy:

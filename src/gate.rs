@@ -13,6 +13,7 @@ mod refusal;
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{
     sync::{broadcast, oneshot},
@@ -26,6 +27,7 @@ pub use self::{
 };
 use crate::{
     audit::{AuditEvent, Occasion},
+    digest::Digest,
     gate::refusal::Refused,
     hold::{
         COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Verdict, Vote, Withdrawal,
@@ -96,6 +98,7 @@ struct Judged {
     era: Era,
     progress_token: Option<Box<str>>,
     decision: Decision,
+    policy_sha256: Digest,
 }
 
 /// What the gate says of a frame at once.
@@ -259,7 +262,7 @@ pub enum ResolveError {
 /// The policy enforcement point of one process, for all the servers behind it.
 pub struct Gate {
     instance: Arc<str>,
-    policy: Arc<Policy>,
+    policy: ArcSwap<Policy>,
     store: Store,
     table: Arc<HoldTable<Answer>>,
     news: broadcast::Sender<News>,
@@ -270,7 +273,7 @@ impl Gate {
     pub fn new(instance: Arc<str>, policy: Arc<Policy>, store: Store, limits: GateLimits) -> Self {
         let table = Arc::new(HoldTable::new(limits.holds_max, limits.held_frame_bytes_max));
         let (news, _) = broadcast::channel(NEWS_KEPT_MAX);
-        Self { instance, policy, store, table, news }
+        Self { instance, policy: ArcSwap::new(policy), store, table, news }
     }
 
     /// Judges one frame of the client. Total: what is not permitted here does not go upstream.
@@ -282,10 +285,11 @@ impl Gate {
         if method == method::TOOLS_CALL {
             return self.screen_tool_call(caller, frame);
         }
-        if self.policy.gates_method(method) {
+        let policy = self.policy.load();
+        if policy.gates_method(method) {
             return self.screen_other_method(caller, frame);
         }
-        if self.policy.gates_look_alike(&mcp::fold_method(method)) {
+        if policy.gates_look_alike(&mcp::fold_method(method)) {
             return Screened::Refuse(unknown_method(&frame));
         }
         Screened::Pass(Permitted::new(frame))
@@ -323,7 +327,8 @@ impl Gate {
             );
         }
         let client = call.client.as_ref().map_or(&*caller.client, |client| &*client.name);
-        let decision = self.policy.decide(&Call {
+        let policy = self.policy.load();
+        let decision = policy.decide(&Call {
             server: &caller.server,
             method: method::TOOLS_CALL,
             tool: Some(&call.name),
@@ -345,13 +350,15 @@ impl Gate {
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
             decision,
+            policy_sha256: policy.digest(),
         }))
     }
 
     /// A method that some rule may name: the rule speaks of its `params`.
     fn screen_other_method(&self, caller: &Caller, frame: Frame) -> Screened {
         let method = frame.method().unwrap_or_default();
-        let decision = self.policy.decide(&Call {
+        let policy = self.policy.load();
+        let decision = policy.decide(&Call {
             server: &caller.server,
             method,
             tool: None,
@@ -371,6 +378,7 @@ impl Gate {
             era: Era::Legacy,
             progress_token: None,
             decision,
+            policy_sha256: policy.digest(),
         };
         self.apply(caller, frame, judged)
     }
@@ -452,7 +460,7 @@ impl Gate {
             principal: Arc::clone(&caller.principal),
             frame: frame.line(),
             frame_sha256: frame.sha256(),
-            policy_sha256: self.policy.digest(),
+            policy_sha256: judged.policy_sha256,
             rules: decision.rules.clone(),
             reason: Arc::clone(&decision.reason),
             notes: decision.notes.clone(),
@@ -679,8 +687,35 @@ impl Gate {
     }
 
     /// The policy in force.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Puts `policy` into force, because of `who`. `false` if it is the one that is in force. What waits keeps what it waits
+    /// for, and may need more.
+    pub fn replace_policy(&self, policy: Policy, who: &str) -> bool {
+        let (digest, rules, mode) = (policy.digest(), policy.rules().len(), policy.mode());
+        if self.policy.load().digest() == digest {
+            return false;
+        }
+        self.policy.store(Arc::new(policy));
+        self.store.ride_along(AuditEvent {
+            who: Some(who.to_owned()),
+            policy_sha256: Some(digest),
+            note: Some(format!("{rules} rules, mode {}", mode.word())),
+            ..AuditEvent::new(Occasion::PolicyLoaded, &self.instance, Timestamp::now())
+        });
+        true
+    }
+
+    /// Records that a policy with mistakes was not put into force.
+    pub fn policy_refused(&self, why: &str, who: &str) {
+        self.store.ride_along(AuditEvent {
+            who: Some(who.to_owned()),
+            policy_sha256: Some(self.policy.load().digest()),
+            reason: Some(why.to_owned()),
+            ..AuditEvent::new(Occasion::PolicyRefused, &self.instance, Timestamp::now())
+        });
     }
 
     /// The random name of this process in the record.
@@ -702,7 +737,7 @@ impl Gate {
             server: Some(caller.server.to_string()),
             tool: (!tool.is_empty()).then(|| tool.to_owned()),
             agent: (!caller.agent.is_empty()).then(|| caller.agent.to_string()),
-            policy_sha256: Some(self.policy.digest()),
+            policy_sha256: Some(self.policy.load().digest()),
             ..AuditEvent::new(occasion, &self.instance, Timestamp::now())
         }
     }

@@ -24,6 +24,7 @@ pub mod gate;
 
 // edges: they move bytes and never decide
 pub mod transport;
+pub mod reload;
 pub mod control;
 
 // composition: the program

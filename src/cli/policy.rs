@@ -7,6 +7,10 @@ use std::{
 
 use super::{ExplainArguments, PolicyCommand, render};
 use crate::{
+    control::{
+        api::ControlClient as _,
+        client::{self, AskError},
+    },
     exit::Exit,
     mcp::Annotations,
     policy::{self, Call, Policy},
@@ -28,6 +32,7 @@ pub(super) fn policy(command: &PolicyCommand) -> Exit {
         PolicyCommand::Explain(arguments) => explain(arguments),
         PolicyCommand::Convert { file } => convert(file),
         PolicyCommand::Diff { older, newer, cases, json } => diff(older, newer, cases, *json),
+        PolicyCommand::Reload => reload(),
         PolicyCommand::Schema => {
             render::line(policy::schema().trim_end());
             Exit::Done
@@ -82,6 +87,24 @@ fn explain(arguments: &ExplainArguments) -> Exit {
         ));
     }
     Exit::Done
+}
+
+/// Has all gates read their policies again; a mistake in one of them is a failure.
+fn reload() -> Exit {
+    super::block_on(async {
+        let mut exit = Exit::Done;
+        for gate in client::gates().await? {
+            match gate.rpc.reload().await.map_err(AskError::from) {
+                Ok(reloaded) => render::policy::reloaded(&gate.registered.instance, &reloaded),
+                Err(AskError::Refused(refused)) => {
+                    render::talk(refused.message());
+                    exit = Exit::Usage;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(exit)
+    })
 }
 
 /// Compares two policies; anything that may become wider is a failure.

@@ -20,6 +20,7 @@ use crate::{
     gate::{Gate, GateLimits},
     hold::HoldId,
     policy::Policy,
+    reload::{self, PolicyFiles},
     store::Store,
 };
 
@@ -31,20 +32,24 @@ const LAST_EVENTS: Duration = Duration::from_millis(200);
 
 /// The policy that was named, or the usual one, or the one that holds everything.
 pub(super) fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
-    let paths = if named.is_empty() { usual_policy() } else { named.to_vec() };
+    let paths = policy_files(named);
     if paths.is_empty() {
         render::talk(
             "no policy is given and none is in ~/.config/holdshort: every call is held until you approve it\n\
              hint: `holdshort holds` in another terminal shows what waits",
         );
-        return Ok(Policy::hold_everything());
     }
-    let policy = Policy::load(&paths).map_err(|errors| render::policy_errors(&errors))?;
+    let policy = reload::load(&paths).map_err(|errors| render::policy_errors(&errors))?;
     for assumed in policy.warnings().iter().filter(|warning| warning.code().starts_with(ASSUMPTIONS)) {
         tracing::warn!(code = assumed.code(), "{}", assumed.message());
     }
     tracing::info!(rules = policy.rules().len(), warnings = policy.warnings().len(), "policy loaded");
     Ok(policy)
+}
+
+/// The files that were named, or the usual ones.
+fn policy_files(named: &[PathBuf]) -> Vec<PathBuf> {
+    if named.is_empty() { usual_policy() } else { named.to_vec() }
 }
 
 fn usual_policy() -> Vec<PathBuf> {
@@ -57,6 +62,7 @@ pub(super) struct GateProcess {
     /// The gate.
     pub(super) gate: Arc<Gate>,
     control: Option<control::Control>,
+    _watching: Option<reload::Watching>,
     liveness: Option<place::Liveness>,
 }
 
@@ -68,6 +74,7 @@ impl GateProcess {
     /// When the record has no place, or the system gives no random numbers.
     pub(super) fn open(
         policy: Policy,
+        named: Vec<PathBuf>,
         store: Option<PathBuf>,
         servers: Vec<Arc<str>>,
     ) -> anyhow::Result<Self> {
@@ -94,10 +101,13 @@ impl GateProcess {
             policy_sha256: Some(policy_sha256),
             ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
         });
-        let about = control::About { servers, store: path.display().to_string() };
+        let files = Arc::new(PolicyFiles::new(Arc::clone(&gate), Box::new(move || policy_files(&named))));
+        let about =
+            control::About { servers, store: path.display().to_string(), policy: Some(Arc::clone(&files)) };
         let control = open_control(&gate, about, &instance);
         tokio::spawn(recover(store, path, instance, liveness.is_some()));
-        Ok(Self { gate, control, liveness })
+        let _watching = watch(&files);
+        Ok(Self { gate, control, _watching, liveness })
     }
 
     /// Nothing is held or running any more: writes down the end.
@@ -141,6 +151,14 @@ fn open_control(gate: &Arc<Gate>, about: control::About, instance: &str) -> Opti
             );
         })
         .ok()
+}
+
+/// Watches the policy's files. Without that a change counts after `holdshort policy reload`.
+fn watch(files: &Arc<PolicyFiles>) -> Option<reload::Watching> {
+    files.watch().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the policy's files cannot be watched: reload it with `holdshort policy reload`");
+        None
+    })
 }
 
 /// Puts on record what became of the calls of gates that have died, if it `can_tell` which ones have.

@@ -47,7 +47,7 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let name: Arc<str> = arguments.server.unwrap_or_else(|| server_name(&arguments.command)).into();
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
-    let process = GateProcess::open(policy, arguments.store, vec![Arc::clone(&name)])?;
+    let process = GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)])?;
     let caller = Caller::new(&Principal::client(), name);
     let gate = Arc::clone(&process.gate);
     let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;

@@ -52,7 +52,7 @@ async fn run(config: Config, policy: Policy) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     allow_many_files();
     let servers: Vec<Arc<str>> = config.http.upstreams.iter().map(|one| Arc::clone(&one.name)).collect();
-    let process = GateProcess::open(policy, config.store, servers)?;
+    let process = GateProcess::open(policy, config.policy, config.store, servers)?;
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
     let proxy = Arc::new(Proxy::new(Arc::clone(&process.gate), config.http, workers));
     let stop = CancellationToken::new();

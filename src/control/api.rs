@@ -245,6 +245,17 @@ pub struct Resolved {
     pub state: State,
 }
 
+/// The policy that is in force after its files were read again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolicyReloaded {
+    /// Its digest.
+    pub policy_sha256: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// Whether it is another one than before.
+    pub changed: bool,
+}
+
 /// Whether the record was altered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VerificationView {
@@ -326,6 +337,10 @@ pub trait Control {
     /// Whether the record has been altered, also against a checkpoint that was kept.
     #[method(name = "verify", param_kind = map)]
     async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned>;
+
+    /// Reads the policy's files again and puts them into force, unless there is a mistake in them.
+    #[method(name = "reload", with_extensions)]
+    async fn reload(&self) -> Result<PolicyReloaded, ErrorObjectOwned>;
 
     /// Everything that is held or ends from now on.
     #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched)]

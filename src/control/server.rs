@@ -29,7 +29,7 @@ use tower::layer::util::Identity;
 use super::{
     api::{
         ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
-        QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
+        PolicyReloaded, QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
     },
     place::Registration,
 };
@@ -38,6 +38,7 @@ use crate::{
     gate::{Gate, News, ResolveError},
     hold::{HoldId, HoldRecord, State, Verdict},
     principal::Principal,
+    reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, StoreError},
 };
 
@@ -64,6 +65,8 @@ pub struct About {
     pub servers: Vec<Arc<str>>,
     /// Where its record is.
     pub store: String,
+    /// The files of its policy; none where they cannot be read again.
+    pub policy: Option<Arc<PolicyFiles>>,
 }
 
 /// A control socket that is being served; dropping it stops it.
@@ -289,6 +292,27 @@ impl ControlServer for Desk {
         let against: Option<Checkpoint> = against.map(|text| text.parse()).transpose().map_err(invalid)?;
         let verification = self.gate.store().verify(against).await.map_err(unavailable)?;
         Ok(VerificationView::from(&verification))
+    }
+
+    async fn reload(&self, extensions: &Extensions) -> Result<PolicyReloaded, ErrorObjectOwned> {
+        let who = extensions.get::<Principal>().map(ToString::to_string);
+        let (Some(who), Some(files)) = (who, self.about.policy.clone()) else {
+            let told = "this gate's policy cannot be read again";
+            return Err(ErrorObjectOwned::owned(error_code::UNAVAILABLE, told, None::<()>));
+        };
+        // Files are read here, and compiled: not on the thread that answers everybody.
+        let reloaded = tokio::task::spawn_blocking(move || files.reload(&who)).await;
+        match reloaded {
+            Ok(Ok(Reloaded { digest, rules, changed })) => {
+                Ok(PolicyReloaded { policy_sha256: digest.to_string(), rules, changed })
+            }
+            Ok(Err(errors)) => {
+                Err(ErrorObjectOwned::owned(error_code::INVALID, errors.to_string(), None::<()>))
+            }
+            Err(error) => {
+                Err(ErrorObjectOwned::owned(error_code::UNAVAILABLE, error.to_string(), None::<()>))
+            }
+        }
     }
 
     async fn watch(&self, pending: PendingSubscriptionSink) -> SubscriptionResult {

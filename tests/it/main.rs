@@ -14,6 +14,7 @@ mod http;
 mod policies;
 mod real_peers;
 mod record;
+mod reload;
 mod stdio;
 mod tidy;
 mod transcripts;

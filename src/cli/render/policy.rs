@@ -4,11 +4,12 @@ use std::io::{self, IsTerminal};
 
 use super::{Table, field, json, line, sanitize, talk};
 use crate::{
+    control::api::PolicyReloaded,
     exit::Exit,
     hold::OnRejection,
     policy::{
-        Answer, Converted, Diagnostic, Difference, Direction, Effect, Explanation, Policy, PolicyErrors,
-        Report, RuleAnswer,
+        Answer, Converted, Diagnostic, Difference, Direction, Effect, Explanation, Mode, Policy,
+        PolicyErrors, Report, RuleAnswer,
     },
 };
 
@@ -31,6 +32,12 @@ pub(in crate::cli) fn warnings(warnings: &[Diagnostic]) {
 /// A policy that can be used.
 pub(in crate::cli) fn checked(policy: &Policy) {
     line(&format!("good: {} rules, sha256 {}", policy.rules().len(), policy.digest()));
+}
+
+/// What became of a policy that a gate was asked to read again.
+pub(in crate::cli) fn reloaded(gate: &str, reloaded: &PolicyReloaded) {
+    let what = if reloaded.changed { "now in force" } else { "unchanged" };
+    line(&format!("gate {gate}: {what}: {} rules, sha256 {}", reloaded.rules, reloaded.policy_sha256));
 }
 
 /// What the cases of one file came to.
@@ -72,12 +79,20 @@ pub(in crate::cli) fn explained(explanation: &Explanation, subject: &str, as_jso
     let names: Vec<String> = decision.rules.iter().map(|rule| rule.to_string()).collect();
     field("call", sanitize::render(subject));
     field("decision", format!("{}{}", decision.effect, by(Some(&names))));
+    if decision.mode != Mode::Enforce {
+        let would =
+            decision.would_have.map_or_else(String::new, |effect| format!("; `enforce` would say {effect}"));
+        field("mode", format!("{}{would}", decision.mode.word()));
+    }
     field("reason", sanitize::render(&decision.reason));
     if let Some(terms) = &decision.terms {
         field(
             "timeout",
             format!("{:#}", jiff::SignedDuration::from_secs(terms.timeout.as_secs().cast_signed())),
         );
+        for requirement in &terms.requirements {
+            field("approvals", sanitize::render(&requirement.to_string()));
+        }
         if let Some(message) = &terms.hold_message {
             field("message", sanitize::render(message));
         }

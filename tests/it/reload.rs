@@ -1,0 +1,101 @@
+//! A policy that changes while its gate runs: by itself and on demand, as a whole or not at all, and never wider for what
+//! waits already.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::program::{Home, Wrapped, until};
+
+/// A server that answers every request.
+const ANSWERING: &str = r#"while read -r line; do id=${line#*\"id\":}; id=${id%%,*}; echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"ran\":true}}"; done"#;
+
+fn policy(action: &str) -> String {
+    format!("version: 1\nrules:\n  - {{name: pay, tool: pay, action: {action}}}\n")
+}
+
+fn wrap(home: &Home) -> Command {
+    let mut command = home.command();
+    command.args(["run", "--server", "billing", "--policy"]).arg(home.path().join("policy.yaml"));
+    command.args(["--", "sh", "-c", ANSWERING]);
+    command
+}
+
+fn pay(id: u32) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"pay","arguments":{{"n":{id}}}}}}}"#
+    )
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn reload(home: &Home) -> Output {
+    home.holdshort(["policy", "reload"])
+}
+
+/// The events of a kind, from the audit log.
+fn events(home: &Home, kind: &str) -> Vec<Value> {
+    let exported = text(&home.holdshort(["audit", "export"]).stdout);
+    let events = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.filter(|event| event["kind"] == kind).collect()
+}
+
+/// Whether the gate has another policy than the one of this digest.
+fn changed(home: &Home, kind: &str, count: usize) -> Vec<Value> {
+    until(|| Some(events(home, kind)).filter(|events| events.len() >= count))
+}
+
+#[test]
+fn a_changed_file_comes_into_force_by_itself_and_a_broken_one_does_not() {
+    let home = Home::new();
+    home.file("policy.yaml", &policy("deny"));
+    let mut gate = Wrapped::start(wrap(&home));
+    assert_eq!(gate.ask(&pay(1))["result"]["isError"], true);
+    home.file("policy.yaml", &policy("allow"));
+    let loaded = changed(&home, "policy_loaded", 1);
+    assert_eq!(loaded[0]["who"], "gate:files");
+    assert_eq!(gate.ask(&pay(2))["result"]["ran"], true);
+    // Editors write a new file and put it in the place of the old one.
+    let new = home.file("policy.new", &policy("dney"));
+    std::fs::rename(new, home.path().join("policy.yaml")).unwrap();
+    let refused = changed(&home, "policy_refused", 1);
+    assert!(refused[0]["reason"].as_str().unwrap().starts_with("P0013: "), "{refused:?}");
+    assert_eq!(refused[0]["policy_sha256"], loaded[0]["policy_sha256"], "the last good one stays");
+    assert_eq!(gate.ask(&pay(3))["result"]["ran"], true);
+    home.verify();
+}
+
+#[test]
+fn an_operator_reloads_and_hears_what_is_wrong() {
+    let home = Home::new();
+    home.file("policy.yaml", &policy("allow"));
+    let mut gate = Wrapped::start(wrap(&home));
+    assert_eq!(gate.ask(&pay(1))["result"]["ran"], true);
+    let unchanged = reload(&home);
+    assert!(unchanged.status.success() && text(&unchanged.stdout).contains(": unchanged: 1 rules"));
+    home.file("policy.yaml", "version: 1\nrules:\n  - {name: pay, tol: pay, action: deny}\n");
+    let broken = reload(&home);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(text(&broken.stderr).contains("a rule has no key `tol`"), "{}", text(&broken.stderr));
+    assert_eq!(gate.ask(&pay(2))["result"]["ran"], true);
+    home.file("policy.yaml", &policy("deny"));
+    assert!(reload(&home).status.success());
+    assert_eq!(gate.ask(&pay(3))["result"]["isError"], true, "who has heard that it is done can rely on it");
+}
+
+#[test]
+fn what_waits_goes_on_waiting_when_the_policy_becomes_wider() {
+    let home = Home::new();
+    home.file("policy.yaml", &policy("hold"));
+    let mut gate = Wrapped::start(wrap(&home));
+    gate.send(&pay(1));
+    let ids = home.wait_for_holds(1);
+    home.file("policy.yaml", &policy("allow"));
+    assert!(reload(&home).status.success());
+    assert_eq!(gate.ask(&pay(2))["id"], 2, "the next call runs, and the one that waits does not");
+    assert_eq!(home.wait_for_holds(1), ids);
+    assert!(home.holdshort(["approve", &ids[0]]).status.success());
+    assert_eq!(gate.receive()["id"], 1);
+}
