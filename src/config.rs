@@ -7,18 +7,24 @@ use std::{
     collections::BTreeMap,
     fmt, fs, io,
     io::Read as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use http::{HeaderName, HeaderValue, Uri};
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::{
+    digest::Digest,
     policy::{Diagnostic, Source},
-    transport::http::settings::{HttpLimits, HttpSettings, Target, UpstreamSettings},
+    transport::http::{
+        identity::{AgentSettings, agent_named},
+        settings::{Headers, HttpLimits, HttpSettings, OAuth, Target, UpstreamSettings},
+        tls::{ClientTls, ServerTls, ServerTlsFiles},
+    },
 };
 
 /// The largest configuration, in bytes.
@@ -40,6 +46,8 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// What the proxy does.
     pub http: HttpSettings,
+    /// Where its certificates are, if it speaks TLS.
+    pub tls_files: Option<ServerTlsFiles>,
 }
 
 /// Why a configuration is refused: all that was found, rendered with its places.
@@ -77,7 +85,77 @@ struct Document {
     #[serde(default)]
     origins: Vec<Spanned<String>>,
     #[serde(default)]
+    tls: Option<Spanned<Tls>>,
+    #[serde(default)]
+    agents: Agents,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
     danger_listen_without_tls: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    #[serde(default)]
+    client_roots: Option<PathBuf>,
+    #[serde(default)]
+    client_certificates: ClientCertificates,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ClientCertificates {
+    #[default]
+    Required,
+    Optional,
+}
+
+/// How agents show who they are.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Agents {
+    #[serde(default)]
+    tokens: Vec<Spanned<Token>>,
+    #[serde(default)]
+    header: Option<Spanned<ProxyHeader>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    name: String,
+    #[serde(default)]
+    sha256: Option<String>,
+    #[serde(default)]
+    env: Option<String>,
+    #[serde(default)]
+    file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProxyHeader {
+    name: String,
+    from: Vec<IpAddr>,
+}
+
+/// What bounds the proxy and each principal; what is not said stays as it is.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    #[serde(default)]
+    body_mib: Option<usize>,
+    #[serde(default)]
+    connections: Option<usize>,
+    #[serde(default)]
+    held_per_agent: Option<usize>,
+    #[serde(default)]
+    held_mib_per_agent: Option<usize>,
+    #[serde(default)]
+    streams_per_agent: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +165,22 @@ struct Upstream {
     path: Spanned<String>,
     url: Spanned<String>,
     #[serde(default)]
+    roots: Option<PathBuf>,
+    #[serde(default)]
     headers: BTreeMap<String, Spanned<Secret>>,
+    #[serde(default)]
+    headers_of: BTreeMap<String, BTreeMap<String, Spanned<Secret>>>,
+    #[serde(default)]
+    oauth: OAuthMode,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OAuthMode {
+    #[default]
+    Off,
+    Pass,
+    Rewrite,
 }
 
 /// A value that should not stand in a file that others read.
@@ -191,6 +284,8 @@ impl Reader {
                 self.fail(origin, "an origin is a scheme and a host", "write it as https://example.com");
             }
         }
+        let tls = document.tls.as_ref().and_then(|tls| self.tls(tls));
+        let agents = self.agents(&document);
         let mut upstreams: Vec<UpstreamSettings> = Vec::new();
         for upstream in &document.upstreams.value {
             if upstreams.iter().any(|other| other.path == upstream.path.value) {
@@ -199,7 +294,7 @@ impl Reader {
             if upstreams.iter().any(|other| *other.name == *upstream.name.value) {
                 self.fail(&upstream.name, "two servers have this name", "give each a name of its own");
             }
-            upstreams.extend(self.upstream(upstream));
+            upstreams.extend(self.upstream(upstream, &agents));
         }
         Some(Config {
             listen: listen?,
@@ -209,9 +304,80 @@ impl Reader {
                 upstreams,
                 hosts,
                 origins: document.origins.into_iter().map(|origin| origin.value).collect(),
-                limits: HttpLimits::default(),
+                agents,
+                tls: tls.as_ref().map(|(tls, _)| Arc::clone(tls)),
+                limits: limits(&document.limits),
             },
+            tls_files: tls.map(|(_, files)| files),
         })
+    }
+
+    fn tls(&mut self, tls: &Spanned<Tls>) -> Option<(Arc<ServerTls>, ServerTlsFiles)> {
+        let files = ServerTlsFiles {
+            certificate: self.dir.join(&tls.value.certificate),
+            key: self.dir.join(&tls.value.key),
+            client_roots: tls.value.client_roots.as_ref().map(|path| self.dir.join(path)),
+            client_certificate_is_optional: tls.value.client_certificates == ClientCertificates::Optional,
+        };
+        match ServerTls::load(&files) {
+            Ok(loaded) => Some((Arc::new(loaded), files)),
+            Err(error) => {
+                self.problem(Some(tls.referenced), &error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn agents(&mut self, document: &Document) -> AgentSettings {
+        let client_roots = document.tls.as_ref().and_then(|tls| tls.value.client_roots.as_ref());
+        let mut settings =
+            AgentSettings { by_certificate: client_roots.is_some(), ..AgentSettings::default() };
+        for token in &document.agents.tokens {
+            let Some(agent) = agent_named(&token.value.name) else {
+                self.fail(
+                    token,
+                    "this cannot be the name of an agent",
+                    "use up to 200 visible characters on one line",
+                );
+                continue;
+            };
+            let digest = match &token.value.sha256 {
+                Some(digest) if token.value.env.is_none() && token.value.file.is_none() => {
+                    Digest::from_hex(digest)
+                }
+                Some(_) => None,
+                None => {
+                    let (env, file) = (token.value.env.clone(), token.value.file.clone());
+                    self.value(token, &Secret { value: None, env, file })
+                        .map(|token| Digest::of(token.as_bytes()))
+                }
+            };
+            match digest {
+                None => self.fail(
+                    token,
+                    "this token cannot be used",
+                    "give `sha256:` (64 hexadecimal digits, of the token without a line end), `env:` or `file:`",
+                ),
+                Some(digest) if settings.tokens.insert(digest, agent).is_some() => {
+                    self.fail(token, "two agents have this token", "give each one of its own");
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(header) = &document.agents.header {
+            match HeaderName::try_from(header.value.name.as_str()) {
+                Ok(name) if !header.value.from.is_empty() => {
+                    settings.header =
+                        Some((name, header.value.from.iter().map(IpAddr::to_canonical).collect()));
+                }
+                _ => self.fail(
+                    header,
+                    "this header cannot be trusted",
+                    "it needs a `name`, and the proxies' addresses in `from`",
+                ),
+            }
+        }
+        settings
     }
 
     fn listen(&mut self, document: &Document) -> Option<SocketAddr> {
@@ -223,11 +389,11 @@ impl Reader {
             );
             return None;
         };
-        if !listen.ip().is_loopback() && !document.danger_listen_without_tls {
+        if !listen.ip().is_loopback() && document.tls.is_none() && !document.danger_listen_without_tls {
             self.fail(
                 &document.listen,
                 "others can reach this address, and nothing is encrypted",
-                "listen on 127.0.0.1, or set `danger_listen_without_tls: true` where something else encrypts",
+                "listen on 127.0.0.1, add `tls:`, or set `danger_listen_without_tls: true` where something else encrypts",
             );
         }
         if !listen.ip().is_loopback() && document.hosts.is_empty() {
@@ -256,7 +422,7 @@ impl Reader {
         hosts
     }
 
-    fn upstream(&mut self, upstream: &Upstream) -> Option<UpstreamSettings> {
+    fn upstream(&mut self, upstream: &Upstream, agents: &AgentSettings) -> Option<UpstreamSettings> {
         let path = &upstream.path;
         let is_path = path.value.starts_with('/')
             && path.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
@@ -274,31 +440,55 @@ impl Reader {
         {
             self.fail(&upstream.name, "a name is one word", "rules use it as in `tool: name.tool`");
         }
-        let target = self.target(&upstream.url);
-        let mut headers = Vec::new();
-        for (name, value) in &upstream.headers {
-            let header = HeaderName::try_from(name.as_str());
-            let secret = self.secret(value);
-            match (header, secret.and_then(|secret| HeaderValue::try_from(secret).ok())) {
-                (Ok(header), Some(mut value)) => {
-                    value.set_sensitive(true);
-                    headers.push((header, value));
-                }
-                _ => {
-                    self.fail(value, "this header cannot be sent", "it needs a name, and a value on one line")
-                }
-            }
+        let target = self.target(upstream);
+        let headers = self.headers(&upstream.headers);
+        let headers_of =
+            upstream.headers_of.iter().map(|(agent, headers)| (agent.clone(), self.headers(headers)));
+        let headers_of = headers_of.collect();
+        let oauth = match upstream.oauth {
+            OAuthMode::Off => OAuth::Off,
+            OAuthMode::Pass => OAuth::Pass,
+            OAuthMode::Rewrite => OAuth::Rewrite,
+        };
+        if oauth != OAuth::Off && !agents.tokens.is_empty() {
+            self.fail(
+                &upstream.name,
+                "`Authorization` cannot both say who an agent is here and go on to the server",
+                "use certificates or a proxy's header for agents, or leave `oauth` off",
+            );
         }
         Some(UpstreamSettings {
             name: upstream.name.value.as_str().into(),
             path: path.value.clone(),
             target: target?,
             headers,
-            passes_authorization: false,
+            headers_of,
+            oauth,
         })
     }
 
-    fn target(&mut self, url: &Spanned<String>) -> Option<Target> {
+    fn headers(&mut self, written: &BTreeMap<String, Spanned<Secret>>) -> Headers {
+        let mut headers = Headers::new();
+        for (name, written) in written {
+            let secret = self.value(written, &written.value);
+            let value = secret.and_then(|secret| HeaderValue::try_from(secret).ok());
+            match (HeaderName::try_from(name.as_str()), value) {
+                (Ok(name), Some(mut value)) => {
+                    value.set_sensitive(true);
+                    headers.push((name, value));
+                }
+                _ => self.fail(
+                    written,
+                    "this header cannot be sent",
+                    "it needs a name, and a value on one line",
+                ),
+            }
+        }
+        headers
+    }
+
+    fn target(&mut self, upstream: &Upstream) -> Option<Target> {
+        let url = &upstream.url;
         const HINT: &str = "write it as http://127.0.0.1:3000/mcp";
         let Ok(uri) = url.value.parse::<Uri>() else {
             self.fail(url, "this is not a URL", HINT);
@@ -308,24 +498,37 @@ impl Reader {
             self.fail(url, "this URL names no host, or a user", HINT);
             return None;
         };
-        if uri.scheme_str() != Some("http") {
-            self.fail(url, "this is not an http URL", HINT);
-            return None;
-        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => Some(self.client_tls(upstream, &host)?),
+            _ => {
+                self.fail(url, "this is not an http or https URL", HINT);
+                return None;
+            }
+        };
         let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         Some(Target {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            host,
             authority: HeaderValue::try_from(authority.as_str()).ok()?,
             uri: path.into(),
-            tls: None,
+            tls,
         })
     }
 
+    fn client_tls(&mut self, upstream: &Upstream, host: &str) -> Option<ClientTls> {
+        let roots = upstream.roots.as_ref().map(|path| self.dir.join(path));
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string());
+        let tls =
+            name.and_then(|name| ClientTls::new(name, roots.as_deref()).map_err(|error| error.to_string()));
+        tls.map_err(|error| self.problem(Some(upstream.url.referenced), &error, None)).ok()
+    }
+
     /// The value itself, from wherever it is.
-    fn secret(&mut self, secret: &Spanned<Secret>) -> Option<String> {
+    fn value<T>(&mut self, at: &Spanned<T>, secret: &Secret) -> Option<String> {
         const HINT: &str = "use one of `value:`, `env:` and `file:`";
-        let found = match (&secret.value.value, &secret.value.env, &secret.value.file) {
+        let found = match (&secret.value, &secret.env, &secret.file) {
             (Some(value), None, None) => Ok(value.clone()),
             (None, Some(variable), None) => std::env::var(variable).map_err(|error| error.to_string()),
             (None, None, Some(path)) => {
@@ -336,10 +539,24 @@ impl Reader {
         match found {
             Ok(value) => Some(value.trim_end_matches(['\r', '\n']).to_owned()),
             Err(error) => {
-                self.fail(secret, &format!("this value cannot be had: {error}"), HINT);
+                self.fail(at, &format!("this value cannot be had: {error}"), HINT);
                 None
             }
         }
+    }
+}
+
+/// The limits, with what is not said as it is by default.
+fn limits(limits: &Limits) -> HttpLimits {
+    let usual = HttpLimits::default();
+    let mib = |said: Option<usize>, usual: usize| said.map_or(usual, |mib| mib.saturating_mul(1 << 20));
+    HttpLimits {
+        client_frame_bytes_max: mib(limits.body_mib, usual.client_frame_bytes_max),
+        connections_max: limits.connections.unwrap_or(usual.connections_max),
+        held_per_principal_max: limits.held_per_agent.unwrap_or(usual.held_per_principal_max),
+        held_bytes_per_principal_max: mib(limits.held_mib_per_agent, usual.held_bytes_per_principal_max),
+        streams_per_principal_max: limits.streams_per_agent.unwrap_or(usual.streams_per_principal_max),
+        ..usual
     }
 }
 

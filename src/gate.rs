@@ -139,6 +139,16 @@ impl HeldCall {
         self.progress_token.as_deref()
     }
 
+    /// The length of its frame.
+    pub fn frame_bytes(&self) -> usize {
+        self.hold.frame.len()
+    }
+
+    /// It cannot be kept after all, for the reason in `text`. It was never announced, and never runs.
+    pub fn refuse(self, text: &str) -> Refusal {
+        self.refused.ended(self.hold.id, Cause::Unavailable, text)
+    }
+
     /// What the agent may be told while it waits: the policy's words, and the id for the person to use.
     pub fn message(&self) -> String {
         let message =

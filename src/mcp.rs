@@ -29,6 +29,8 @@ pub mod method {
     pub const INITIALIZED: &str = "notifications/initialized";
     /// Asks what the server offers (2026-07-28).
     pub const SERVER_DISCOVER: &str = "server/discover";
+    /// Asks for news, as an answer that stays open (2026-07-28).
+    pub const SUBSCRIPTIONS_LISTEN: &str = "subscriptions/listen";
     /// Asks whether the peer is there.
     pub const PING: &str = "ping";
     /// Withdraws a request.

@@ -3,10 +3,20 @@
 //! Composes configuration, policy, record, gate, control socket and listener. One thread accepts and hears signals; the workers have
 //! threads of their own. SIGTERM and SIGINT end it in order: nothing new begins, calls that run end, calls that wait are withdrawn.
 
-use std::{net::TcpListener, path::Path, sync::Arc, thread};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,8 +29,15 @@ use crate::{
     gate::Gate,
     hold::Withdrawal,
     policy::Policy,
-    transport::http::{Proxy, listener::Workers},
+    transport::http::{
+        Proxy,
+        listener::Workers,
+        tls::{ServerTls, ServerTlsFiles},
+    },
 };
+
+/// How often it is looked whether certificates have changed.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(1);
 
 /// Threads that serve connections: as many as there are processors, and no more than this.
 const WORKERS_MAX: usize = 32;
@@ -38,37 +55,108 @@ pub(super) fn serve(path: &Path) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
     };
-    match runtime.block_on(run(config, policy)) {
+    match runtime.block_on(run(path, config, policy)) {
         Ok(()) => Exit::Done,
         Err(error) => render::error_chain(&error),
     }
 }
 
-async fn run(config: Config, policy: Policy) -> anyhow::Result<()> {
+async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let listener =
         TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     allow_many_files();
     let servers: Vec<Arc<str>> = config.http.upstreams.iter().map(|one| Arc::clone(&one.name)).collect();
     let process = GateProcess::open(policy, config.policy, config.store, servers)?;
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
     let proxy = Arc::new(Proxy::new(Arc::clone(&process.gate), config.http, workers));
     let stop = CancellationToken::new();
     let workers = Workers::start(&proxy, &stop)?;
-    render::talk(&format!("listening on http://{address}"));
-    tokio::select! {
-        accepted = workers.accept(listener, &stop) => accepted.context("no more connections can be accepted")?,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    render::talk(&format!("listening on {scheme}://{address}"));
+    let mut look = interval(LOOK_AT_CERTIFICATES);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut accepting = Box::pin(workers.accept(listener, &stop));
+    loop {
+        tokio::select! {
+            accepted = &mut accepting => {
+                accepted.context("no more connections can be accepted")?;
+                break;
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                if let Some(config) = reload(path, &proxy) {
+                    certificates = Certificates::of(config.http.tls, config.tls_files);
+                }
+            }
+            _ = look.tick() => certificates.look(),
+        }
     }
+    drop(accepting);
     tracing::info!("stopping: nothing new begins, calls that run may end");
     stop.cancel();
     withdraw_all(&process.gate);
     tokio::task::spawn_blocking(move || workers.join()).await?;
     process.close().await;
     Ok(())
+}
+
+/// Reads the configuration again and lets the proxy do what it says. What is wrong is told, and everything stays as it was.
+fn reload(path: &Path, proxy: &Proxy) -> Option<Config> {
+    match Config::load(path) {
+        Ok(config) => {
+            proxy.change(config.http.clone());
+            tracing::info!("the configuration was read again; address, record and policy stay as they were");
+            Some(config)
+        }
+        Err(error) => {
+            tracing::error!("the configuration was not read again, because it is wrong");
+            render::config_errors(&error);
+            None
+        }
+    }
+}
+
+/// The listener's certificates, and what their files were when they were read.
+struct Certificates {
+    loaded: Option<(Arc<ServerTls>, ServerTlsFiles, Vec<Option<SystemTime>>)>,
+}
+
+impl Certificates {
+    fn of(tls: Option<Arc<ServerTls>>, files: Option<ServerTlsFiles>) -> Self {
+        let loaded = tls.zip(files).map(|(tls, files)| {
+            let changed = changed_at(&files);
+            (tls, files, changed)
+        });
+        Self { loaded }
+    }
+
+    /// Reads files that have changed again; what cannot be used is told once, and what was in use stays.
+    fn look(&mut self) {
+        let Some((tls, files, known)) = &mut self.loaded else { return };
+        let now = changed_at(files);
+        if now == *known {
+            return;
+        }
+        *known = now;
+        match tls.reload(files) {
+            Ok(()) => tracing::info!("certificates were read again"),
+            Err(error) => {
+                tracing::error!(%error, "certificates have changed and cannot be used; the old ones stay")
+            }
+        }
+    }
+}
+
+/// When each of the files was last written.
+fn changed_at(files: &ServerTlsFiles) -> Vec<Option<SystemTime>> {
+    let paths = [Some(&files.certificate), Some(&files.key), files.client_roots.as_ref()];
+    paths.into_iter().flatten().map(|path| fs::metadata(path).and_then(|data| data.modified()).ok()).collect()
 }
 
 /// What waits is told that it does not run.

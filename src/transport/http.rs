@@ -9,7 +9,10 @@ mod body;
 mod checks;
 mod headers;
 mod held;
+pub mod identity;
 pub mod listener;
+mod oauth;
+mod accounts;
 mod post;
 mod pulse;
 mod sessions;
@@ -22,20 +25,26 @@ mod watch;
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    net::IpAddr,
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use self::{
+    accounts::Accounts,
     body::Body,
-    checks::TurnedAway,
+    checks::{Door, TurnedAway},
+    identity::AgentSettings,
     pulse::{Pulse, Pulsed},
     settings::{HttpLimits, HttpSettings},
-    upstream::Upstream,
+    tls::ServerTls,
+    upstream::{NoResponse, Upstream, UpstreamBody},
 };
 use crate::{gate::Gate, principal::Principal};
 
@@ -44,6 +53,10 @@ pub struct Proxy {
     gate: Arc<Gate>,
     routes: ArcSwap<Routes>,
     workers: usize,
+    /// Who asks where nobody has to say.
+    anyone: Arc<Principal>,
+    /// What each principal has open.
+    accounts: Accounts,
     /// The tasks that keep held calls or record ends.
     tasks: TaskTracker,
 }
@@ -54,6 +67,8 @@ pub(in crate::transport) struct Routes {
     by_path: HashMap<String, usize>,
     hosts: HashSet<String>,
     origins: HashSet<String>,
+    agents: AgentSettings,
+    tls: Option<Arc<ServerTls>>,
     limits: HttpLimits,
 }
 
@@ -61,7 +76,14 @@ impl Proxy {
     /// A proxy that does what `settings` say, for `workers` workers.
     pub fn new(gate: Arc<Gate>, settings: HttpSettings, workers: usize) -> Self {
         let routes = ArcSwap::from_pointee(Routes::new(settings, workers));
-        Self { gate, routes, workers, tasks: TaskTracker::new() }
+        Self {
+            gate,
+            routes,
+            workers,
+            anyone: Arc::new(Principal::Anyone),
+            accounts: Accounts::default(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// From now on it does what `settings` say. Calls that wait or run go on as they began; sessions begin anew.
@@ -79,6 +101,8 @@ impl Routes {
             by_path,
             hosts: settings.hosts.into_iter().collect(),
             origins: settings.origins.into_iter().collect(),
+            agents: settings.agents,
+            tls: settings.tls,
             limits: settings.limits,
         }
     }
@@ -93,14 +117,37 @@ pub(in crate::transport) struct Worker {
 /// What is known of one connection of a client.
 pub(in crate::transport) struct Client {
     pulse: Arc<Pulse>,
+    /// Where it comes from.
+    peer: IpAddr,
+    /// The agent that its certificate names.
+    certificate: Option<Arc<Principal>>,
 }
+
+/// Says of a response that it ends only when somebody wants it to.
+#[derive(Clone, Copy, Debug)]
+struct Endless;
 
 /// One request on its way: who asks, and which server is meant.
 struct Exchange {
     worker: Arc<Worker>,
+    routes: Arc<Routes>,
     upstream: Arc<Upstream>,
-    principal: Principal,
-    limits: HttpLimits,
+    principal: Arc<Principal>,
+}
+
+impl Exchange {
+    fn gate(&self) -> &Arc<Gate> {
+        &self.worker.proxy.gate
+    }
+
+    fn limits(&self) -> &HttpLimits {
+        &self.routes.limits
+    }
+
+    /// Sends `request` to the server.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<UpstreamBody>, NoResponse> {
+        self.upstream.send(self.worker.number, request).await
+    }
 }
 
 /// Answers one request. Whatever is wrong with it is an answer as well.
@@ -110,24 +157,39 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Pulsed<Body>>, Infallible> {
     let call = client.pulse.begin_call();
-    let response = match exchange(worker, &request) {
-        Err(TurnedAway { status, text }) => body::text(status, text),
-        Ok(exchange) => match *request.method() {
+    let response = match exchange(worker, &client, &request) {
+        Err(away) => away.into_response(),
+        Ok((exchange, Door::Metadata)) => Box::pin(oauth::metadata(exchange, request)).await,
+        Ok((exchange, Door::Endpoint)) => match *request.method() {
             Method::POST => post::post(exchange, request).await,
             Method::GET => return Ok(call.on_stream(Box::pin(stream::get(exchange, request)).await)),
             Method::DELETE => Box::pin(stream::delete(exchange, request)).await,
             _ => body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
         },
     };
-    Ok(call.on_call(response))
+    Ok(if response.extensions().get::<Endless>().is_some() {
+        call.on_stream(response)
+    } else {
+        call.on_call(response)
+    })
 }
 
 /// Who asks for what, if the head of the request is in order.
-fn exchange(worker: Arc<Worker>, request: &Request<Incoming>) -> Result<Exchange, TurnedAway> {
-    let routes = worker.proxy.routes.load();
-    let upstream = checks::head(request, &routes)?;
+fn exchange(
+    worker: Arc<Worker>,
+    client: &Client,
+    request: &Request<Incoming>,
+) -> Result<(Exchange, Door), TurnedAway> {
+    let routes = worker.proxy.routes.load_full();
+    let (upstream, door) = checks::head(request, &routes)?;
+    let principal = match door {
+        Door::Endpoint => routes.agents.who(client, request.headers(), &worker.proxy.anyone)?,
+        // Asked for before a client can show anything.
+        Door::Metadata => Arc::clone(&worker.proxy.anyone),
+    };
+    if *request.method() == Method::POST {
+        checks::content(request.headers(), &routes)?;
+    }
     let upstream = Arc::clone(&routes.upstreams[upstream]);
-    let limits = routes.limits;
-    drop(routes);
-    Ok(Exchange { worker, upstream, principal: Principal::Anyone, limits })
+    Ok((Exchange { worker, routes, upstream, principal }, door))
 }

@@ -11,6 +11,7 @@ mod display;
 mod docs;
 mod gate;
 mod http;
+mod http_agents;
 mod policies;
 mod real_peers;
 mod record;

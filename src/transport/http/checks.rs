@@ -3,9 +3,13 @@
 //! Called for every request. Pages in a browser cannot get past it (Host and Origin: MCP, "Security Warning"), nothing is tunneled, and
 //! there is one spelling of each path.
 
-use http::{HeaderMap, Method, Request, StatusCode, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 
-use super::{Routes, headers};
+use super::{
+    Routes,
+    body::{self, Body},
+    headers, oauth,
+};
 
 /// A request that gets no further.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,8 +22,28 @@ const fn away(status: StatusCode, text: &'static str) -> TurnedAway {
     TurnedAway { status, text }
 }
 
-/// Which server `request` is for.
-pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<usize, TurnedAway> {
+impl TurnedAway {
+    /// What the client hears.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = body::text(self.status, self.text);
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// What of a server a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Its MCP endpoint.
+    Endpoint,
+    /// What it says of its OAuth.
+    Metadata,
+}
+
+/// Which server `request` is for, and what of it.
+pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(usize, Door), TurnedAway> {
     let headers = request.headers();
     let host = host(request)?;
     if !routes.hosts.contains(&host.host().to_ascii_lowercase()) {
@@ -27,16 +51,16 @@ pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<usize, Tu
     }
     origin(headers, &host, routes)?;
     nothing_tunneled(request)?;
+    const NO_PATH: TurnedAway = away(StatusCode::NOT_FOUND, "no such path");
     let path = request.uri().path();
     if request.uri().query().is_some() {
-        return Err(away(StatusCode::NOT_FOUND, "no such path"));
+        return Err(NO_PATH);
     }
-    let upstream = routes.by_path.get(path).copied();
-    let upstream = upstream.ok_or(away(StatusCode::NOT_FOUND, "no such path"))?;
-    if *request.method() == Method::POST {
-        content(headers, routes)?;
+    if let Some(upstream) = routes.by_path.get(path) {
+        return Ok((*upstream, Door::Endpoint));
     }
-    Ok(upstream)
+    let upstream = oauth::described_at(path, routes).filter(|_| *request.method() == Method::GET);
+    upstream.map(|upstream| (upstream, Door::Metadata)).ok_or(NO_PATH)
 }
 
 /// The one name by which the client calls this proxy.
@@ -104,7 +128,7 @@ fn nothing_tunneled<B>(request: &Request<B>) -> Result<(), TurnedAway> {
 }
 
 /// A body has to be JSON in UTF-8, as it is, and of a size that is read.
-fn content(headers: &HeaderMap, routes: &Routes) -> Result<(), TurnedAway> {
+pub(super) fn content(headers: &HeaderMap, routes: &Routes) -> Result<(), TurnedAway> {
     const NOT_JSON: TurnedAway =
         away(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json in UTF-8");
     let kind = headers::single(headers, &header::CONTENT_TYPE).map_err(|()| NOT_JSON)?.ok_or(NOT_JSON)?;

@@ -5,10 +5,14 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::settings::UpstreamSettings;
+use super::{
+    identity::AgentSettings,
+    settings::{OAuth, UpstreamSettings},
+};
 use crate::{
     jsonrpc::{ErrorCode, Frame, scan},
     mcp::{self, method},
+    principal::Principal,
 };
 
 /// The revision that a request speaks (2025-06-18 and later).
@@ -51,11 +55,21 @@ fn is_of_a_proxy(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-connection" | "x-real-ip") || name.starts_with("x-forwarded-")
 }
 
-/// The headers of a client's request as the server gets them.
-pub(super) fn for_upstream(mut headers: HeaderMap, upstream: &UpstreamSettings) -> HeaderMap {
-    remove(&mut headers, |name| stays_here(name, upstream.passes_authorization));
+/// The headers of a request of `principal` as the server gets them.
+pub(super) fn for_upstream(
+    mut headers: HeaderMap,
+    upstream: &UpstreamSettings,
+    agents: &AgentSettings,
+    principal: &Principal,
+) -> HeaderMap {
+    let passes_authorization = upstream.oauth != OAuth::Off;
+    remove(&mut headers, |name| stays_here(name, passes_authorization) || agents.is_shown_in(name));
     headers.insert(header::HOST, upstream.target.authority.clone());
-    for (name, value) in &upstream.headers {
+    let of_agent = match principal {
+        Principal::Agent { name } => upstream.headers_of.get(name),
+        _ => None,
+    };
+    for (name, value) in upstream.headers.iter().chain(of_agent.into_iter().flatten()) {
         headers.insert(name, value.clone());
     }
     headers

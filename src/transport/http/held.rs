@@ -16,9 +16,10 @@ use tokio::{
 
 use super::{
     Exchange,
+    accounts::Open,
     body::{self, Body},
     headers,
-    post::{self, Asked},
+    post::{self, After, Asked},
     sessions::HeldHere,
     upstream::{NoResponse, UpstreamBody},
     watch::{Watched, Witness},
@@ -61,12 +62,22 @@ pub(super) async fn hold(held: Held, call: Box<HeldCall>) -> Response<Body> {
         let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
         return body::refusal(StatusCode::BAD_REQUEST, &refusal);
     }
+    let limits = *held.exchange.limits();
+    let account = held.exchange.worker.proxy.accounts.of(&held.exchange.principal);
+    let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
+    let Some(open) = account.hold(call.frame_bytes(), calls, bytes) else {
+        let text =
+            format!("{calls} calls or {} MiB of this agent wait already, which is the limit", bytes >> 20);
+        held.exchange.gate().note(&session.caller(), "", &text);
+        return post::refused(&call.refuse(&text), held.asked.modern);
+    };
     let (answer, answered) = oneshot::channel();
     let here = session.hold(id, call.id(), call.progress_token());
     let tasks = held.exchange.worker.proxy.tasks.clone();
     let waiting = Waiting {
         hold: call.id(),
         here,
+        open: Some(open),
         held,
         told: 0,
         message: call.message(),
@@ -80,6 +91,8 @@ struct Waiting {
     held: Held,
     hold: HoldId,
     here: Arc<HeldHere>,
+    /// Its part of what its principal may have open.
+    open: Option<Open>,
     message: String,
     token: Option<Box<str>>,
     /// How often the client has been told that it waits.
@@ -97,9 +110,9 @@ enum Waited {
 
 impl Waiting {
     async fn keep(mut self, call: Box<HeldCall>, mut answer: oneshot::Sender<Response<Body>>) {
-        let gate = Arc::clone(&self.held.exchange.worker.proxy.gate);
+        let gate = Arc::clone(self.held.exchange.gate());
         let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
-        let limits = self.held.exchange.limits;
+        let limits = *self.held.exchange.limits();
         let takes_events = headers::accepts(&self.held.head.headers, "text/event-stream");
         let waited = tokio::select! {
             biased;
@@ -144,7 +157,7 @@ impl Waiting {
 
     /// Nobody waits for the answer any more.
     async fn client_gone(self, holding: Holding) {
-        let gate = &self.held.exchange.worker.proxy.gate;
+        let gate = &self.held.exchange.gate();
         gate.withdraw(self.hold, Withdrawal::ClientGone);
         self.held.asked.session.no_longer_held(&self.here);
         match holding.await {
@@ -157,15 +170,16 @@ impl Waiting {
 
     /// What is left to do at the end of the wait: an approved call to send, or something to tell.
     async fn released(
-        &self,
+        &mut self,
         released: Released,
     ) -> Result<Box<Approved>, (Refusal, Option<crate::gate::Unrecorded>)> {
         // In this order: who takes the call back after this finds it no longer held.
         self.held.asked.session.no_longer_held(&self.here);
+        self.open = None;
         match released {
             Released::Resume(approved) if self.here.is_cancelled() => {
                 let why = Withdrawal::Cancelled;
-                self.held.exchange.worker.proxy.gate.not_forwarded(self.hold, why).await;
+                self.held.exchange.gate().not_forwarded(self.hold, why).await;
                 Err((approved.too_late(why), None))
             }
             Released::Resume(approved) => Ok(approved),
@@ -176,7 +190,7 @@ impl Waiting {
 
     async fn record(&self, end: Option<crate::gate::Unrecorded>) {
         if let Some(end) = end {
-            self.held.exchange.worker.proxy.gate.record_withdrawal(end).await;
+            self.held.exchange.gate().record_withdrawal(end).await;
         }
     }
 
@@ -186,7 +200,7 @@ impl Waiting {
     }
 
     /// Nothing has been sent yet: the client gets the server's own response.
-    async fn answer_whole(self, released: Released, mut answer: oneshot::Sender<Response<Body>>) {
+    async fn answer_whole(mut self, released: Released, mut answer: oneshot::Sender<Response<Body>>) {
         let approved = match self.released(released).await {
             Ok(approved) => approved,
             Err((refusal, end)) => {
@@ -200,7 +214,7 @@ impl Waiting {
         let request = post::request_upstream(&exchange, head, permitted);
         let sent = tokio::select! {
             biased;
-            sent = exchange.upstream.send(exchange.worker.number, request) => sent,
+            sent = exchange.send(request) => sent,
             // A client that goes now takes its request with it, as it would from the server itself.
             () = answer.closed() => return,
         };
@@ -215,7 +229,12 @@ impl Waiting {
     }
 
     /// The head is out: the server's answer becomes events.
-    async fn answer_in_stream(self, released: Released, chunks: mpsc::Sender<Bytes>, mut ticks: Interval) {
+    async fn answer_in_stream(
+        mut self,
+        released: Released,
+        chunks: mpsc::Sender<Bytes>,
+        mut ticks: Interval,
+    ) {
         let approved = match self.released(released).await {
             Ok(approved) => approved,
             Err((refusal, end)) => {
@@ -231,7 +250,7 @@ impl Waiting {
         let floor = self.token.filter(|_| self.told > 0).map(|token| (token, progress_value(self.told)));
         let Held { exchange, head, asked } = self.held;
         let request = post::request_upstream(&exchange, head, permitted);
-        let mut sending = Box::pin(exchange.upstream.send(exchange.worker.number, request));
+        let mut sending = Box::pin(exchange.send(request));
         let sent = loop {
             tokio::select! {
                 biased;
@@ -251,11 +270,11 @@ impl Waiting {
         let kind = head.headers.get(header::CONTENT_TYPE);
         let expected = asked.expects(floor, Some(witness));
         if head.status.is_success() && headers::is_type(kind, "text/event-stream") {
-            let watched = Watched::events(body, expected, exchange.limits.server_frame_bytes_max);
+            let watched = Watched::events(body, expected, exchange.limits().server_frame_bytes_max);
             return relay(watched, chunks).await;
         }
         let bytes_max =
-            if head.status.is_success() { exchange.limits.server_frame_bytes_max } else { ERROR_BYTES_MAX };
+            if head.status.is_success() { exchange.limits().server_frame_bytes_max } else { ERROR_BYTES_MAX };
         let mut watched = Watched::message(body, expected, bytes_max);
         let message = match watched.next_chunk().await {
             Some(Ok(message)) if headers::is_type(kind, "application/json") => Some(message),
@@ -302,10 +321,15 @@ fn answered(
     mut witness: Witness,
 ) -> Response<Body> {
     if response.status().is_success() {
-        return post::pass_on(exchange, asked, response, Some(witness));
+        return post::pass_on(
+            exchange,
+            asked,
+            response,
+            After { witness: Some(witness), ..After::default() },
+        );
     }
     witness.answered();
-    post::pass_on(exchange, asked, response, None)
+    post::pass_on(exchange, asked, response, After::default())
 }
 
 /// An approved call has got no response: what goes on record, and what the client hears.

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Client, Proxy, Worker, answer,
     pulse::{Clock, Noticed, Pulse},
+    tls::Stream,
 };
 
 /// Connections that wait for a worker.
@@ -200,10 +201,10 @@ impl Floor {
         let pulse = Pulse::new(Arc::clone(&self.clock));
         let open = OpenConnection(Arc::clone(&self.open));
         let worker = Arc::clone(&self.worker);
-        let client = Arc::new(Client { pulse: Arc::clone(&pulse) });
+        let own = Arc::clone(&pulse);
         let task = tokio::spawn(async move {
             let _open = open;
-            if let Err(error) = connection(worker, client, socket).await {
+            if let Err(error) = connection(worker, own, socket).await {
                 tracing::debug!(%error, "a client's connection ended");
             }
         });
@@ -225,13 +226,26 @@ type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
     worker: Arc<Worker>,
-    client: Arc<Client>,
+    pulse: Arc<Pulse>,
     socket: std::net::TcpStream,
 ) -> Result<(), Broken> {
     let stream = TcpStream::from_std(socket)?;
     stream.set_nodelay(true)?;
-    let is_http2 = timeout(FIRST_BYTE_MAX, begins_http2(&stream)).await??;
-    let io = TokioIo::new(Noticed::new(stream, Arc::clone(&client.pulse)));
+    let peer = stream.peer_addr()?.ip().to_canonical();
+    let tls = worker.proxy.routes.load().tls.clone();
+    let (stream, is_http2, certificate) = match tls {
+        None => {
+            let is_http2 = timeout(FIRST_BYTE_MAX, begins_http2(&stream)).await??;
+            (Stream::Plain(stream), is_http2, None)
+        }
+        Some(tls) => {
+            let (stream, certificate) = timeout(FIRST_BYTE_MAX, tls.accept(stream)).await??;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            (Stream::Tls(Box::new(stream)), is_http2, certificate)
+        }
+    };
+    let client = Arc::new(Client { pulse: Arc::clone(&pulse), peer, certificate });
+    let io = TokioIo::new(Noticed::new(stream, pulse));
     let service = service_fn(move |request| answer(Arc::clone(&worker), Arc::clone(&client), request));
     if is_http2 {
         http2::Builder::new(TokioExecutor::new())

@@ -11,10 +11,12 @@ use hyper::body::{Body as HttpBody, Incoming};
 use tokio::time::timeout;
 
 use super::{
-    Exchange,
+    Endless, Exchange,
+    accounts::Open,
     body::{self, Body},
     headers::{self, Mismatch, SESSION_ID},
     held::{self, Held},
+    oauth::Rewriting,
     sessions::{NoSession, Session},
     upstream::{NoResponse, UpstreamBody},
     watch::{Expected, Interest, Watched, Witness},
@@ -33,6 +35,8 @@ pub(super) struct Asked {
     pub(super) session: Arc<Session>,
     pub(super) id: Option<RequestId>,
     pub(super) is_tool_call: bool,
+    /// Whether its answer is a stream that ends when somebody wants it to.
+    pub(super) is_subscription: bool,
     pub(super) modern: bool,
     pub(super) interest: Interest,
 }
@@ -48,6 +52,7 @@ impl Asked {
             interest: self.interest,
             floor,
             witness,
+            _open: None,
             is_answered: false,
             is_resumable: false,
         }
@@ -57,7 +62,7 @@ impl Asked {
 /// Answers one POST.
 pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
-    let text = match read(incoming, exchange.limits.client_frame_bytes_max).await {
+    let text = match read(incoming, exchange.limits().client_frame_bytes_max).await {
         Ok(text) => text,
         Err(response) => return *response,
     };
@@ -79,7 +84,7 @@ pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Resp
     if let Some(response) = settled_here(&exchange, &asked, &frame) {
         return response;
     }
-    let gate = &exchange.worker.proxy.gate;
+    let gate = exchange.gate();
     match gate.screen(&asked.session.caller(), frame) {
         Screened::Pass(permitted) => forward(&exchange, head, permitted, &asked).await,
         Screened::Refuse(refusal) => refused(&refusal, modern),
@@ -110,6 +115,7 @@ fn asked(
         session,
         id: frame.id().filter(|_| frame.kind() == Kind::Request).cloned(),
         is_tool_call: frame.method() == Some(method::TOOLS_CALL),
+        is_subscription: frame.method() == Some(method::SUBSCRIPTIONS_LISTEN),
         modern,
         interest,
     })
@@ -139,7 +145,7 @@ fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Res
         Kind::Notification if frame.method() == Some(method::CANCELLED) => {
             let id = frame.params().and_then(Cancelled::parse)?.request;
             // The server has never seen a call that is held.
-            let is_held = asked.session.cancel(&exchange.worker.proxy.gate, &id);
+            let is_held = asked.session.cancel(exchange.gate(), &id);
             is_held.then(|| body::empty(StatusCode::ACCEPTED))
         }
         Kind::Response if asked.modern => {
@@ -199,7 +205,7 @@ async fn read(mut incoming: Incoming, bytes_max: usize) -> Result<Bytes, Box<Res
 fn unreadable(exchange: &Exchange, error: &FrameError) -> Response<Body> {
     tracing::warn!(%error, "a message of a client was refused");
     if let Ok(session) = exchange.upstream.sessions.find(None, &exchange.principal) {
-        exchange.worker.proxy.gate.note(&session.caller(), "", &error.to_string());
+        exchange.gate().note(&session.caller(), "", &error.to_string());
     }
     let status = match error.fault {
         Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -227,17 +233,41 @@ pub(super) fn request_upstream(
     let mut request = Request::new(Full::new(permitted.into_body()));
     *request.method_mut() = head.method;
     *request.uri_mut() = settings.target.uri.clone();
-    *request.headers_mut() = headers::for_upstream(head.headers, settings);
+    *request.headers_mut() =
+        headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
     request
 }
 
 /// Lets the server answer.
 async fn forward(exchange: &Exchange, head: Parts, permitted: Permitted, asked: &Asked) -> Response<Body> {
+    let open = if asked.is_subscription {
+        match stream_opened(exchange) {
+            Ok(open) => Some(open),
+            Err(text) => {
+                let refusal = Refusal::invalid(asked.id.clone(), ErrorCode::INTERNAL_ERROR, text);
+                return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal);
+            }
+        }
+    } else {
+        None
+    };
+    let rewriting = Rewriting::of(exchange, &head.headers, &head.uri);
     let request = request_upstream(exchange, head, permitted);
-    match exchange.upstream.send(exchange.worker.number, request).await {
-        Ok(response) => pass_on(exchange, asked, response, None),
+    let mut response = match exchange.send(request).await {
+        Ok(response) => pass_on(exchange, asked, response, After { witness: None, open, rewriting }),
         Err(error) => unreachable(exchange, asked, &error),
+    };
+    if asked.is_subscription {
+        response.extensions_mut().insert(Endless);
     }
+    response
+}
+
+/// One more stream of this principal that stays open.
+pub(super) fn stream_opened(exchange: &Exchange) -> Result<Open, &'static str> {
+    let account = exchange.worker.proxy.accounts.of(&exchange.principal);
+    let open = account.stream(exchange.limits().streams_per_principal_max);
+    open.ok_or("as many streams of this agent are open as may be")
 }
 
 /// The server has not answered: what the client hears.
@@ -262,12 +292,23 @@ fn no_answer(asked: &Asked, text: &'static str) -> Response<Body> {
     }
 }
 
-/// The server's response as the client gets it: its own bytes, looked into where that is needed. `witness`: of an approved call.
+/// What an answer has behind it.
+#[derive(Default)]
+pub(super) struct After {
+    /// The approved call.
+    pub(super) witness: Option<Witness>,
+    /// The stream's part of what its principal may have open.
+    pub(super) open: Option<Open>,
+    /// What is put in the place of what in a challenge.
+    pub(super) rewriting: Option<Rewriting>,
+}
+
+/// The server's response as the client gets it: its own bytes, looked into where that is needed.
 pub(super) fn pass_on(
     exchange: &Exchange,
     asked: &Asked,
     response: Response<UpstreamBody>,
-    witness: Option<Witness>,
+    after: After,
 ) -> Response<Body> {
     let (mut head, from_server) = response.into_parts();
     if head.status.is_redirection() || head.status.is_informational() {
@@ -276,12 +317,15 @@ pub(super) fn pass_on(
         return no_answer(asked, "the server answered with a redirect, which is not followed");
     }
     headers::for_client(&mut head.headers);
+    if let Some(rewriting) = &after.rewriting {
+        rewriting.challenge(&mut head.headers);
+    }
     learn_session(exchange, asked, &head);
     let is_stream = headers::is_type(head.headers.get(header::CONTENT_TYPE), "text/event-stream");
     // An answer to one call must not be one to another that is still held.
     let is_watched =
-        is_stream || witness.is_some() || asked.interest != Interest::None || asked.session.has_held();
-    let expected = is_watched.then(|| asked.expects(None, witness));
+        is_stream || after.witness.is_some() || asked.interest != Interest::None || asked.session.has_held();
+    let expected = is_watched.then(|| Expected { _open: after.open, ..asked.expects(None, after.witness) });
     watched(exchange, head, from_server, is_stream, expected)
 }
 
@@ -301,7 +345,7 @@ pub(super) fn watched(
         );
     }
     head.headers.remove(header::CONTENT_LENGTH);
-    let bytes_max = exchange.limits.server_frame_bytes_max;
+    let bytes_max = exchange.limits().server_frame_bytes_max;
     let watched = if is_stream {
         Watched::events(from_server, expected, bytes_max)
     } else {

@@ -50,12 +50,12 @@ pub(super) struct Sessions {
     server: Arc<str>,
     began: Instant,
     by_id: Mutex<HashMap<Box<str>, Arc<Session>>>,
-    without: Mutex<HashMap<Principal, Arc<Session>>>,
+    without: Mutex<HashMap<Arc<Principal>, Arc<Session>>>,
 }
 
 /// One client of one server.
 pub(super) struct Session {
-    principal: Principal,
+    principal: Arc<Principal>,
     /// What the server calls it, if it does.
     id: OnceLock<Box<str>>,
     caller: ArcSwap<Caller>,
@@ -104,7 +104,11 @@ impl Sessions {
     /// # Errors
     ///
     /// When the session is another principal's, or there are too many.
-    pub(super) fn find(&self, id: Option<&str>, principal: &Principal) -> Result<Arc<Session>, NoSession> {
+    pub(super) fn find(
+        &self,
+        id: Option<&str>,
+        principal: &Arc<Principal>,
+    ) -> Result<Arc<Session>, NoSession> {
         let Some(id) = id else { return self.without_id(principal) };
         let mut by_id = lock(&self.by_id);
         if let Some(session) = by_id.get(id) {
@@ -120,7 +124,7 @@ impl Sessions {
         Ok(session)
     }
 
-    fn without_id(&self, principal: &Principal) -> Result<Arc<Session>, NoSession> {
+    fn without_id(&self, principal: &Arc<Principal>) -> Result<Arc<Session>, NoSession> {
         let mut without = lock(&self.without);
         if let Some(session) = without.get(principal) {
             return Ok(Arc::clone(session));
@@ -129,13 +133,13 @@ impl Sessions {
             return Err(NoSession::TooMany);
         }
         let session = self.fresh(principal);
-        without.insert(principal.clone(), Arc::clone(&session));
+        without.insert(Arc::clone(principal), Arc::clone(&session));
         Ok(session)
     }
 
-    fn fresh(&self, principal: &Principal) -> Arc<Session> {
+    fn fresh(&self, principal: &Arc<Principal>) -> Arc<Session> {
         Arc::new(Session {
-            principal: principal.clone(),
+            principal: Arc::clone(principal),
             id: OnceLock::new(),
             caller: ArcSwap::from_pointee(Caller::new(principal, Arc::clone(&self.server))),
             waiting: Mutex::default(),
@@ -164,7 +168,11 @@ impl Sessions {
     }
 
     /// A client that has just said who it is; it becomes a session when the server gives it an id.
-    pub(super) fn begin(&self, principal: &Principal, client: Option<(Arc<str>, Arc<str>)>) -> Arc<Session> {
+    pub(super) fn begin(
+        &self,
+        principal: &Arc<Principal>,
+        client: Option<(Arc<str>, Arc<str>)>,
+    ) -> Arc<Session> {
         let session = self.fresh(principal);
         if let Some((name, agent)) = client {
             session.change(|caller| {

@@ -2,11 +2,14 @@
 //!
 //! Made by `config`; nothing here reads a file.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
-use super::tls::ClientTls;
+use super::{
+    identity::AgentSettings,
+    tls::{ClientTls, ServerTls},
+};
 
 /// What bounds a proxy.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,12 @@ pub struct HttpLimits {
     pub server_frame_bytes_max: usize,
     /// Connections of clients at the same time.
     pub connections_max: usize,
+    /// Calls of one principal that may wait at the same time.
+    pub held_per_principal_max: usize,
+    /// Bytes that the frames of these calls may take together.
+    pub held_bytes_per_principal_max: usize,
+    /// Streams of one principal that stay open: GET, and subscriptions.
+    pub streams_per_principal_max: usize,
     /// How long a held call waits before the head of its answer is sent, so that what is decided at once leaves no trace.
     pub head_after: Duration,
     /// How often a client hears that its call still waits.
@@ -24,13 +33,17 @@ pub struct HttpLimits {
 }
 
 impl Default for HttpLimits {
-    /// 16 MiB from clients, 64 MiB from servers, 20,000 connections; a second of grace; word every 10 s.
+    /// 16 MiB from clients, 64 MiB from servers, 20,000 connections; 10,000 held calls of 64 MiB and 1,000 streams of one
+    /// principal; two seconds of grace; word every 10 s.
     fn default() -> Self {
         Self {
             client_frame_bytes_max: 16 << 20,
             server_frame_bytes_max: 64 << 20,
             connections_max: 20_000,
-            head_after: Duration::from_secs(1),
+            held_per_principal_max: 10_000,
+            held_bytes_per_principal_max: 64 << 20,
+            streams_per_principal_max: 1_000,
+            head_after: Duration::from_secs(2),
             keepalive_every: Duration::from_secs(10),
         }
     }
@@ -61,9 +74,26 @@ pub struct UpstreamSettings {
     /// Where it is.
     pub target: Target,
     /// Headers that every request to it gets.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the client's own `Authorization` goes on to it.
-    pub passes_authorization: bool,
+    pub headers: Headers,
+    /// Headers that the requests of one agent get, by its name; they come after the others and replace them.
+    pub headers_of: HashMap<String, Headers>,
+    /// What becomes of the OAuth of client and server.
+    pub oauth: OAuth,
+}
+
+/// Headers that are set on the way.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// What becomes of the OAuth of client and server (MCP, "Authorization").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OAuth {
+    /// The client's `Authorization` ends here.
+    Off,
+    /// It goes on, and the server's metadata come back as they are: for a proxy that clients reach under the server's own URL.
+    Pass,
+    /// It goes on, and where the metadata name the server they are made to name the proxy: for servers that do not look whom a token
+    /// was issued for.
+    Rewrite,
 }
 
 /// All that a proxy is told.
@@ -75,6 +105,10 @@ pub struct HttpSettings {
     pub hosts: Vec<String>,
     /// Origins of web pages that may speak to it, besides its own.
     pub origins: Vec<String>,
+    /// How agents show who they are.
+    pub agents: AgentSettings,
+    /// What the listener shows, if it speaks TLS.
+    pub tls: Option<Arc<ServerTls>>,
     /// What bounds it.
     pub limits: HttpLimits,
 }

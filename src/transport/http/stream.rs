@@ -2,61 +2,93 @@
 //!
 //! Used for revisions up to 2025-11-25. The stream is passed on event by event for as long as both sides want; nothing is timed.
 
-use http::{Method, Request, Response, StatusCode, header};
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::{
     Exchange,
+    accounts::Open,
     body::{self, Body},
     headers::{self, PROTOCOL_VERSION},
-    post::{self, Asked},
+    oauth::Rewriting,
+    post::{self, After, Asked},
+    sessions::Session,
     watch::Interest,
 };
 
 /// Opens the server's stream, or goes on with one.
 pub(super) async fn get(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
-    pass(exchange, request).await
+    let (head, session) = match begin(&exchange, request) {
+        Ok(begun) => begun,
+        Err(response) => return *response,
+    };
+    match post::stream_opened(&exchange) {
+        Ok(open) => pass(&exchange, head, &asked(session), Some(open)).await,
+        Err(text) => body::text(StatusCode::TOO_MANY_REQUESTS, text),
+    }
 }
 
 /// Ends the session: what waits in it is withdrawn, whatever the server says.
 pub(super) async fn delete(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
-    pass(exchange, request).await
-}
-
-async fn pass(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
-    let (head, _) = request.into_parts();
-    let method = head.method.clone();
-    let version = headers::single(&head.headers, &PROTOCOL_VERSION);
-    if version.is_ok_and(headers::is_modern) {
-        return body::text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this revision has neither sessions nor their streams",
-        );
-    }
-    if head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0") {
-        return body::text(StatusCode::BAD_REQUEST, "a body has no meaning here");
-    }
-    let session = match post::session(&exchange, &head, false) {
-        Ok(session) => session,
+    let (head, session) = match begin(&exchange, request) {
+        Ok(begun) => begun,
         Err(response) => return *response,
     };
-    if method == Method::DELETE && session.is_one_client() {
-        session.withdraw_all(&exchange.worker.proxy.gate);
+    if session.is_one_client() {
+        session.withdraw_all(exchange.gate());
     }
+    let asked = asked(session);
+    let response = pass(&exchange, head, &asked, None).await;
+    if response.status().is_success() {
+        exchange.upstream.sessions.forget(&asked.session);
+    }
+    response
+}
+
+/// Of which session it is, if it is of one at all.
+fn begin(
+    exchange: &Exchange,
+    request: Request<Incoming>,
+) -> Result<(Parts, Arc<Session>), Box<Response<Body>>> {
+    let (head, _) = request.into_parts();
+    let version = headers::single(&head.headers, &PROTOCOL_VERSION);
+    if version.is_ok_and(headers::is_modern) {
+        let text = "this revision has neither sessions nor their streams";
+        return Err(Box::new(body::text(StatusCode::METHOD_NOT_ALLOWED, text)));
+    }
+    let has_body = head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+        || head.headers.contains_key(header::TRANSFER_ENCODING);
+    if has_body {
+        return Err(Box::new(body::text(StatusCode::BAD_REQUEST, "a body has no meaning here")));
+    }
+    let session = post::session(exchange, &head, false)?;
+    Ok((head, session))
+}
+
+fn asked(session: Arc<Session>) -> Asked {
+    Asked {
+        session,
+        id: None,
+        is_tool_call: false,
+        is_subscription: false,
+        modern: false,
+        interest: Interest::None,
+    }
+}
+
+async fn pass(exchange: &Exchange, head: Parts, asked: &Asked, open: Option<Open>) -> Response<Body> {
+    let rewriting = Rewriting::of(exchange, &head.headers, &head.uri);
     let settings = &exchange.upstream.settings;
     let mut onward = Request::new(Full::default());
-    *onward.method_mut() = method.clone();
+    *onward.method_mut() = head.method;
     *onward.uri_mut() = settings.target.uri.clone();
-    *onward.headers_mut() = headers::for_upstream(head.headers, settings);
-    let asked = Asked { session, id: None, is_tool_call: false, modern: false, interest: Interest::None };
-    match exchange.upstream.send(exchange.worker.number, onward).await {
-        Ok(response) => {
-            if method == Method::DELETE && response.status().is_success() {
-                exchange.upstream.sessions.forget(&asked.session);
-            }
-            post::pass_on(&exchange, &asked, response, None)
-        }
-        Err(error) => post::unreachable(&exchange, &asked, &error),
+    *onward.headers_mut() =
+        headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
+    match exchange.send(onward).await {
+        Ok(response) => post::pass_on(exchange, asked, response, After { witness: None, open, rewriting }),
+        Err(error) => post::unreachable(exchange, asked, &error),
     }
 }

@@ -3,18 +3,29 @@
 //! Used by the listener and by the connections to servers. It checks certificates and never looks at what is inside.
 
 use std::{
-    io,
+    fs, io,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use rustls::{ClientConfig, pki_types::ServerName};
+use arc_swap::ArcSwap;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::identity::agent_named;
+use crate::principal::Principal;
 
 /// A connection, plain or encrypted.
 pub(super) enum Stream {
@@ -91,5 +102,159 @@ impl ClientTls {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let stream = connector.connect(self.name.clone(), stream).await?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+    }
+}
+
+/// What the listener shows, and what it asks to see.
+pub struct ServerTls {
+    config: ArcSwap<ServerConfig>,
+}
+
+/// Where the listener's certificates are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTlsFiles {
+    /// The certificate and those between it and its authority, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+    /// The authorities whose clients are let in, in PEM. None: clients need no certificate.
+    pub client_roots: Option<PathBuf>,
+    /// Whether a client without a certificate may show who it is in another way.
+    pub client_certificate_is_optional: bool,
+}
+
+/// Certificates or a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read, or is not what it should be.
+    #[error("`{}` cannot be used: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// They do not belong together.
+    #[error("the certificates cannot be used: {0}")]
+    Unusable(String),
+}
+
+fn file_error(path: &Path, reason: impl ToString) -> TlsError {
+    TlsError::File { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn unusable(error: impl ToString) -> TlsError {
+    TlsError::Unusable(error.to_string())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = fs::read(path).map_err(|error| file_error(path, error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(file_error(path, "there is no certificate in it")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(file_error(path, error)),
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| file_error(path, error))?;
+    }
+    Ok(store)
+}
+
+impl ServerTls {
+    /// Reads what `files` hold.
+    ///
+    /// # Errors
+    ///
+    /// When anything of it is missing, broken or of something else.
+    pub fn load(files: &ServerTlsFiles) -> Result<Self, TlsError> {
+        Ok(Self { config: ArcSwap::from(server_config(files)?) })
+    }
+
+    /// Reads them again, for connections from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerTls::load`]; what was in use stays in use then.
+    pub fn reload(&self, files: &ServerTlsFiles) -> Result<(), TlsError> {
+        self.config.store(server_config(files)?);
+        Ok(())
+    }
+
+    /// Shakes hands on `stream`. The agent that the client's certificate names, if it has shown one.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(TlsStream<TcpStream>, Option<Arc<Principal>>)> {
+        let stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
+        let agent = stream.get_ref().1.peer_certificates().and_then(|chain| agent_of(chain.first()?));
+        Ok((TlsStream::Server(stream), agent))
+    }
+}
+
+fn server_config(files: &ServerTlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = provider();
+    let chain = certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file_error(&files.key, error))?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
+    let builder = match &files.client_roots {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
+            let verifier = if files.client_certificate_is_optional {
+                verifier.allow_unauthenticated()
+            } else {
+                verifier
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(unusable)?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The agent that a verified certificate names: by its first URI or DNS name, else by its common name.
+fn agent_of(certificate: &CertificateDer<'_>) -> Option<Arc<Principal>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let alternative = certificate.subject_alternative_name().ok().flatten().and_then(|names| {
+        names.value.general_names.iter().find_map(|name| match name {
+            GeneralName::URI(name) | GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+    });
+    let common = || Some(certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned());
+    agent_named(&alternative.or_else(common)?)
+}
+
+impl ClientTls {
+    /// Trusts what is in `private_roots`, or what this system trusts, to be the server `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used, or the system has no roots.
+    pub fn new(name: ServerName<'static>, private_roots: Option<&Path>) -> Result<Self, TlsError> {
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let config = match private_roots {
+            Some(path) => builder.with_root_certificates(roots(path)?).with_no_client_auth(),
+            None => {
+                let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(unusable)?;
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+            }
+        };
+        Ok(Self { config: Arc::new(config), name })
     }
 }

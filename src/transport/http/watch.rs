@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio_util::task::TaskTracker;
 
-use super::{sessions::Session, upstream::UpstreamBody};
+use super::{accounts::Open, sessions::Session, upstream::UpstreamBody};
 use crate::{
     gate::Gate,
     hold::{HoldId, Withdrawal},
@@ -89,6 +89,8 @@ pub(super) struct Expected {
     pub(super) floor: Option<(Box<str>, f64)>,
     /// The approved call.
     pub(super) witness: Option<Witness>,
+    /// The stream's part of what its principal may have open.
+    pub(super) _open: Option<Open>,
     /// Whether its answer has passed.
     pub(super) is_answered: bool,
     /// Whether the client can come back for the rest: an event had an id.

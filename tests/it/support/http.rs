@@ -44,20 +44,33 @@ impl Message {
     }
 }
 
+/// Both ways of a connection.
+pub(crate) trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
 /// One connection, read message by message.
 pub(crate) struct Connection {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Stream>>,
 }
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { reader: BufReader::new(stream) }
+        Self::of(stream)
+    }
+
+    pub(crate) fn of(stream: impl Stream + 'static) -> Self {
+        Self { reader: BufReader::new(Box::new(stream)) }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.reader.get_mut().write_all(bytes).unwrap();
+        self.try_send(bytes).unwrap();
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.reader.get_mut().write_all(bytes)?;
+        self.reader.get_mut().flush()
     }
 
     /// The first line and the headers of the next message; `None` if the other side has closed.
@@ -197,7 +210,7 @@ impl Server {
 
 fn serve(stream: TcpStream, asked: &Mutex<Vec<Message>>, answer: &Answer, news: &Sender<()>) {
     let mut writer = stream.try_clone().unwrap();
-    let mut connection = Connection { reader: BufReader::new(stream) };
+    let mut connection = Connection::of(stream);
     while let Some(request) = connection.message() {
         asked.lock().unwrap().push(request.clone());
         let _ = news.send(());
@@ -228,7 +241,15 @@ impl Proxy {
     }
 
     pub(crate) fn start(policy: &str, config: &str) -> Self {
+        Self::with_files(policy, config, &[])
+    }
+
+    /// With these files beside its configuration.
+    pub(crate) fn with_files(policy: &str, config: &str, files: &[(&str, &str)]) -> Self {
         let home = Home::new();
+        for (name, text) in files {
+            home.file(name, text);
+        }
         home.file("policy.yaml", policy);
         let config =
             home.file("serve.yaml", &format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{config}"));
