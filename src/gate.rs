@@ -35,7 +35,7 @@ use crate::{
     hold_table::{Claim, HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, Kind},
     mcp::{self, Era, ToolCall, method},
-    policy::{Call, Decision, Effect, Policy},
+    policy::{Call, Decision, Effect, Mode, Policy},
     principal::Principal,
     sanitize,
     store::{Store, StoreError},
@@ -348,7 +348,7 @@ impl Gate {
             now: Timestamp::now(),
             ..Call::default()
         });
-        if decision.effect == Effect::Allow {
+        if decision.effect == Effect::Allow && decision.mode != Mode::Audit {
             return Ok(None);
         }
         Ok(Some(Judged {
