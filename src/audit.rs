@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    hold::{HoldId, NewHold, State, Vote},
+    hold::{HoldId, HoldRecord, NewHold, State, Vote},
 };
 
 /// What the first line of a chain is linked to.
@@ -47,6 +47,14 @@ pub enum Occasion {
     WouldHave,
     /// Someone tried to decide a hold and was not allowed to, or was too late.
     VerdictRefused,
+    /// The caller of a held call has gone; people can still decide on it. `note` says why it went.
+    Detached,
+    /// The same call was made again and waits for, or redeems, what people decide on the first; `frame_sha256` is its own.
+    Attached,
+    /// A call made again has heard the rejection that nobody was there to hear.
+    RejectionTold,
+    /// A call made again was refused, because nobody knows whether the first one ran.
+    RetryRefused,
     /// Events were lost, because too many waited or the disk failed; `note` says how many.
     EventsDropped,
 }
@@ -93,6 +101,15 @@ pub struct AuditEvent {
     /// SHA-256 of the frame, without its line terminator.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "hex_option")]
     pub frame_sha256: Option<Digest>,
+    /// The digest of what the call does, however it is written.
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "hex_option")]
+    pub call_sha256: Option<Digest>,
+    /// The digest of the tool's definition.
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "hex_option")]
+    pub tool_sha256: Option<Digest>,
+    /// The digest of what the rules want.
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "hex_option")]
+    pub terms_sha256: Option<Digest>,
     /// SHA-256 of the policy that judged.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "hex_option")]
     pub policy_sha256: Option<Digest>,
@@ -105,7 +122,7 @@ pub struct AuditEvent {
     /// Errors in conditions and other things an approver was told.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
-    /// When the hold expires unless decided.
+    /// When the hold expires unless decided; when a grant or the memory of a rejection ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
     /// The arguments of a call that a mode let run; only there, and only if they are short. Those of a held call are in the
@@ -138,6 +155,9 @@ impl AuditEvent {
         Self {
             agent: Some(hold.agent.to_string()),
             who: Some(hold.principal.to_string()),
+            call_sha256: hold.call_sha256,
+            tool_sha256: hold.tool_sha256,
+            terms_sha256: hold.terms_sha256,
             policy_sha256: Some(hold.policy_sha256),
             rules: hold.rules.iter().map(ToString::to_string).collect(),
             reason: Some(hold.reason.to_string()),
@@ -147,16 +167,26 @@ impl AuditEvent {
         }
     }
 
-    /// The event of a hold's move to `state`, with all `votes` on it so far. What it says of the call is what `held` said.
-    pub fn moved(
-        state: State,
-        hold: &NewHold,
-        votes: Vec<Vote>,
-        note: Option<String>,
-        at: Timestamp,
-    ) -> Self {
-        let who = votes.last().map(|vote| vote.by.clone());
-        Self { who, votes, note, ..Self::of_hold(state, hold, at) }
+    /// The event of a hold's move to the state of `record`, with all votes on it so far. What it says of the call is what
+    /// `held` said.
+    pub fn moved(record: &HoldRecord, at: Timestamp) -> Self {
+        let HoldRecord { hold, state, votes, note, lapses_at, .. } = record;
+        Self {
+            who: votes.last().map(|vote| vote.by.clone()),
+            votes: votes.clone(),
+            note: note.clone(),
+            expires_at: lapses_at.filter(|_| matches!(state, State::Granted | State::Rejected)),
+            ..Self::of_hold(*state, hold, at)
+        }
+    }
+
+    /// Something that happened to a hold, beside its states, at the process `gate`.
+    pub fn of(occasion: Occasion, hold: &NewHold, gate: &str, at: Timestamp) -> Self {
+        Self {
+            kind: EventKind::Occasion(occasion),
+            gate: gate.to_owned(),
+            ..Self::of_hold(State::Held, hold, at)
+        }
     }
 
     fn of_hold(state: State, hold: &NewHold, at: Timestamp) -> Self {
@@ -183,6 +213,9 @@ impl AuditEvent {
             tool: None,
             agent: None,
             frame_sha256: None,
+            call_sha256: None,
+            tool_sha256: None,
+            terms_sha256: None,
             policy_sha256: None,
             rules: Vec::new(),
             reason: None,
@@ -413,6 +446,9 @@ mod tests {
             frame: bytes::Bytes::from_static(b"{\"secret\":1}"),
             frame_sha256: Digest([0xaa; 32]),
             policy_sha256: Digest([0xbb; 32]),
+            call_sha256: None,
+            tool_sha256: None,
+            terms_sha256: None,
             rules: vec!["refunds".into()],
             reason: "Refunds need a \"person\".".into(),
             notes: Vec::new(),

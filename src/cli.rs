@@ -7,6 +7,7 @@ mod demo;
 mod holds;
 mod policy;
 mod process;
+mod reach;
 mod render;
 mod run;
 mod serve;
@@ -15,7 +16,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{control::client::AskError, exit, exit::Exit, telemetry};
+use crate::{control::client::AskError, exit, exit::Exit, telemetry, waiting::Wait};
 
 /// Holds an agent's risky tool calls until people approve them.
 ///
@@ -47,6 +48,8 @@ enum Command {
     Approve(ApproveArguments),
     /// Reject a call: it does not run, and the agent reads the reason.
     Reject(RejectArguments),
+    /// Say whether a call ran of which nobody knows; until then the same call is refused.
+    Resolve(ResolveArguments),
     /// Show who decided what, and when.
     History(HistoryArguments),
     /// Read and prove the record.
@@ -94,6 +97,10 @@ struct RunArguments {
     /// The file of the record; by default one for all of this user's gates.
     #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
     store: Option<PathBuf>,
+    /// How long the client is kept waiting for people before it is told to make the call again later: a time such as `45s`
+    /// or `5m`, or `forever`. By default what is known of the client's own patience (docs/clients.md).
+    #[arg(long, value_name = "TIME")]
+    wait: Option<Wait>,
     /// The server's command and its arguments, started as they are, without a shell.
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -137,6 +144,21 @@ struct RejectArguments {
     /// Why, at most 500 characters: the agent reads it.
     #[arg(long, value_name = "TEXT")]
     reason: String,
+}
+
+#[derive(Debug, Args)]
+struct ResolveArguments {
+    /// The hold's id, or any unique beginning of it.
+    id: String,
+    /// It ran: the call, made again, is a new one.
+    #[arg(long, required_unless_present = "did_not_run", conflicts_with = "did_not_run")]
+    ran: bool,
+    /// It did not run: the call can be made again, and people are asked.
+    #[arg(long)]
+    did_not_run: bool,
+    /// How that was found out, at most 500 characters, for the record.
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -307,6 +329,7 @@ pub fn main() -> Exit {
         Command::Show(arguments) => holds::show(&arguments),
         Command::Approve(arguments) => holds::approve(&arguments),
         Command::Reject(arguments) => holds::reject(&arguments),
+        Command::Resolve(arguments) => holds::resolve_unknown(&arguments),
         Command::History(arguments) => audit::history(&arguments),
         Command::Audit(command) => audit::audit(&command),
         Command::Policy(command) => policy::policy(&command),

@@ -7,16 +7,25 @@
 //! How a hold ends, in one place: whoever removes it from the table owns the end. A verdict is handed to the task in
 //! [`Gate::hold`], which alone writes the end down and only then lets it take effect.
 
+mod keep;
 mod observe;
 mod permit;
 mod refusal;
+mod verdict;
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{
-    sync::{broadcast, oneshot},
+    sync::{Notify, broadcast},
     time::Instant,
 };
 
@@ -29,16 +38,15 @@ use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
     gate::refusal::Refused,
-    hold::{
-        COMMENT_CHARS_MAX, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Verdict, Vote, Withdrawal,
-    },
-    hold_table::{Claim, HoldTable, Suspended},
+    hold::{Absence, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Vote, Withdrawal},
+    hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, Kind},
-    mcp::{self, Era, ToolCall, method},
-    policy::{Call, Decision, Effect, Mode, Policy},
+    mcp::{self, Era, Peer, ToolCall, call_sha256, method},
+    policy::{Call, Decision, Effect, Policy},
     principal::Principal,
     sanitize,
     store::{Store, StoreError},
+    waiting::{Asking, Plan, Wait},
 };
 
 /// News that a slow watcher of [`Gate::watch`] may miss before it has to list again.
@@ -51,12 +59,14 @@ pub struct GateLimits {
     pub holds_max: usize,
     /// Bytes that the frames of the waiting calls may take together.
     pub held_frame_bytes_max: usize,
+    /// How long an approval that no caller was there for can be redeemed, and a rejection is remembered, in seconds.
+    pub grant_seconds: u32,
 }
 
 impl Default for GateLimits {
-    /// 100,000 calls of 256 MiB together: some 2.5 KiB each, far above the usual call.
+    /// 100,000 calls of 256 MiB together: some 2.5 KiB each, far above the usual call. An hour for whoever comes back.
     fn default() -> Self {
-        Self { holds_max: 100_000, held_frame_bytes_max: 256 << 20 }
+        Self { holds_max: 100_000, held_frame_bytes_max: 256 << 20, grant_seconds: 3600 }
     }
 }
 
@@ -75,7 +85,16 @@ pub struct Caller {
     pub revision: Option<Arc<str>>,
     /// Names in more than one script that the server has listed. Any other such name is refused: it may be a look-alike.
     pub mixed_script_tools: HashSet<Box<str>>,
+    /// The digests of the definitions of the tools that the server has listed.
+    pub tools: HashMap<Box<str>, Digest>,
+    /// How long this client is to be kept waiting, where an operator has set it.
+    pub wait: Option<Wait>,
+    /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again.
+    session: u64,
 }
+
+/// The number of the last session.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Caller {
     /// A client of `server` that has not said anything yet.
@@ -87,6 +106,9 @@ impl Caller {
             agent: Arc::from(""),
             revision: None,
             mixed_script_tools: HashSet::new(),
+            tools: HashMap::new(),
+            wait: None,
+            session: SESSIONS.fetch_add(1, Ordering::Relaxed),
         }
     }
 }
@@ -97,6 +119,8 @@ struct Judged {
     agent: Arc<str>,
     era: Era,
     progress_token: Option<Box<str>>,
+    /// How the call waits, if it is held.
+    plan: Plan,
     decision: Decision,
     policy_sha256: Digest,
 }
@@ -116,9 +140,16 @@ pub enum Screened {
 pub struct HeldCall {
     frame: Frame,
     hold: Arc<NewHold>,
-    terms: Arc<HoldTerms>,
     refused: Refused,
     progress_token: Option<Box<str>>,
+    /// The session that it came in.
+    session: u64,
+    /// When it expires, by the clock of timers.
+    deadline: Instant,
+    /// The end of the client's patience.
+    answer_by: Option<Instant>,
+    /// Whether people have been told of the hold.
+    is_announced: bool,
     suspended: Suspended<Answer>,
 }
 
@@ -151,8 +182,8 @@ impl HeldCall {
 
     /// What the agent may be told while it waits: the policy's words, and the id for the person to use.
     pub fn message(&self) -> String {
-        let message =
-            self.terms.hold_message.as_deref().unwrap_or("Waiting for a person to approve this call");
+        let message = self.refused.hold_message.as_deref();
+        let message = message.unwrap_or("Waiting for a person to approve this call");
         format!("{message} (hold {})", self.hold.id.short())
     }
 }
@@ -166,6 +197,11 @@ pub struct Approved {
 }
 
 impl Approved {
+    /// The hold that was approved. It is not the id under which the call came, if that was a retry.
+    pub fn hold(&self) -> HoldId {
+        self.hold
+    }
+
     /// The frame to send.
     pub fn into_permitted(self) -> Permitted {
         self.permitted
@@ -222,12 +258,21 @@ pub enum Released {
     },
 }
 
-/// A withdrawal that is not on record yet.
+/// A withdrawal, or an absence, that is not on record yet.
 #[derive(Debug)]
 #[must_use = "the record would say that the call still waits"]
 pub struct Unrecorded {
     hold: Arc<NewHold>,
-    why: Withdrawal,
+    why: Gone,
+}
+
+/// Why nobody waits.
+#[derive(Clone, Copy, Debug)]
+enum Gone {
+    /// The call was taken back.
+    Withdrawn(Withdrawal),
+    /// Nobody is there, and it can be decided all the same.
+    Absent(Absence),
 }
 
 /// Something that watchers hear of.
@@ -258,6 +303,9 @@ pub enum ResolveError {
     /// Somebody or something was faster.
     #[error("this hold has ended already: it is {}", .0.state)]
     Ended(Box<HoldRecord>),
+    /// Its caller is at another process, which alone can let the call go on.
+    #[error("the caller of this hold is at another gate: decide there")]
+    Elsewhere,
     /// This principal may not decide.
     #[error("{0} may not decide on this hold")]
     NotAllowed(Principal),
@@ -276,14 +324,37 @@ pub struct Gate {
     store: Store,
     table: Arc<HoldTable<Answer>>,
     news: broadcast::Sender<News>,
+    /// Tells whoever waits for it that a hold has got or lost its caller.
+    moved: Notify,
+    grant_seconds: u32,
+    is_dead: IsDead,
 }
+
+/// Whether the process of this name in the record is known to be dead.
+pub type IsDead = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 impl Gate {
     /// A gate that keeps `policy` and records in `store`. `instance` names this process for the record.
     pub fn new(instance: Arc<str>, policy: Arc<Policy>, store: Store, limits: GateLimits) -> Self {
         let table = Arc::new(HoldTable::new(limits.holds_max, limits.held_frame_bytes_max));
         let (news, _) = broadcast::channel(NEWS_KEPT_MAX);
-        Self { instance, policy: ArcSwap::new(policy), store, table, news }
+        Self {
+            instance,
+            policy: ArcSwap::new(policy),
+            store,
+            table,
+            news,
+            moved: Notify::new(),
+            grant_seconds: limits.grant_seconds,
+            is_dead: Box::new(|_| false),
+        }
+    }
+
+    /// The same, able to tell which of the other processes on the record are dead: it takes over what they have left as
+    /// soon as it meets it.
+    #[must_use]
+    pub fn with_is_dead(self, is_dead: IsDead) -> Self {
+        Self { is_dead, ..self }
     }
 
     /// Judges one frame of the client. Total: what is not permitted here does not go upstream.
@@ -348,7 +419,7 @@ impl Gate {
             now: Timestamp::now(),
             ..Call::default()
         });
-        if decision.effect == Effect::Allow && decision.mode != Mode::Audit {
+        if decision.effect == Effect::Allow {
             return Ok(None);
         }
         Ok(Some(Judged {
@@ -359,6 +430,7 @@ impl Gate {
                 .map_or_else(|| Arc::clone(&caller.agent), |client| client.to_string().into()),
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
+            plan: plan(caller, call.client.as_ref(), call.progress_token.is_some()),
             decision,
             policy_sha256: policy.digest(),
         }))
@@ -387,6 +459,7 @@ impl Gate {
             agent: Arc::clone(&caller.agent),
             era: Era::Legacy,
             progress_token: None,
+            plan: plan(caller, None, false),
             decision,
             policy_sha256: policy.digest(),
         };
@@ -401,6 +474,7 @@ impl Gate {
             era: judged.era,
             is_tool_call: frame.method() == Some(method::TOOLS_CALL),
             on_rejection,
+            hold_message: decision.terms.as_ref().and_then(|terms| terms.hold_message.clone()),
         };
         match decision.effect {
             Effect::Allow => {
@@ -428,17 +502,20 @@ impl Gate {
                 // The frame's own copy: a slice would keep the whole read buffer alive for as long as people think.
                 let frame = frame.detached();
                 let Some(hold) = self.new_hold(caller, &frame, &judged, &terms) else {
-                    let text = "the system gave no random number for the hold's id";
+                    let text = "it could not be given an id";
                     return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
                 };
                 let hold = Arc::new(hold);
-                match self.table.suspend(Arc::clone(&hold)) {
+                match self.table.suspend(Arc::clone(&hold), caller.session) {
                     Ok(suspended) => Screened::Hold(Box::new(HeldCall {
                         frame,
                         hold,
-                        terms,
                         refused,
                         progress_token: judged.progress_token,
+                        session: caller.session,
+                        deadline: Instant::now() + terms.timeout,
+                        answer_by: judged.plan.patience.map(|patience| Instant::now() + patience),
+                        is_announced: false,
                         suspended,
                     })),
                     Err(full) => {
@@ -470,6 +547,9 @@ impl Gate {
             principal: Arc::clone(&caller.principal),
             frame: frame.line(),
             frame_sha256: frame.sha256(),
+            call_sha256: Some(call_sha256(frame)?),
+            tool_sha256: caller.tools.get(&*judged.tool).copied(),
+            terms_sha256: Some(terms.digest(&decision.rules)),
             policy_sha256: judged.policy_sha256,
             rules: decision.rules.clone(),
             reason: Arc::clone(&decision.reason),
@@ -477,188 +557,6 @@ impl Gate {
             created_at,
             expires_at: created_at.checked_add(terms.timeout).unwrap_or(created_at),
         })
-    }
-
-    /// Keeps a held call until it ends: record ▸ announce ▸ wait ▸ claim. Run it in a task of its own.
-    ///
-    /// Nobody is asked before the record is durable, and no end takes effect before it is.
-    pub async fn hold(&self, held: Box<HeldCall>) -> Released {
-        let HeldCall { frame, hold, terms, refused, progress_token, mut suspended } = unbox(held);
-        let deadline = Instant::now() + terms.timeout;
-        drop((terms, progress_token));
-        // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
-        if let Err(error) = Box::pin(self.store.record_hold(NewHold::clone(&hold))).await {
-            tracing::error!(hold = %hold.id, %error, "a call could not be held, so it was refused");
-            return Released::Refuse(refused.ended(
-                hold.id,
-                Cause::Unavailable,
-                "its record could not be written",
-            ));
-        }
-        if self.table.recorded(hold.id) {
-            self.announce(News::Held(Arc::clone(&hold)));
-        }
-        let claim = tokio::select! {
-            biased;
-            claim = &mut suspended.claimed => claim.ok(),
-            () = tokio::time::sleep_until(deadline) => match self.table.claim(hold.id) {
-                // INVARIANT: expiry ends a hold only by taking it out of the table. If it is gone, a verdict or a
-                // withdrawal was faster and is about to arrive.
-                Some(_) => None,
-                None => (&mut suspended.claimed).await.ok(),
-            },
-        };
-        match claim {
-            // A verdict that comes when the time is over, by either clock, comes too late: the timer may be behind, and the
-            // one that it goes by stands still while the machine sleeps.
-            Some(Claim::Verdict { answer, .. })
-                if Instant::now() >= deadline || Timestamp::now() >= hold.expires_at =>
-            {
-                let released = Box::pin(self.expired(&hold, refused)).await;
-                let _ = answer.send(Ok(State::Expired));
-                released
-            }
-            Some(Claim::Verdict { vote, answer }) => {
-                Box::pin(self.judged(frame, hold, refused, vote, answer)).await
-            }
-            Some(Claim::Withdrawn(why)) => Released::Withdrawn {
-                refusal: refused.withdrawn(hold.id, why),
-                end: Unrecorded { hold, why },
-            },
-            None => Box::pin(self.expired(&hold, refused)).await,
-        }
-    }
-
-    async fn expired(&self, hold: &Arc<NewHold>, refused: Refused) -> Released {
-        self.end(hold, State::Expired, None).await;
-        Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
-    }
-
-    /// Puts a withdrawal on record, after it has been told: whoever waits for the answer need not wait for the disk, and
-    /// the call does not run either way.
-    pub async fn record_withdrawal(&self, end: Unrecorded) {
-        self.end(&end.hold, State::Withdrawn, Some(end.why.note().to_owned())).await;
-    }
-
-    /// Makes a person's verdict durable, tells the approver, and only then lets it take effect.
-    async fn judged(
-        &self,
-        frame: Frame,
-        hold: Arc<NewHold>,
-        refused: Refused,
-        vote: Vote,
-        answer: oneshot::Sender<Answer>,
-    ) -> Released {
-        // INVARIANT: what is sent is what was shown. Nothing can have changed it; if it has, memory is not to be trusted.
-        let intact = frame.sha256() == hold.frame_sha256;
-        let (state, note) = match vote.verdict {
-            Verdict::Approve if intact => (State::Forwarding, None),
-            Verdict::Approve => {
-                (State::Unavailable, Some("the held bytes have changed in memory".to_owned()))
-            }
-            Verdict::Reject => (State::Rejected, None),
-        };
-        let recorded = self.store.end(hold.id, state, vec![vote.clone()], note).await;
-        if let Err(error) = recorded {
-            tracing::error!(hold = %hold.id, %error, "a verdict could not be recorded, so the call was refused");
-            let reason = "the verdict could not be recorded";
-            let _ = answer.send(Err(error));
-            return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, reason));
-        }
-        let _ = answer.send(Ok(state));
-        let reason = vote.comment.clone().unwrap_or_default();
-        let id = hold.id;
-        self.announce(News::Now { hold, state, vote: Some(vote) });
-        match state {
-            State::Forwarding => {
-                let permitted = Permitted::approved(frame, id);
-                Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
-            }
-            State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
-            _ => Released::Refuse(refused.ended(
-                id,
-                Cause::Unavailable,
-                "the held bytes have changed in memory",
-            )),
-        }
-    }
-
-    /// The one door for verdicts, whatever the channel.
-    ///
-    /// # Errors
-    ///
-    /// See [`ResolveError`]; after any of them this verdict has had no effect.
-    pub async fn resolve(
-        &self,
-        id: HoldId,
-        verdict: Verdict,
-        approver: &Principal,
-        comment: Option<&str>,
-    ) -> Result<State, ResolveError> {
-        if !matches!(approver, Principal::User { .. }) {
-            return Err(ResolveError::NotAllowed(approver.clone()));
-        }
-        let comment = comment.map(str::trim).filter(|text| !text.is_empty()).map(cut_comment);
-        if verdict == Verdict::Reject && comment.is_none() {
-            return Err(ResolveError::NoReason);
-        }
-        let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now() };
-        let (answer, answered) = oneshot::channel();
-        let Some(claim) = self.table.claim_recorded(id) else {
-            return Err(self.why_not_there(id).await);
-        };
-        if claim.send(Claim::Verdict { vote, answer }).is_err() {
-            return Err(self.why_not_there(id).await);
-        }
-        match answered.await {
-            Ok(Ok(State::Expired)) => Err(self.why_not_there(id).await),
-            Ok(Ok(state)) => Ok(state),
-            Ok(Err(error)) => Err(ResolveError::Unrecorded(error)),
-            Err(_) => Err(self.why_not_there(id).await),
-        }
-    }
-
-    async fn why_not_there(&self, id: HoldId) -> ResolveError {
-        match self.store.hold(id).await {
-            Ok(Some(record)) => ResolveError::Ended(Box::new(record)),
-            Ok(None) => ResolveError::NotFound,
-            Err(error) => ResolveError::Unrecorded(error),
-        }
-    }
-
-    /// Nobody waits for `id` any more. `false` if something else has ended the hold already.
-    pub fn withdraw(&self, id: HoldId, why: Withdrawal) -> bool {
-        self.table.claim(id).is_some_and(|claim| claim.send(Claim::Withdrawn(why)).is_ok())
-    }
-
-    /// The server has answered an approved call.
-    pub async fn answered(&self, id: HoldId) {
-        self.ended_upstream(id, State::Answered, None).await;
-    }
-
-    /// An approved call was sent, and its answer will never come.
-    pub async fn lost(&self, id: HoldId) {
-        let note = "the session ended before the server answered";
-        self.ended_upstream(id, State::Unknown, Some(note.to_owned())).await;
-    }
-
-    /// An approved call was not sent after all: not one byte of it went upstream.
-    pub async fn not_forwarded(&self, id: HoldId, why: Withdrawal) {
-        self.ended_upstream(id, State::Withdrawn, Some(why.note().to_owned())).await;
-    }
-
-    async fn ended_upstream(&self, id: HoldId, state: State, note: Option<String>) {
-        if let Err(error) = self.store.end(id, state, Vec::new(), note).await {
-            tracing::error!(hold = %id, %error, %state, "the end of an approved call could not be recorded");
-        }
-    }
-
-    /// Records an end that needs nobody's answer. The call does not run whether or not this succeeds.
-    async fn end(&self, hold: &Arc<NewHold>, state: State, note: Option<String>) {
-        if let Err(error) = self.store.end(hold.id, state, Vec::new(), note).await {
-            tracing::error!(hold = %hold.id, %error, %state, "the end of a hold could not be recorded");
-        }
-        self.announce(News::Now { hold: Arc::clone(hold), state, vote: None });
     }
 
     /// Tells whoever watches; nobody need.
@@ -753,18 +651,13 @@ impl Gate {
     }
 }
 
-/// What is in a box, out of it: a box that is only taken apart lives as long as its parts, which here is the whole wait.
-#[expect(clippy::boxed_local, reason = "to empty and free the box is what this is for")]
-fn unbox<T>(held: Box<T>) -> T {
-    *held
-}
-
-/// A comment as it is kept: whole, or cut with a mark.
-fn cut_comment(comment: &str) -> String {
-    match comment.char_indices().nth(COMMENT_CHARS_MAX) {
-        Some((end, _)) => format!("{}… (cut)", &comment[..end]),
-        None => comment.to_owned(),
-    }
+/// How a call of `caller` waits; `client` is who the request itself says it is from.
+fn plan(caller: &Caller, client: Option<&Peer<'_>>, wants_progress: bool) -> Plan {
+    let (name, version) = match client {
+        Some(client) => (&*client.name, &*client.version),
+        None => (&*caller.client, caller.agent.strip_prefix(&*caller.client).unwrap_or_default().trim()),
+    };
+    Plan::of(Asking { client: name, version, wants_progress, wait: caller.wait })
 }
 
 /// The answer to a name that some server might take for a gated method.

@@ -3,6 +3,7 @@
 //! Spoken by `policy` (which sets the terms), `store` (which keeps the record), `gate` (which moves a hold from state to
 //! state) and the control socket. Pure words: nothing here waits, writes or decides.
 
+mod standing;
 mod terms;
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
@@ -10,6 +11,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::standing::{Arrival, NotDetached, Standing, State};
 pub use self::terms::{Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
 use crate::digest::Digest;
 
@@ -134,6 +136,14 @@ pub struct HoldTerms {
     pub remember: Option<Remember>,
 }
 
+impl HoldTerms {
+    /// The digest of all that these terms say, under `rules`. Only ever compared for equality, by programs of one version or
+    /// others: where the form of the terms has changed, an approval under the old one does not count.
+    pub fn digest(&self, rules: &[Arc<str>]) -> Digest {
+        Digest::of(format!("{rules:?} {self:?}").as_bytes())
+    }
+}
+
 impl Default for HoldTerms {
     /// What a rule that says nothing of it means: half an hour, and a reason that the agent reads.
     fn default() -> Self {
@@ -223,6 +233,35 @@ impl Withdrawal {
     }
 }
 
+/// Why nobody waits for a held call any more, though nobody has taken it back: people can still decide on it, and the same
+/// call, made again, finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Absence {
+    /// The client is gone.
+    ClientGone,
+    /// The server is gone, so that nothing could be sent.
+    ServerGone,
+    /// This process was told to stop.
+    Stopping,
+    /// The client would soon give up by itself.
+    Patience,
+    /// The same client has made the same call again, and that one waits now.
+    MadeAgain,
+}
+
+impl Absence {
+    /// The words in the record.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::ClientGone => "the client has gone",
+            Self::ServerGone => "the server has gone",
+            Self::Stopping => "the gate was stopped",
+            Self::Patience => "the client's patience was about to end",
+            Self::MadeAgain => "the client has made the same call again",
+        }
+    }
+}
+
 /// How a hold ended for the call itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -232,94 +271,12 @@ pub enum Outcome {
     Refuse(Cause),
 }
 
-/// Where a hold stands, durably. `Held → Forwarding | Rejected | Expired | Withdrawn | Unavailable` and
-/// `Forwarding → Answered | Unknown | Withdrawn` (the last only while not one byte has gone upstream).
-///
-/// An approval and the permission to forward are one commit, so there is no durable state between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Waits for people.
-    Held,
-    /// Approved; the server may have it. Entered at most once, before the first byte goes upstream.
-    Forwarding,
-    /// Approved and answered by the server.
-    Answered,
-    /// Approved, and nobody knows whether it ran: the server or the gate died before the answer. Never sent again.
-    Unknown,
-    /// A person said no.
-    Rejected,
-    /// Nobody answered in time.
-    Expired,
-    /// The client took it back or went away before it ran.
-    Withdrawn,
-    /// The gate could not keep its promises; it did not run.
-    Unavailable,
-}
-
-impl State {
-    /// The word in the record and in JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Forwarding => "forwarding",
-            Self::Answered => "answered",
-            Self::Unknown => "unknown",
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-            Self::Withdrawn => "withdrawn",
-            Self::Unavailable => "unavailable",
-        }
-    }
-
-    /// The state that [`State::word`] names.
-    pub fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::Held,
-            Self::Forwarding,
-            Self::Answered,
-            Self::Unknown,
-            Self::Rejected,
-            Self::Expired,
-            Self::Withdrawn,
-            Self::Unavailable,
-        ]
-        .into_iter()
-        .find(|state| state.word() == word)
-    }
-
-    /// Whether a hold in this state may move to `next`. Everything not listed in [`State`] is refused.
-    pub fn may_become(self, next: Self) -> bool {
-        match self {
-            Self::Held => !matches!(next, Self::Held | Self::Answered | Self::Unknown),
-            Self::Forwarding => matches!(next, Self::Answered | Self::Unknown | Self::Withdrawn),
-            _ => false,
-        }
-    }
-
-    /// The state in which a refusal for `cause` ends.
-    pub fn refused(cause: Cause) -> Self {
-        match cause {
-            Cause::Rejected => Self::Rejected,
-            Cause::Expired => Self::Expired,
-            Cause::Withdrawn => Self::Withdrawn,
-            Cause::Unavailable => Self::Unavailable,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
 /// All that is recorded of a held call when it is first held. Everything in it is durable before anyone is asked.
 #[derive(Clone, Debug)]
 pub struct NewHold {
     /// Its id.
     pub id: HoldId,
-    /// The process that has the caller (a gate's random instance id).
+    /// The process at which it was held first (a gate's random instance id).
     pub owner: Arc<str>,
     /// The server's name.
     pub server: Arc<str>,
@@ -337,6 +294,12 @@ pub struct NewHold {
     pub frame_sha256: Digest,
     /// The policy that held it.
     pub policy_sha256: Digest,
+    /// The digest of what the call does, however it is written: a retry has the same. None in records of older versions.
+    pub call_sha256: Option<Digest>,
+    /// The digest of the tool's definition, where the server has told it.
+    pub tool_sha256: Option<Digest>,
+    /// The digest of what the rules want: an approval counts only where they still want the same.
+    pub terms_sha256: Option<Digest>,
     /// The names of the rules that held it.
     pub rules: Vec<Arc<str>>,
     /// Why it is held, in the policy author's words.
@@ -362,6 +325,45 @@ pub struct HoldRecord {
     pub ended_at: Option<Timestamp>,
     /// What is known beyond the state: why it was withdrawn, why it is unknown.
     pub note: Option<String>,
+    /// The process that has the caller now, or has sent the call; none: it is detached.
+    pub holder: Option<Arc<str>>,
+    /// When a grant, or the memory of a rejection that nobody has heard, ends.
+    pub lapses_at: Option<Timestamp>,
+    /// Whether a caller that makes the call again finds it.
+    pub is_awaited: bool,
+}
+
+impl HoldRecord {
+    /// A hold whose caller is at `holder`, as it is when it was recorded just now.
+    pub fn held(hold: NewHold, holder: Arc<str>) -> Self {
+        Self {
+            hold,
+            state: State::Held,
+            votes: Vec::new(),
+            ended_at: None,
+            note: None,
+            holder: Some(holder),
+            lapses_at: None,
+            is_awaited: true,
+        }
+    }
+
+    /// What its moves depend on.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            state: self.state,
+            holder: self.holder.clone(),
+            expires_at: self.hold.expires_at,
+            lapses_at: self.lapses_at,
+            is_awaited: self.is_awaited,
+        }
+    }
+
+    /// Moves it to `standing`.
+    pub fn stand(&mut self, standing: Standing) {
+        let Standing { state, holder, expires_at: _, lapses_at, is_awaited } = standing;
+        (self.state, self.holder, self.lapses_at, self.is_awaited) = (state, holder, lapses_at, is_awaited);
+    }
 }
 
 #[cfg(test)]
@@ -385,20 +387,5 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<HoldId>(), Err(BadHoldId), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_call_is_forwarded_once_and_an_end_is_an_end() {
-        use State::{Answered, Expired, Forwarding, Held, Rejected, Unavailable, Unknown, Withdrawn};
-        let all = [Held, Forwarding, Answered, Unknown, Rejected, Expired, Withdrawn, Unavailable];
-        for state in all {
-            assert_eq!(State::from_word(state.word()), Some(state));
-            assert!(!state.may_become(Held), "nothing is held twice");
-            assert_eq!(state.may_become(Forwarding), state == Held, "only a held call is forwarded");
-        }
-        for end in [Answered, Unknown, Rejected, Expired, Withdrawn, Unavailable] {
-            assert!(all.iter().all(|&next| !end.may_become(next)), "{end} is final");
-        }
-        assert!(!Held.may_become(Answered) && !Held.may_become(Unknown), "not without being forwarded");
     }
 }

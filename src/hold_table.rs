@@ -4,13 +4,13 @@
 //! and withdrawal race. `gate` is its only caller. The table never decides, never waits and never writes to the store.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
-use crate::hold::{HoldId, NewHold, Vote, Withdrawal};
+use crate::hold::{Absence, HoldId, NewHold, Vote, Withdrawal};
 
 /// What the winner of the claim tells the task that keeps the hold.
 #[derive(Debug)]
@@ -22,13 +22,17 @@ pub(crate) enum Claim<Answer> {
         /// Where the approver waits to hear that it is durable.
         answer: oneshot::Sender<Answer>,
     },
-    /// Nobody waits for it any more.
+    /// It was taken back.
     Withdrawn(Withdrawal),
+    /// Nobody waits for it any more; people may decide all the same.
+    Absent(Absence),
 }
 
 /// One waiting call.
 struct Entry<Answer> {
     hold: Arc<NewHold>,
+    /// The session of its caller.
+    session: u64,
     /// Whether its record is durable. Until then only a withdrawal may claim it: nobody can decide what is not on record.
     recorded: bool,
     claim: oneshot::Sender<Claim<Answer>>,
@@ -53,6 +57,13 @@ pub(crate) struct Suspended<Answer> {
     pub(crate) claimed: oneshot::Receiver<Claim<Answer>>,
 }
 
+impl<Answer> Suspended<Answer> {
+    /// The id under which the call came.
+    pub(crate) fn ticket(&self) -> HoldId {
+        self.id
+    }
+}
+
 impl<Answer> Drop for Suspended<Answer> {
     fn drop(&mut self) {
         drop(self.table.claim(self.id));
@@ -67,15 +78,41 @@ pub(crate) struct HoldTable<Answer> {
 }
 
 struct Inner<Answer> {
+    /// By ticket: the id under which a call came. It is the id of its hold, except where it took the place of an earlier call.
     entries: HashMap<HoldId, Entry<Answer>>,
+    /// The tickets of the holds whose id is another.
+    tickets: HashMap<HoldId, HoldId>,
+    /// Holds that were taken back, which is not on record yet.
+    taken_back: HashSet<HoldId>,
     frame_bytes: usize,
+}
+
+impl<Answer> Inner<Answer> {
+    fn ticket(&self, id: HoldId) -> HoldId {
+        self.tickets.get(&id).copied().unwrap_or(id)
+    }
+}
+
+/// What is found of a hold when the same call is made again.
+pub(crate) enum Again<Answer> {
+    /// It was made in the same session, and its caller is to hear that it waits no longer.
+    Same(oneshot::Sender<Claim<Answer>>),
+    /// Somebody else waits for it.
+    Another,
+    /// It does not wait here, or not any more.
+    Absent,
 }
 
 impl<Answer> HoldTable<Answer> {
     /// An empty table for at most `holds_max` calls whose frames take at most `frame_bytes_max` bytes together.
     pub(crate) fn new(holds_max: usize, frame_bytes_max: usize) -> Self {
         Self {
-            inner: Mutex::new(Inner { entries: HashMap::new(), frame_bytes: 0 }),
+            inner: Mutex::new(Inner {
+                entries: HashMap::new(),
+                tickets: HashMap::new(),
+                taken_back: HashSet::new(),
+                frame_bytes: 0,
+            }),
             holds_max,
             frame_bytes_max,
         }
@@ -87,7 +124,11 @@ impl<Answer> HoldTable<Answer> {
     }
 
     /// Suspends `hold`, not yet recorded, from this moment on: whatever arrives after its frame finds it here.
-    pub(crate) fn suspend(self: &Arc<Self>, hold: Arc<NewHold>) -> Result<Suspended<Answer>, TableFull> {
+    pub(crate) fn suspend(
+        self: &Arc<Self>,
+        hold: Arc<NewHold>,
+        session: u64,
+    ) -> Result<Suspended<Answer>, TableFull> {
         let mut inner = self.lock();
         if inner.entries.len() >= self.holds_max {
             return Err(TableFull::Holds(self.holds_max));
@@ -98,39 +139,88 @@ impl<Answer> HoldTable<Answer> {
         inner.frame_bytes += hold.frame.len();
         let (claim, claimed) = oneshot::channel();
         let id = hold.id;
-        inner.entries.insert(id, Entry { hold, recorded: false, claim });
+        inner.entries.insert(id, Entry { hold, session, recorded: false, claim });
         drop(inner);
         Ok(Suspended { table: Arc::clone(self), id, claimed })
     }
 
-    /// Marks `id` as recorded, so that it can be decided. `false` if it has been withdrawn meanwhile.
-    pub(crate) fn recorded(&self, id: HoldId) -> bool {
-        self.lock().entries.get_mut(&id).map(|entry| entry.recorded = true).is_some()
+    /// Marks the call of `ticket` as recorded as `hold`, so that it can be decided. `false` if it has been taken out
+    /// meanwhile.
+    pub(crate) fn recorded(&self, ticket: HoldId, hold: &Arc<NewHold>) -> bool {
+        let inner = &mut *self.lock();
+        let Some(entry) = inner.entries.get_mut(&ticket) else { return false };
+        inner.frame_bytes = inner.frame_bytes - entry.hold.frame.len() + hold.frame.len();
+        (entry.recorded, entry.hold) = (true, Arc::clone(hold));
+        if hold.id != ticket {
+            inner.tickets.insert(hold.id, ticket);
+        }
+        true
     }
 
     /// Takes `id` out for a person's verdict. `None` if it is not there (any more), or not yet on record.
     pub(crate) fn claim_recorded(&self, id: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
         let mut inner = self.lock();
-        if !inner.entries.get(&id)?.recorded {
+        let ticket = inner.ticket(id);
+        if !inner.entries.get(&ticket)?.recorded {
             return None;
         }
-        Self::take(&mut inner, id)
+        Self::take(&mut inner, ticket)
     }
 
-    /// Takes `id` out for expiry or withdrawal. `None` if somebody else was faster.
-    pub(crate) fn claim(&self, id: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
-        Self::take(&mut self.lock(), id)
+    /// Takes the call of `ticket` out for expiry, withdrawal or absence. `None` if somebody else was faster.
+    pub(crate) fn claim(&self, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
+        Self::take(&mut self.lock(), ticket)
     }
 
-    fn take(inner: &mut Inner<Answer>, id: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
-        let entry = inner.entries.remove(&id)?;
+    /// Takes the call of `ticket` out because its caller has taken it back; it counts as ended from now on, whatever the
+    /// record still says. `None` if somebody else was faster.
+    pub(crate) fn claim_taken_back(&self, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
+        let inner = &mut *self.lock();
+        let id = inner.entries.get(&ticket)?.hold.id;
+        inner.taken_back.insert(id);
+        Self::take(inner, ticket)
+    }
+
+    /// It is on record that `id` was taken back.
+    pub(crate) fn taken_back_recorded(&self, id: HoldId) {
+        self.lock().taken_back.remove(&id);
+    }
+
+    /// Whether `id` was taken back, which is not on record yet.
+    pub(crate) fn is_taken_back(&self, id: HoldId) -> bool {
+        self.lock().taken_back.contains(&id)
+    }
+
+    /// Takes the hold `id` out for a call that was made again in `session`.
+    pub(crate) fn claim_again(&self, id: HoldId, session: u64) -> Again<Answer> {
+        let mut inner = self.lock();
+        let ticket = inner.ticket(id);
+        match inner.entries.get(&ticket) {
+            None => Again::Absent,
+            Some(entry) if entry.session != session || !entry.recorded => Again::Another,
+            Some(_) => Self::take(&mut inner, ticket).map_or(Again::Absent, Again::Same),
+        }
+    }
+
+    fn take(inner: &mut Inner<Answer>, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
+        let entry = inner.entries.remove(&ticket)?;
+        if entry.hold.id != ticket {
+            inner.tickets.remove(&entry.hold.id);
+        }
         inner.frame_bytes -= entry.hold.frame.len();
         Some(entry.claim)
     }
 
+    /// Whether the call that came as `ticket` is here and not on record yet: nobody can know of it.
+    pub(crate) fn is_being_recorded(&self, ticket: HoldId) -> bool {
+        self.lock().entries.get(&ticket).is_some_and(|entry| !entry.recorded)
+    }
+
     /// One recorded hold.
     pub(crate) fn get(&self, id: HoldId) -> Option<Arc<NewHold>> {
-        self.lock().entries.get(&id).filter(|entry| entry.recorded).map(|entry| Arc::clone(&entry.hold))
+        let inner = self.lock();
+        let entry = inner.entries.get(&inner.ticket(id)).filter(|entry| entry.recorded)?;
+        Some(Arc::clone(&entry.hold))
     }
 
     /// All recorded holds, the oldest first.
@@ -146,6 +236,11 @@ impl<Answer> HoldTable<Answer> {
         };
         holds.sort_unstable_by_key(|hold| (hold.created_at, hold.id));
         holds
+    }
+
+    /// The tickets of all calls that wait, recorded or about to be.
+    pub(crate) fn all(&self) -> Vec<HoldId> {
+        self.lock().entries.keys().copied().collect()
     }
 
     /// How many calls wait, recorded or about to be.

@@ -11,6 +11,8 @@ pub mod scan;
 
 pub mod id;
 
+pub mod canonical;
+
 pub mod error;
 
 pub mod frame;

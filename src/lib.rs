@@ -13,6 +13,7 @@ pub mod view;
 pub mod principal;
 pub mod hold;
 pub mod policy;
+pub mod waiting;
 
 // state: what is durable, and what waits
 pub mod audit;

@@ -11,8 +11,10 @@
 mod error;
 mod place;
 mod reader;
+#[macro_use]
 mod sqlite;
 mod verify;
+mod waiting;
 mod writer;
 
 #[cfg(test)]
@@ -103,11 +105,36 @@ pub struct HistoryFilter {
     pub tool: Option<String>,
 }
 
-/// What [`Store::recover`] ended.
+/// What a call that is to be held is to the record.
+#[derive(Clone, Debug)]
+pub enum Arrived {
+    /// A hold of its own; `notes` are those that were given, and what the record knows of the same call besides.
+    Held {
+        /// What an approver should know.
+        notes: Vec<String>,
+    },
+    /// The caller that this hold has been waiting for: nobody is asked again. Its frame is not given.
+    Attached(Box<HoldRecord>),
+    /// The one that redeems this grant: it is recorded as forwarding.
+    Redeemed(Box<HoldRecord>),
+    /// One that hears this rejection.
+    Rejected(Box<HoldRecord>),
+    /// One that is not sent, because nobody knows whether this one ran.
+    Unknown(Box<HoldRecord>),
+    /// Nothing was recorded: the same call waits with a caller at `holder`, or was sent by it.
+    Waits {
+        /// The holds of such calls that wait with it.
+        ids: Vec<HoldId>,
+        /// The process that has their callers or has sent one.
+        holder: Arc<str>,
+    },
+}
+
+/// What [`Store::recover`] took over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Holds that waited: they did not run, and never will.
-    pub withdrawn: Vec<HoldId>,
+    /// Holds that waited: they can be decided, and the same call, made again, finds them.
+    pub detached: Vec<HoldId>,
     /// Calls that had been approved and forwarded: nobody knows whether they ran.
     pub unknown: Vec<HoldId>,
 }
@@ -214,12 +241,47 @@ impl Store {
         self.lost().load(Ordering::Relaxed)
     }
 
-    /// Ends all that a dead process left open, in one commit: what waited is withdrawn, what was forwarded is unknown.
+    /// Records a call that is to be held, or lets it take the place of an earlier one of the same content. `is_own`: a call
+    /// that waits with a caller or was sent is left alone. Of all processes on the record, one redeems a grant.
+    pub async fn arrive(&self, hold: NewHold, is_own: bool) -> Result<Arrived, StoreError> {
+        match self.write(Job::Arrive { hold: Box::new(hold), is_own, at: Timestamp::now() }).await? {
+            Written::Arrived(arrived) => Ok(arrived),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// The caller of `id` at the process `holder` is gone: from now on anybody may decide, and a retry finds it. Nothing
+    /// happens if it has ended, or is with another process.
+    pub async fn detach(&self, id: HoldId, holder: Arc<str>, note: &'static str) -> Result<(), StoreError> {
+        self.write(Job::Detach { id, holder, note, at: Timestamp::now() }).await.map(drop)
+    }
+
+    /// Records a verdict on a hold that has no caller; what comes of it is remembered until `lapses_at`. Gives the state:
+    /// granted or rejected.
+    ///
+    /// # Errors
+    /// [`StoreError::Attached`] if it has a caller, who has to hear of it.
+    pub async fn decide(&self, id: HoldId, vote: Vote, lapses_at: Timestamp) -> Result<State, StoreError> {
+        match self.write(Job::Decide { id, vote, lapses_at }).await? {
+            Written::State(state) => Ok(state),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Ends what has no caller and whose time is over. Gives how many that were.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        match self.write(Job::Sweep { at: Timestamp::now() }).await? {
+            Written::Swept(count) => Ok(count),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Takes over all that a dead process left open, in one commit: what waited is detached, what was forwarded is unknown.
     /// The caller knows that the process is dead.
-    pub async fn recover(&self, owner: &str) -> Result<Recovered, StoreError> {
-        match self.write(Job::Recover { owner: owner.into(), at: Timestamp::now() }).await? {
+    pub async fn recover(&self, dead: &str) -> Result<Recovered, StoreError> {
+        match self.write(Job::Recover { dead: dead.into(), at: Timestamp::now() }).await? {
             Written::Recovered(recovered) => Ok(recovered),
-            Written::Done => Ok(Recovered::default()),
+            _ => Err(StoreError::Closed),
         }
     }
 
@@ -240,14 +302,20 @@ impl Store {
         self.read(move |db| sqlite::history(db, &filter)).await
     }
 
-    /// Holds that wait or are with a server, of all processes, the oldest first, at most [`ROWS_READ_MAX`].
+    /// Holds of which something may still become, of all processes, the oldest first, at most [`ROWS_READ_MAX`].
     pub async fn open_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
         self.read(|db| sqlite::open_holds(db, ROWS_READ_MAX)).await
     }
 
-    /// The processes that open holds belong to. Whether one is dead is for the caller to find out.
-    pub async fn owners_with_open_holds(&self) -> Result<Vec<Arc<str>>, StoreError> {
-        self.read(sqlite::owners_with_open_holds).await
+    /// Those of them that no process has a caller for: detached ones, grants, and calls of which nobody knows whether they
+    /// ran.
+    pub async fn detached_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
+        self.read(|db| sqlite::detached_holds(db, ROWS_READ_MAX)).await
+    }
+
+    /// The processes that have callers of open holds. Whether one is dead is for the caller to find out.
+    pub async fn holders(&self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.read(sqlite::holders).await
     }
 
     /// The lines of the audit log behind number `after_seq`, in order, at most `limit` (and [`ROWS_READ_MAX`]).

@@ -70,12 +70,13 @@ impl Source {
 }
 
 /// The absolute path of the record at `named`, or of the usual one.
-fn store_path(named: Option<&Path>) -> Result<PathBuf, AskError> {
+pub(super) fn store_path(named: Option<&Path>) -> Result<PathBuf, AskError> {
     let path = named.map_or_else(|| place::default_store().map_err(broken), |path| Ok(path.to_owned()))?;
     std::path::absolute(path).map_err(broken)
 }
 
-async fn open(path: &Path) -> Result<Store, AskError> {
+/// The record at `path`. One that does not exist is not made.
+pub(super) async fn open(path: &Path) -> Result<Store, AskError> {
     if !path.exists() {
         return Err(AskError::Broken(format!("there is no record at `{}` yet", path.display())));
     }
@@ -87,7 +88,7 @@ async fn open(path: &Path) -> Result<Store, AskError> {
 async fn history_in(store: &Store, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
     let filter = HistoryFilter { limit, before, ..HistoryFilter::default() };
     let records = store.history(filter).await.map_err(store_failed)?;
-    Ok(records.iter().map(|record| HoldView::new(record, false)).collect())
+    Ok(records.iter().map(HoldView::new).collect())
 }
 
 /// The newest holds of the usual record, where no gate runs. Nothing, where there is no record.

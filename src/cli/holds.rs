@@ -1,7 +1,9 @@
-//! `holdshort holds`, `show`, `approve`, `reject`: what operators see and say, over the control sockets of all gates.
+//! `holdshort holds`, `show`, `approve`, `reject`, `resolve`: what operators see and say, over the control sockets of all
+//! gates, or in the record where none runs.
 
 use super::{
-    ApproveArguments, HoldsArguments, RejectArguments, ShowArguments, audit::recorded, block_on, render,
+    ApproveArguments, HoldsArguments, RejectArguments, ResolveArguments, ShowArguments, audit::recorded,
+    block_on, reach::Reach, render,
 };
 use crate::{
     control::{
@@ -31,18 +33,25 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
         if arguments.watch {
             return watch(arguments.json).await;
         }
-        let gates = match client::gates().await {
-            // Nothing runs, so nothing waits: an empty list, not a failure.
-            Err(AskError::NoGate) => Vec::new(),
-            gates => gates?,
+        let reach = match Reach::find().await {
+            // Nothing runs and nothing was ever recorded: an empty list, not a failure.
+            Err(AskError::NoGate) => None,
+            reach => Some(reach?),
         };
-        let mut holds = client::holds(&gates).await?;
+        let mut holds = match &reach {
+            Some(reach) => reach.holds().await?,
+            None => Vec::new(),
+        };
         if arguments.all {
-            let ended =
-                if gates.is_empty() { recorded(ENDED_MAX).await? } else { ended(&gates, &holds).await? };
-            holds.extend(ended);
+            let all = match &reach {
+                Some(Reach::Gates(gates)) => ended(gates, &holds).await?,
+                _ => recorded(ENDED_MAX).await?,
+            };
+            let known: Vec<_> = holds.iter().map(|hold| hold.id).collect();
+            holds.extend(all.into_iter().filter(|hold| !known.contains(&hold.id)));
         }
-        render::holds(&holds, arguments.json, gates.len());
+        let gates = if let Some(Reach::Gates(gates)) = &reach { gates.len() } else { 0 };
+        render::holds(&holds, arguments.json, gates);
         Ok(Exit::Done)
     })
 }
@@ -107,9 +116,8 @@ async fn watch(json: bool) -> Result<Exit, AskError> {
 
 pub(super) fn show(arguments: &ShowArguments) -> Exit {
     block_on(async {
-        let gates = client::gates().await?;
-        let (gate, id) = client::find(&gates, &arguments.id).await?;
-        render::detail(&gate.rpc.show(id).await?, arguments.json);
+        let reach = Reach::find().await?;
+        render::detail(&reach.show(&arguments.id).await?, arguments.json);
         Ok(Exit::Done)
     })
 }
@@ -122,20 +130,37 @@ pub(super) fn reject(arguments: &RejectArguments) -> Exit {
     resolve(&arguments.id, Verdict::Reject, Some(arguments.reason.clone()))
 }
 
+/// The error of a beginning of an id by which nothing may be decided. (What cannot be the beginning of an id is that of no
+/// hold, however short it is.)
+fn too_short(prefix: &str) -> Option<TooShort> {
+    let is_too_short =
+        prefix.len() < DECIDE_CHARS_MIN && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_too_short.then(|| TooShort(prefix.to_owned()))
+}
+
+pub(super) fn resolve_unknown(arguments: &ResolveArguments) -> Exit {
+    block_on(async {
+        let reach = Reach::find().await?;
+        if let Some(error) = too_short(&arguments.id) {
+            return Ok(render::usage(&error));
+        }
+        let comment = arguments.comment.clone();
+        render::resolved(&reach.resolve_unknown(&arguments.id, arguments.ran, comment).await?);
+        Ok(Exit::Done)
+    })
+}
+
 fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>) -> Exit {
     block_on(async {
-        let gates = client::gates().await?;
-        // (What cannot be the beginning of an id is that of no hold, however short it is.)
-        if prefix.len() < DECIDE_CHARS_MIN && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Ok(render::usage(&TooShort(prefix.to_owned())));
+        let reach = Reach::find().await?;
+        if let Some(error) = too_short(prefix) {
+            return Ok(render::usage(&error));
         }
-        let (gate, id) = client::find(&gates, prefix).await?;
-        let resolved = gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from)?;
+        let resolved = reach.resolve(prefix, verdict, comment).await?;
         render::resolved(&resolved);
         Ok(match (verdict, resolved.state) {
-            (Verdict::Approve, State::Forwarding | State::Answered) | (Verdict::Reject, State::Rejected) => {
-                Exit::Done
-            }
+            (Verdict::Approve, State::Forwarding | State::Answered | State::Granted)
+            | (Verdict::Reject, State::Rejected) => Exit::Done,
             _ => Exit::Failed,
         })
     })

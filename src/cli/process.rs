@@ -30,6 +30,9 @@ const ASSUMPTIONS: &str = "P04";
 /// How long the end of the program waits for the record's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
+/// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
 /// The policy that was named, or the usual one, or the one that holds everything.
 pub(super) fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
     let paths = policy_files(named);
@@ -86,7 +89,7 @@ impl GateProcess {
         let liveness = show_life(&instance, &path);
         let store = Store::open(&path);
         let policy_sha256 = policy.digest();
-        let gate = Arc::new(Gate::new(
+        let gate = Gate::new(
             Arc::clone(&instance),
             Arc::new(policy),
             store.clone(),
@@ -95,7 +98,10 @@ impl GateProcess {
                 holds_max: if liveness.is_some() { GateLimits::default().holds_max } else { 0 },
                 ..GateLimits::default()
             },
-        ));
+        );
+        let (record, can_tell) = (path.clone(), liveness.is_some());
+        let gate = gate.with_is_dead(Box::new(move |holder| can_tell && place::is_dead(&record, holder)));
+        let gate = Arc::new(gate);
         store.ride_along(AuditEvent {
             server: Some(servers.join(", ")).filter(|names| !names.is_empty()),
             policy_sha256: Some(policy_sha256),
@@ -105,7 +111,7 @@ impl GateProcess {
         let about =
             control::About { servers, store: path.display().to_string(), policy: Some(Arc::clone(&files)) };
         let control = open_control(&gate, about, &instance);
-        tokio::spawn(recover(store, path, instance, liveness.is_some()));
+        tokio::spawn(look_after(Arc::clone(&gate)));
         let _watching = watch(&files);
         Ok(Self { gate, control, _watching, liveness })
     }
@@ -161,29 +167,25 @@ fn watch(files: &Arc<PolicyFiles>) -> Option<reload::Watching> {
     })
 }
 
-/// Puts on record what became of the calls of gates that have died, if it `can_tell` which ones have.
-async fn recover(store: Store, path: PathBuf, own: Arc<str>, can_tell: bool) {
-    if let Err(error) = store.ready().await {
+/// Takes over, once, what other gates on the record have left when they died; then ends, again and again, what has no caller
+/// and whose time is over.
+async fn look_after(gate: Arc<Gate>) {
+    if let Err(error) = gate.store().ready().await {
         tracing::error!(%error, "the record cannot be used: every call that would be held is refused");
         return;
     }
-    if !can_tell {
-        return;
+    match gate.take_over_dead().await {
+        Ok((0, 0)) => {}
+        Ok((detached, unknown)) => {
+            tracing::warn!(detached, unknown, "calls of gates that have died were taken over");
+        }
+        Err(error) => tracing::error!(%error, "calls of dead gates could not be taken over"),
     }
-    let Ok(owners) = store.owners_with_open_holds().await else { return };
-    for owner in owners.iter().filter(|owner| ***owner != *own && place::is_dead(&path, owner)) {
-        match store.recover(owner).await {
-            Ok(recovered) => {
-                tracing::warn!(
-                    gate = &**owner,
-                    withdrawn = recovered.withdrawn.len(),
-                    unknown = recovered.unknown.len(),
-                    "calls of a gate that has died were put on record"
-                );
-            }
-            Err(error) => {
-                tracing::error!(gate = &**owner, %error, "calls of a dead gate could not be put on record")
-            }
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = gate.store().sweep().await {
+            tracing::debug!(%error, "what is overdue could not be ended");
         }
     }
 }

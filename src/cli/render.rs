@@ -117,10 +117,10 @@ pub(super) fn holds(holds: &[HoldView], as_json: bool, gates: usize) {
     let mut table =
         Table::new(["ID", "STATE", "AGENT", "SERVER", "TOOL", "AGE", "LEFT", "REASON"], &[2, 3, 4, 7]);
     for hold in holds {
-        let left = if hold.state == State::Held { until(hold.expires_at) } else { "-".to_owned() };
+        let left = left(hold).map_or_else(|| "-".to_owned(), until);
         table.add([
             short(hold.id, chars),
-            hold.state.to_string(),
+            standing(hold),
             name(&hold.agent),
             name(&hold.server),
             name(what(hold)),
@@ -130,6 +130,19 @@ pub(super) fn holds(holds: &[HoldView], as_json: bool, gates: usize) {
         ]);
     }
     table.print();
+}
+
+/// When the time of a hold is over, if it has one.
+fn left(hold: &HoldView) -> Option<Timestamp> {
+    if hold.state == State::Held { Some(hold.expires_at) } else { hold.lapses_at }
+}
+
+/// The state of a hold, and whether a caller waits for it.
+fn standing(hold: &HoldView) -> String {
+    match hold.state {
+        State::Held if !hold.attached => "held, no caller".to_owned(),
+        state => state.to_string(),
+    }
 }
 
 /// A name in a list. It is cut: the whole stands in `show`.
@@ -164,6 +177,11 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
     if hold.state == State::Held {
         let id = hold.id.short();
         talk(&format!("to decide: holdshort approve {id}\n       or: holdshort reject {id} --reason TEXT"));
+    } else if hold.state == State::Unknown {
+        let id = hold.id.short();
+        talk(&format!(
+            "once you have looked: holdshort resolve {id} --ran\n                  or: holdshort resolve {id} --did-not-run"
+        ));
     }
 }
 
@@ -178,6 +196,8 @@ pub(super) fn hold_card(hold: &HoldView) {
     field("held", format!("{} ({} ago)", hold.created_at, since(hold.created_at)));
     if hold.state == State::Held {
         field("expires", format!("{} (in {})", hold.expires_at, until(hold.expires_at)));
+    } else if let Some(lapses_at) = hold.lapses_at {
+        field("lapses", format!("{lapses_at} (in {})", until(lapses_at)));
     }
     field("reason", sanitize::render(&hold.reason));
     field("rules", sanitize::render(&hold.rules.join(", ")));
@@ -225,7 +245,7 @@ fn field(name: &str, value: impl Display) {
 fn state_text(hold: &HoldView) -> String {
     match hold.ended_at {
         Some(at) => format!("{} since {at}", hold.state),
-        None => hold.state.to_string(),
+        None => standing(hold),
     }
 }
 
@@ -245,7 +265,10 @@ fn vote_text(vote: &Vote) -> String {
 pub(super) fn resolved(resolved: &Resolved) {
     let text = match resolved.state {
         State::Forwarding | State::Answered => "approved: the call goes to the server",
+        State::Granted => "approved: nobody waits just now; the same call, made again, runs at once",
         State::Rejected => "rejected: the agent reads the reason",
+        State::Ran => "resolved: it ran",
+        State::NotRun => "resolved: it did not run; made again, the call is held again",
         State::Unavailable => "the gate could not keep its promises, so the call was refused",
         _ => "ended",
     };

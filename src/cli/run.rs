@@ -48,7 +48,8 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
     let process = GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)])?;
-    let caller = Caller::new(&Principal::client(), name);
+    let mut caller = Caller::new(&Principal::client(), name);
+    caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);
     let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;
     process.close().await;

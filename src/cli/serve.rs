@@ -26,8 +26,7 @@ use super::{
 use crate::{
     config::Config,
     exit::Exit,
-    gate::Gate,
-    hold::Withdrawal,
+    hold::Absence,
     policy::Policy,
     transport::http::{
         Proxy,
@@ -100,7 +99,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     drop(accepting);
     tracing::info!("stopping: nothing new begins, calls that run may end");
     stop.cancel();
-    withdraw_all(&process.gate);
+    process.gate.detach_all(Absence::Stopping);
     tokio::task::spawn_blocking(move || workers.join()).await?;
     process.close().await;
     Ok(())
@@ -157,13 +156,6 @@ impl Certificates {
 fn changed_at(files: &ServerTlsFiles) -> Vec<Option<SystemTime>> {
     let paths = [Some(&files.certificate), Some(&files.key), files.client_roots.as_ref()];
     paths.into_iter().flatten().map(|path| fs::metadata(path).and_then(|data| data.modified()).ok()).collect()
-}
-
-/// What waits is told that it does not run.
-fn withdraw_all(gate: &Gate) {
-    for hold in gate.holds() {
-        gate.withdraw(hold.id, Withdrawal::Stopping);
-    }
 }
 
 /// Lets this process have as many connections as the system gives it.

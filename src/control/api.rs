@@ -69,6 +69,9 @@ pub struct HoldView {
     pub expires_at: Timestamp,
     /// Whether a caller waits for it.
     pub attached: bool,
+    /// When an approval without a caller can no longer be redeemed, or a rejection without one is forgotten.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lapses_at: Option<Timestamp>,
     /// The verdicts so far.
     pub votes: Vec<Vote>,
     /// When it ended, if it has.
@@ -79,6 +82,9 @@ pub struct HoldView {
     pub note: Option<String>,
     /// SHA-256 of the frame that was received and that goes upstream.
     pub frame_sha256: String,
+    /// The digest of what the call does, however it is written: the same call, made again, has the same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub call_sha256: Option<String>,
     /// The length of that frame, in bytes.
     pub frame_bytes: usize,
     /// The frame itself, without its line's end; only where one hold is shown.
@@ -90,8 +96,8 @@ pub struct HoldView {
 }
 
 impl HoldView {
-    /// A hold of the record; `attached` if a caller of this process waits for it.
-    pub fn new(record: &HoldRecord, attached: bool) -> Self {
+    /// A hold of the record.
+    pub fn new(record: &HoldRecord) -> Self {
         let hold = &record.hold;
         Self {
             id: hold.id,
@@ -108,11 +114,13 @@ impl HoldView {
             notes: hold.notes.clone(),
             created_at: hold.created_at,
             expires_at: hold.expires_at,
-            attached,
+            attached: record.state == State::Held && record.holder.is_some(),
+            lapses_at: record.lapses_at.filter(|_| record.is_awaited),
             votes: record.votes.clone(),
             ended_at: record.ended_at,
             note: record.note.clone(),
             frame_sha256: hold.frame_sha256.to_string(),
+            call_sha256: hold.call_sha256.map(|digest| digest.to_string()),
             frame_bytes: hold.frame.len(),
             frame: None,
             warnings: Vec::new(),
@@ -120,14 +128,16 @@ impl HoldView {
     }
 
     /// All that is known of `record`: with the frame, and with what an approver should be warned of.
-    pub fn whole(record: &HoldRecord, attached: bool) -> Self {
+    pub fn whole(record: &HoldRecord) -> Self {
         // A frame in the record was valid UTF-8 when it was held, else it would not have been.
         let frame = String::from_utf8_lossy(&record.hold.frame).into_owned();
         let mut warnings = view::warnings(&frame);
         if record.state == State::Unknown {
-            warnings.push("nobody knows whether this call ran; it is never sent again".to_owned());
+            let warning =
+                "nobody knows whether this call ran; it is not sent again before `holdshort resolve` says so";
+            warnings.push(warning.to_owned());
         }
-        Self { frame: Some(frame), warnings, ..Self::new(record, attached) }
+        Self { frame: Some(frame), warnings, ..Self::new(record) }
     }
 
     /// The same, as a watcher is sent it: without arguments that are longer than [`NEWS_ARGUMENT_BYTES_MAX`].
@@ -142,14 +152,7 @@ impl HoldView {
 
     /// A hold that waits in this process.
     pub fn waiting(hold: &Arc<NewHold>) -> Self {
-        let record = HoldRecord {
-            hold: NewHold::clone(hold),
-            state: State::Held,
-            votes: Vec::new(),
-            ended_at: None,
-            note: None,
-        };
-        Self::new(&record, true)
+        Self::new(&HoldRecord::held(NewHold::clone(hold), Arc::clone(&hold.owner)))
     }
 }
 
@@ -294,6 +297,8 @@ pub mod error_code {
     pub const NOT_FOUND: i32 = 4;
     /// The hold has ended already.
     pub const ENDED: i32 = 5;
+    /// Another gate has the caller.
+    pub const ELSEWHERE: i32 = 6;
     /// This principal may not.
     pub const NOT_ALLOWED: i32 = 3;
     /// The request itself is wrong.
@@ -309,7 +314,8 @@ pub trait Control {
     #[method(name = "info")]
     async fn info(&self) -> Result<GateInfo, ErrorObjectOwned>;
 
-    /// The calls that wait in this process, the oldest first, a page at a time.
+    /// The calls that wait in this process, and those of its record without a caller of which something may still become,
+    /// the oldest first, a page at a time.
     #[method(name = "holds", param_kind = map)]
     async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned>;
 
@@ -323,6 +329,15 @@ pub trait Control {
         &self,
         id: HoldId,
         verdict: Verdict,
+        comment: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned>;
+
+    /// Says whether a call ran of which nobody knew. Answers once it is durable.
+    #[method(name = "resolve_unknown", param_kind = map, with_extensions)]
+    async fn resolve_unknown(
+        &self,
+        id: HoldId,
+        has_run: bool,
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned>;
 

@@ -139,7 +139,12 @@ pub async fn holds(gates: &[GateClient]) -> Result<Vec<HoldView>, AskError> {
         let mut after = None;
         loop {
             let page = gate.rpc.holds(after).await?;
-            all.extend(page.holds);
+            for hold in page.holds {
+                // Gates on one record all tell of what has no caller.
+                if hold.attached || !all.iter().any(|known: &HoldView| known.id == hold.id) {
+                    all.push(hold);
+                }
+            }
             after = page.next;
             if after.is_none() {
                 break;
@@ -168,7 +173,12 @@ pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a Gate
     for gate in gates {
         let waiting = holds(std::slice::from_ref(gate)).await?;
         let ids = waiting.iter().map(|hold| hold.id).filter(|id| id.to_string().starts_with(&prefix));
-        found.extend(ids.map(|id| (gate, id)));
+        for id in ids {
+            // Gates on one record all tell of what has no caller; who has a caller tells it first.
+            if !found.iter().any(|(_, known)| *known == id) {
+                found.push((gate, id));
+            }
+        }
     }
     if found.is_empty() {
         for gate in gates {

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     audit::{BadCheckpoint, Checkpoint},
     gate::{Gate, News, ResolveError},
-    hold::{HoldId, HoldRecord, State, Verdict},
+    hold::{HoldId, HoldRecord, NewHold, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, StoreError},
@@ -195,20 +195,53 @@ struct Desk {
 
 impl Desk {
     /// A hold of this process, or of the record.
-    async fn record(&self, id: HoldId) -> Result<(HoldRecord, bool), ErrorObjectOwned> {
+    async fn record(&self, id: HoldId) -> Result<HoldRecord, ErrorObjectOwned> {
         if let Some(hold) = self.gate.held(id) {
-            let waiting = HoldRecord {
-                hold: (*hold).clone(),
-                state: State::Held,
-                votes: Vec::new(),
-                ended_at: None,
-                note: None,
-            };
-            return Ok((waiting, true));
+            return Ok(HoldRecord::held((*hold).clone(), Arc::clone(self.gate.instance())));
         }
-        match self.gate.store().hold(id).await.map_err(unavailable)? {
-            Some(record) => Ok((record, false)),
-            None => Err(resolve_error(&ResolveError::NotFound)),
+        let found = self.gate.store().hold(id).await.map_err(unavailable)?;
+        found.ok_or_else(|| resolve_error(&ResolveError::NotFound))
+    }
+
+    /// All that waits here and all that has no caller, the oldest first.
+    async fn open(&self) -> Result<Vec<Open>, ErrorObjectOwned> {
+        let detached = self.gate.detached().await.map_err(unavailable)?;
+        let mut open: Vec<Open> = self.gate.holds().into_iter().map(Open::Waiting).collect();
+        let is_here = |id| self.gate.held(id).is_some();
+        open.extend(
+            detached
+                .into_iter()
+                .filter(|record| !is_here(record.hold.id))
+                .map(|record| Open::Detached(Box::new(record))),
+        );
+        open.sort_unstable_by_key(Open::place);
+        Ok(open)
+    }
+}
+
+/// A hold of a list.
+enum Open {
+    Waiting(Arc<NewHold>),
+    Detached(Box<HoldRecord>),
+}
+
+impl Open {
+    fn hold(&self) -> &NewHold {
+        match self {
+            Self::Waiting(hold) => hold,
+            Self::Detached(record) => &record.hold,
+        }
+    }
+
+    /// Its place in the list.
+    fn place(&self) -> (jiff::Timestamp, HoldId) {
+        (self.hold().created_at, self.hold().id)
+    }
+
+    fn view(&self) -> HoldView {
+        match self {
+            Self::Waiting(hold) => HoldView::waiting(hold),
+            Self::Detached(record) => HoldView::new(record),
         }
     }
 }
@@ -230,22 +263,20 @@ impl ControlServer for Desk {
     }
 
     async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned> {
-        let holds = self.gate.holds();
+        let open = self.open().await?;
         let begin = match after {
             Some(after) => {
                 // It may have ended since: the record still knows where in the order it was.
-                let (record, _) = self.record(after).await?;
-                let after = (record.hold.created_at, after);
-                holds.partition_point(|hold| (hold.created_at, hold.id) <= after)
+                let after = (self.record(after).await?.hold.created_at, after);
+                open.partition_point(|hold| hold.place() <= after)
             }
             None => 0,
         };
-        Ok(page(holds[begin..].iter().map(HoldView::waiting)))
+        Ok(page(open[begin..].iter().map(Open::view)))
     }
 
     async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned> {
-        let (record, attached) = self.record(id).await?;
-        Ok(HoldView::whole(&record, attached))
+        Ok(HoldView::whole(&self.record(id).await?))
     }
 
     async fn resolve(
@@ -255,14 +286,18 @@ impl ControlServer for Desk {
         verdict: Verdict,
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        let Some(approver) = extensions.get::<Principal>() else {
-            return Err(ErrorObjectOwned::owned(
-                error_code::NOT_ALLOWED,
-                "who asks is not known",
-                None::<()>,
-            ));
-        };
-        let state = self.gate.resolve(id, verdict, approver, comment.as_deref()).await;
+        let state = self.gate.resolve(id, verdict, approver(extensions)?, comment.as_deref()).await;
+        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
+    async fn resolve_unknown(
+        &self,
+        extensions: &Extensions,
+        id: HoldId,
+        has_run: bool,
+        comment: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        let state = self.gate.resolve_unknown(id, has_run, approver(extensions)?, comment.as_deref()).await;
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
     }
 
@@ -279,9 +314,7 @@ impl ControlServer for Desk {
             .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
             .await
             .map_err(unavailable)?;
-        let mut page = page(
-            records.iter().map(|record| HoldView::new(record, self.gate.held(record.hold.id).is_some())),
-        );
+        let mut page = page(records.iter().map(HoldView::new));
         if records.len() == limit && page.next.is_none() {
             page.next = page.holds.last().map(|hold| hold.id);
         }
@@ -339,13 +372,13 @@ fn watched(news: News) -> Watched {
         News::Held(hold) => Watched::held(HoldView::waiting(&hold).as_news()),
         News::Now { hold, state, vote } => {
             let record = HoldRecord {
-                hold: (*hold).clone(),
                 state,
                 votes: vote.into_iter().collect(),
                 ended_at: Some(jiff::Timestamp::now()),
-                note: None,
+                holder: None,
+                ..HoldRecord::held((*hold).clone(), Arc::clone(&hold.owner))
             };
-            Watched::ended(HoldView::new(&record, false).as_news())
+            Watched::ended(HoldView::new(&record).as_news())
         }
     }
 }
@@ -365,6 +398,12 @@ fn page(holds: impl Iterator<Item = HoldView>) -> Page {
     page
 }
 
+/// Who asks, as the kernel says.
+fn approver(extensions: &Extensions) -> Result<&Principal, ErrorObjectOwned> {
+    let nobody = || ErrorObjectOwned::owned(error_code::NOT_ALLOWED, "who asks is not known", None::<()>);
+    extensions.get::<Principal>().ok_or_else(nobody)
+}
+
 fn invalid(error: BadCheckpoint) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error_code::INVALID, error.to_string(), None::<()>)
 }
@@ -373,16 +412,18 @@ fn unavailable(error: StoreError) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error_code::UNAVAILABLE, error.to_string(), None::<()>)
 }
 
-fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
+/// What the error of a verdict is on the socket.
+pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
     let code = match error {
         ResolveError::NotFound => error_code::NOT_FOUND,
         ResolveError::Ended(_) => error_code::ENDED,
+        ResolveError::Elsewhere => error_code::ELSEWHERE,
         ResolveError::NotAllowed(_) => error_code::NOT_ALLOWED,
         ResolveError::NoReason => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,
     };
     let detail = match error {
-        ResolveError::Ended(record) => Some(HoldView::new(record, false)),
+        ResolveError::Ended(record) => Some(HoldView::new(record)),
         _ => None,
     };
     ErrorObjectOwned::owned(code, error.to_string(), detail)

@@ -3,10 +3,12 @@
 //! Made by the gate and by the session; the only place that words a refusal. It never contains an argument of the call,
 //! the name of an approver or anything of the inside of this process.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
-    hold::{Cause, HoldId, OnRejection, Withdrawal},
+    hold::{Absence, Cause, HoldId, OnRejection, Withdrawal},
     jsonrpc::{ErrorCode, FrameError, RequestId},
     mcp::{self, Era},
 };
@@ -18,6 +20,10 @@ pub enum Why {
     Denied,
     /// It was held, and did not run.
     Ended(Cause),
+    /// It waits for people, and the client is asked to make the call again.
+    Pending,
+    /// It was sent before, and nobody knows whether it ran.
+    Unknown,
     /// It breaks the protocol, or could be read in two ways.
     Invalid,
 }
@@ -31,6 +37,8 @@ impl Why {
             Self::Ended(Cause::Expired) => "expired",
             Self::Ended(Cause::Withdrawn) => "withdrawn",
             Self::Ended(Cause::Unavailable) => "unavailable",
+            Self::Pending => "pending",
+            Self::Unknown => "unknown",
             Self::Invalid => "invalid",
         }
     }
@@ -73,6 +81,8 @@ pub(crate) struct Refused {
     pub(crate) is_tool_call: bool,
     /// What the matching rules want.
     pub(crate) on_rejection: OnRejection,
+    /// What the agent may be told while it waits.
+    pub(crate) hold_message: Option<Arc<str>>,
 }
 
 impl Refused {
@@ -112,6 +122,32 @@ impl Refused {
             ),
         };
         Refusal { form: self.form(), id: self.id, why: Why::Ended(cause), hold: Some(hold), text }
+    }
+
+    /// People have not decided yet, and the client cannot be kept waiting any longer.
+    pub(crate) fn pending(self, hold: HoldId, why: Absence) -> Refusal {
+        let short = hold.short();
+        let message = sentence(self.hold_message.as_deref().unwrap_or("a person has to approve this call."));
+        let again = match why {
+            Absence::MadeAgain => "The same call was made again and waits for the same decision.",
+            _ => {
+                "Call it again, later or when the user says so, with exactly the same arguments: the decision then \
+                 counts for that call, and nobody is asked twice."
+            }
+        };
+        let text = format!("PENDING (hold {short}): {message} The tool did not run. {again}");
+        let form = if why == Absence::ClientGone { Form::Silence } else { self.form() };
+        Refusal { form, id: self.id, why: Why::Pending, hold: Some(hold), text }
+    }
+
+    /// The same call was sent before, as `hold`, and nobody knows whether it ran.
+    pub(crate) fn unknown(self, hold: HoldId) -> Refusal {
+        let text = format!(
+            "UNKNOWN (hold {}): this call was approved and sent before, and nobody knows whether it ran. This time it did \
+             not run. Do not repeat it; ask the user to look, and to have an operator resolve the hold.",
+            hold.short()
+        );
+        Refusal { form: self.form(), id: self.id, why: Why::Unknown, hold: Some(hold), text }
     }
 
     /// Nobody decided, and it did not run.

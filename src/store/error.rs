@@ -16,6 +16,12 @@ pub enum StoreError {
         /// The state it has.
         state: State,
     },
+    /// The hold has a caller at another process, which has to hear of a verdict.
+    #[error("its caller is at the gate `{holder}`")]
+    Attached {
+        /// The process.
+        holder: Arc<str>,
+    },
     /// No such hold was recorded.
     #[error("no hold `{0}` is recorded")]
     NoSuchHold(HoldId),

@@ -13,24 +13,19 @@ use rusqlite::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{HistoryFilter, Recovered, error::StoreError};
+use super::{HistoryFilter, error::StoreError};
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, link},
     digest::Digest,
     hold::{HOLD_ID_CHARS, HoldId, HoldRecord, NewHold, State, Vote},
 };
 
-/// What recovery notes on a hold whose caller is gone.
-const NOTE_WITHDRAWN: &str = "the gate that had the caller is gone";
-
-/// What recovery notes on a call of which nobody knows whether it ran.
-const NOTE_UNKNOWN: &str = "the gate that forwarded it is gone; nobody knows whether it ran";
-
 /// The columns that [`record`] reads, in its order.
 macro_rules! hold_columns {
     () => {
         "h.seq, h.id, h.owner, h.server, h.method, h.tool, h.agent, h.principal, h.frame_sha256, h.policy_sha256, \
-         h.rules, h.reason, h.notes, h.created_at, h.expires_at, h.state, h.votes, h.ended_at, h.note"
+         h.rules, h.reason, h.notes, h.created_at, h.expires_at, h.state, h.votes, h.ended_at, h.note, \
+         h.call_sha256, h.tool_sha256, h.terms_sha256, h.holder, h.lapses_at, h.awaited"
     };
 }
 
@@ -42,7 +37,7 @@ macro_rules! select_hold {
 }
 
 /// The place of the frame among the columns of [`select_hold`].
-const FRAME_COLUMN: usize = 19;
+const FRAME_COLUMN: usize = 25;
 
 // --- audit -----------------------------------------------------------------------------------------------------------
 
@@ -108,26 +103,45 @@ pub(super) fn check_tail(db: &Connection, known: Checkpoint) -> Result<Checkpoin
 // --- holds -----------------------------------------------------------------------------------------------------------
 
 const INSERT_HOLD: &str = "INSERT INTO holds (seq, id, owner, server, method, tool, agent, principal, frame_sha256, \
-     policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+     policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note, call_sha256, tool_sha256, \
+     terms_sha256, holder, lapses_at, awaited) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
+     ?25)";
 const INSERT_FRAME: &str = "INSERT INTO frames (hold, frame) VALUES (?1, ?2)";
-const UPDATE_STATE: &str =
-    "UPDATE holds SET state = ?3, votes = ?4, ended_at = ?5, note = ?6 WHERE seq = ?1 AND state = ?2";
+const UPDATE_HOLD: &str = "UPDATE holds SET state = ?3, votes = ?4, ended_at = ?5, note = ?6, holder = ?7, lapses_at = ?8, \
+     awaited = ?9 WHERE seq = ?1 AND state = ?2";
 const HOLD_WITHOUT_FRAME: &str = concat!("SELECT ", hold_columns!(), " FROM holds h WHERE h.id = ?1");
-const OPEN_OF_OWNER: &str = concat!(
-    "SELECT ",
-    hold_columns!(),
-    " FROM holds h WHERE h.owner = ?1 AND h.state IN ('held', 'forwarding') ORDER BY h.seq"
-);
 const HOLD: &str = select_hold!("WHERE h.id = ?1");
 const FIND: &str = select_hold!("WHERE h.id BETWEEN ?1 AND ?2 ORDER BY h.id LIMIT ?3");
-const OPEN: &str = select_hold!("WHERE h.state IN ('held', 'forwarding') ORDER BY h.seq LIMIT ?1");
+const OPEN: &str =
+    select_hold!("WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') ORDER BY h.seq LIMIT ?1");
+const DETACHED: &str = select_hold!(
+    "WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL ORDER BY h.seq LIMIT ?1"
+);
 const HISTORY: &str = select_hold!(
     "WHERE h.seq < CASE WHEN ?1 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?1) END \
      AND (?2 = '' OR instr(?2, ' ' || h.state || ' ') > 0) \
      AND (?3 IS NULL OR h.server = ?3) AND (?4 IS NULL OR h.tool = ?4) ORDER BY h.seq DESC LIMIT ?5"
 );
-const OWNERS: &str = "SELECT DISTINCT owner FROM holds WHERE state IN ('held', 'forwarding') ORDER BY owner";
+const HOLDERS: &str = "SELECT DISTINCT holder FROM holds WHERE state IN ('held', 'granted', 'forwarding', 'unknown') \
+     AND holder IS NOT NULL ORDER BY holder";
+
+/// What a retry finds without a caller: detached, decided, or unknown.
+pub(super) const AWAITED_WITHOUT_CALLER: i64 = 1;
+/// What a retry finds with a caller.
+pub(super) const AWAITED_WITH_CALLER: i64 = 2;
+/// What a retry finds that was sent and has no answer.
+pub(super) const AWAITED_SENT: i64 = 3;
+
+/// As what a retry finds a hold, so that it is found by an index however many there are.
+fn awaited(record: &HoldRecord) -> i64 {
+    match (record.is_awaited, record.state, &record.holder) {
+        (false, ..) => 0,
+        (true, State::Forwarding, _) => AWAITED_SENT,
+        (true, State::Held, Some(_)) => AWAITED_WITH_CALLER,
+        _ => AWAITED_WITHOUT_CALLER,
+    }
+}
 
 /// Records a new hold, its frame and its `held` event.
 pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold) -> Result<(), StoreError> {
@@ -153,6 +167,12 @@ pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold
             "[]",
             None::<i64>,
             None::<String>,
+            hold.call_sha256.map(|digest| digest.0),
+            hold.tool_sha256.map(|digest| digest.0),
+            hold.terms_sha256.map(|digest| digest.0),
+            hold.owner,
+            None::<i64>,
+            AWAITED_WITH_CALLER,
         ])
         .map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => StoreError::Duplicate(hold.id),
@@ -172,64 +192,55 @@ pub(super) fn end(
     note: Option<String>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let (seq, found) = db
-        .prepare_cached(HOLD_WITHOUT_FRAME)?
+    let (seq, mut found) = hold_without_frame(db, id)?;
+    let before = found.state;
+    let mut standing = found.standing();
+    standing.end(state).map_err(|state| StoreError::NotHeld { state })?;
+    found.stand(standing);
+    found.votes.extend(votes);
+    found.note = note.or(found.note);
+    update(db, head, seq, before, &mut found, at)
+}
+
+/// The hold of this id without its frame, with its place.
+pub(super) fn hold_without_frame(db: &Connection, id: HoldId) -> Result<(u64, HoldRecord), StoreError> {
+    db.prepare_cached(HOLD_WITHOUT_FRAME)?
         .query_row([id.0], |row| record(row, Bytes::new()))
         .optional()?
-        .ok_or(StoreError::NoSuchHold(id))?;
-    move_on(db, head, seq, found, state, votes, note, at)
+        .ok_or(StoreError::NoSuchHold(id))
 }
 
-/// Ends what a dead process left: what waited is withdrawn, of what was forwarded nobody knows.
-pub(super) fn recover(
-    db: &Connection,
-    head: &mut Checkpoint,
-    owner: &str,
-    at: Timestamp,
-) -> Result<Recovered, StoreError> {
-    let mut recovered = Recovered::default();
-    for (seq, found) in collect(db, OPEN_OF_OWNER, [owner], |row| record(row, Bytes::new()))? {
-        let id = found.hold.id;
-        let (state, note, list) = match found.state {
-            State::Held => (State::Withdrawn, NOTE_WITHDRAWN, &mut recovered.withdrawn),
-            _ => (State::Unknown, NOTE_UNKNOWN, &mut recovered.unknown),
-        };
-        move_on(db, head, seq, found, state, Vec::new(), Some(note.to_owned()), at)?;
-        list.push(id);
-    }
-    Ok(recovered)
-}
-
-#[expect(clippy::too_many_arguments, reason = "the row as it is, and the four things that change in it")]
-fn move_on(
+/// Writes down where `record` stands now, with the event if its state is another than `before`.
+pub(super) fn update(
     db: &Connection,
     head: &mut Checkpoint,
     seq: u64,
-    found: HoldRecord,
-    state: State,
-    new_votes: Vec<Vote>,
-    note: Option<String>,
+    before: State,
+    record: &mut HoldRecord,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    if !found.state.may_become(state) {
-        return Err(StoreError::NotHeld { state: found.state });
+    let is_new_state = record.state != before;
+    if is_new_state {
+        record.ended_at = Some(at);
     }
-    let mut votes = found.votes;
-    votes.extend(new_votes);
-    let note = note.or(found.note);
-    let rows = db.prepare_cached(UPDATE_STATE)?.execute(params![
+    let rows = db.prepare_cached(UPDATE_HOLD)?.execute(params![
         integer(seq),
-        found.state.word(),
-        state.word(),
-        serde_json::to_string(&votes)?,
-        nanoseconds(at)?,
-        note,
+        before.word(),
+        record.state.word(),
+        serde_json::to_string(&record.votes)?,
+        record.ended_at.map(nanoseconds).transpose()?,
+        record.note,
+        record.holder,
+        record.lapses_at.map(nanoseconds).transpose()?,
+        awaited(record),
     ])?;
     if rows != 1 {
         // Cannot be while the transaction has the write lock; refused all the same.
-        return Err(StoreError::NotHeld { state: found.state });
+        return Err(StoreError::NotHeld { state: before });
     }
-    append(db, head, AuditEvent::moved(state, &found.hold, votes, note, at))?;
+    if is_new_state {
+        append(db, head, AuditEvent::moved(record, at))?;
+    }
     Ok(())
 }
 
@@ -269,14 +280,19 @@ pub(super) fn open_holds(db: &Connection, limit: usize) -> Result<Vec<HoldRecord
     Ok(records(collect(db, OPEN, [integer(limit)], record_with_frame)?))
 }
 
+/// What no process has a caller for and something may still become of, oldest first.
+pub(super) fn detached_holds(db: &Connection, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+    Ok(records(collect(db, DETACHED, [integer(limit)], record_with_frame)?))
+}
+
 /// The processes that have, or had, callers of open holds.
-pub(super) fn owners_with_open_holds(db: &Connection) -> Result<Vec<Arc<str>>, StoreError> {
-    collect(db, OWNERS, [], |row| row.get(0))
+pub(super) fn holders(db: &Connection) -> Result<Vec<Arc<str>>, StoreError> {
+    collect(db, HOLDERS, [], |row| row.get(0))
 }
 
 // --- rows ------------------------------------------------------------------------------------------------------------
 
-fn collect<T>(
+pub(super) fn collect<T>(
     db: &Connection,
     sql: &str,
     parameters: impl Params,
@@ -294,7 +310,7 @@ fn record_with_frame(row: &Row<'_>) -> rusqlite::Result<(u64, HoldRecord)> {
 }
 
 /// Reads the columns of `hold_columns!`.
-fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, HoldRecord)> {
+pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, HoldRecord)> {
     let hold = NewHold {
         id: HoldId(row.get(1)?),
         owner: row.get(2)?,
@@ -311,11 +327,24 @@ fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, HoldRecord)> {
         notes: json(row, 12)?,
         created_at: timestamp(row.get(13)?, 13)?,
         expires_at: timestamp(row.get(14)?, 14)?,
+        call_sha256: row.get::<_, Option<_>>(19)?.map(Digest),
+        tool_sha256: row.get::<_, Option<_>>(20)?.map(Digest),
+        terms_sha256: row.get::<_, Option<_>>(21)?.map(Digest),
     };
     let state = row.get_ref(15)?.as_str()?;
     let state = State::from_word(state).ok_or(FromSqlError::InvalidType)?;
-    let ended_at = row.get::<_, Option<i64>>(17)?.map(|at| timestamp(at, 17)).transpose()?;
-    Ok((number(row, 0)?, HoldRecord { hold, state, votes: json(row, 16)?, ended_at, note: row.get(18)? }))
+    let time = |column| row.get::<_, Option<i64>>(column)?.map(|at| timestamp(at, column)).transpose();
+    let record = HoldRecord {
+        hold,
+        state,
+        votes: json(row, 16)?,
+        ended_at: time(17)?,
+        note: row.get(18)?,
+        holder: row.get(22)?,
+        lapses_at: time(23)?,
+        is_awaited: row.get::<_, i64>(24)? != 0,
+    };
+    Ok((number(row, 0)?, record))
 }
 
 /// SQLite has signed integers only. A negative one where we write none is a damaged row.
@@ -325,7 +354,7 @@ fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 }
 
 /// A number as SQLite has it. A larger one than it can have stands for the largest.
-fn integer(value: impl TryInto<i64>) -> i64 {
+pub(super) fn integer(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 
@@ -343,6 +372,6 @@ fn timestamp(nanoseconds: i64, column: usize) -> rusqlite::Result<Timestamp> {
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error)))
 }
 
-fn nanoseconds(at: Timestamp) -> Result<i64, StoreError> {
+pub(super) fn nanoseconds(at: Timestamp) -> Result<i64, StoreError> {
     i64::try_from(at.as_nanosecond()).map_err(|_| StoreError::Time)
 }

@@ -36,6 +36,9 @@ fn new_hold(number: u128, owner: &str) -> NewHold {
         frame_sha256: Digest::of(&frame),
         frame,
         policy_sha256: Digest::of(b"policy"),
+        call_sha256: Some(Digest::of(&number.to_be_bytes())),
+        tool_sha256: None,
+        terms_sha256: Some(Digest::of(b"terms")),
         rules: vec!["refunds".into(), "großes \"Geld\"".into()],
         reason: "Refunds need a person.".into(),
         notes: vec!["a condition failed".to_owned()],
@@ -85,7 +88,7 @@ async fn whole_life(store: &Store) {
     assert_eq!(format!("{:?}", record.hold), format!("{hold:?}"), "all of it reads back");
     assert_eq!((record.state, record.votes.len(), record.ended_at), (State::Held, 0, None));
     assert_eq!(store.open_holds().await.unwrap().len(), 1);
-    assert_eq!(store.owners_with_open_holds().await.unwrap(), [Arc::from("gate-1")]);
+    assert_eq!(store.holders().await.unwrap(), [Arc::from("gate-1")]);
 
     let votes = approval("uid:1001(alice)");
     store.end(id, State::Forwarding, votes.clone(), None).await.unwrap();
@@ -167,7 +170,7 @@ async fn a_failing_job_does_not_take_the_others_of_its_commit_along() {
 }
 
 #[tokio::test]
-async fn what_a_dead_process_left_is_ended_once() {
+async fn what_a_dead_process_left_is_taken_over_once() {
     let disk = disk();
     let store = Store::open(&disk.path);
     for (number, owner) in [(1, "dead"), (2, "dead"), (3, "alive"), (4, "dead")] {
@@ -175,9 +178,9 @@ async fn what_a_dead_process_left_is_ended_once() {
     }
     store.end(new_hold(2, "").id, State::Forwarding, approval("a"), None).await.unwrap();
     store.end(new_hold(4, "").id, State::Rejected, vec![], None).await.unwrap();
-    assert_eq!(store.owners_with_open_holds().await.unwrap(), [Arc::from("alive"), Arc::from("dead")]);
+    assert_eq!(store.holders().await.unwrap(), [Arc::from("alive"), Arc::from("dead")]);
     let recovered = store.recover("dead").await.unwrap();
-    let expected = Recovered { withdrawn: vec![new_hold(1, "").id], unknown: vec![new_hold(2, "").id] };
+    let expected = Recovered { detached: vec![new_hold(1, "").id], unknown: vec![new_hold(2, "").id] };
     assert_eq!(recovered, expected);
     assert_eq!(store.recover("dead").await.unwrap(), Recovered::default(), "and never again");
     let states = |state| {
@@ -187,11 +190,11 @@ async fn what_a_dead_process_left_is_ended_once() {
             store.history(filter).await.unwrap().len()
         }
     };
-    assert_eq!(states(State::Held).await, 1);
-    assert_eq!(states(State::Withdrawn).await, 1);
+    assert_eq!(states(State::Held).await, 2);
     assert_eq!(states(State::Unknown).await, 1);
-    let withdrawn = store.hold(new_hold(1, "").id).await.unwrap().unwrap();
-    assert_eq!(withdrawn.note.as_deref(), Some("the gate that had the caller is gone"));
+    let detached = store.hold(new_hold(1, "").id).await.unwrap().unwrap();
+    assert_eq!(detached.holder, None, "it still waits, and nobody has its caller");
+    assert_eq!(store.holders().await.unwrap(), [Arc::from("alive")]);
     sound(&store).await;
 }
 

@@ -5,17 +5,20 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{error::StoreError, sqlite};
 use crate::{
-    audit::{AuditEvent, AuditLine, Break, Checkpoint, EventKind, Fault, Verification, link},
+    audit::{AuditEvent, AuditLine, Break, Checkpoint, EventKind, Fault, Occasion, Verification, link},
     digest::Digest,
     hold::{HoldId, HoldRecord, State},
 };
 
 const ALL_LINES: &str = "SELECT seq, line, hash FROM audit ORDER BY seq";
-const COUNT_HOLDS: &str = "SELECT (SELECT count(*) FROM holds), (SELECT count(*) FROM frames)";
+const COUNT_HOLDS: &str = "SELECT (SELECT count(*) FROM holds), (SELECT count(*) FROM frames), \
+     (SELECT count(*) FROM retries)";
+const RETRY: &str =
+    "SELECT r.frame FROM retries r JOIN holds h ON r.hold = h.seq WHERE r.seq = ?1 AND h.id = ?2";
 
 /// Verifies log and holds, and that the log still has the line of `against`.
 pub(super) fn verify(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
@@ -36,13 +39,15 @@ struct Pass<'db> {
     against: Option<Checkpoint>,
     head: Checkpoint,
     holds: u64,
+    /// Calls that were made again and took the place of the first one.
+    retries: u64,
     /// The last event of every hold that has not ended.
     open: HashMap<HoldId, AuditEvent>,
 }
 
 impl<'db> Pass<'db> {
     fn new(db: &'db Connection, against: Option<Checkpoint>) -> Self {
-        Self { db, against, head: Checkpoint::EMPTY, holds: 0, open: HashMap::new() }
+        Self { db, against, head: Checkpoint::EMPTY, holds: 0, retries: 0, open: HashMap::new() }
     }
 
     fn run(mut self) -> Result<Verification, StoreError> {
@@ -85,6 +90,7 @@ impl<'db> Pass<'db> {
             return Ok(Some(Fault::Misplaced));
         }
         match event.kind {
+            EventKind::Occasion(Occasion::Attached) => self.retry(&event),
             EventKind::Occasion(_) => Ok(None),
             EventKind::State(state) => self.step(state, event),
         }
@@ -105,11 +111,26 @@ impl<'db> Pass<'db> {
         if !may {
             return Ok(Some(Fault::Order(id)));
         }
-        if state == State::Forwarding {
+        if state.is_open() {
             self.open.insert(id, event);
             return Ok(None);
         }
         self.outcome(id, &event)
+    }
+
+    /// A call that took the place of the first one: the bytes that are kept of it are those of the event.
+    fn retry(&mut self, event: &AuditEvent) -> Result<Option<Fault>, StoreError> {
+        let Some(id) = event.hold else { return Ok(Some(Fault::NotAnEvent)) };
+        let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
+        let frame = self.db.prepare_cached(RETRY)?.query_row(rusqlite::params![seq, id.0], |row| {
+            Ok(row.get_ref(0)?.as_blob().ok().map(Digest::of))
+        });
+        self.retries += 1;
+        match frame.optional()? {
+            Some(digest) if digest.is_some() && digest == event.frame_sha256 => Ok(None),
+            Some(_) => Ok(Some(Fault::Frame(id))),
+            None => Ok(Some(Fault::NoHold(id))),
+        }
     }
 
     fn begin(&mut self, id: HoldId, event: AuditEvent) -> Result<Option<Fault>, StoreError> {
@@ -135,15 +156,16 @@ impl<'db> Pass<'db> {
 
     /// Whether the row of the hold is what its last event says.
     fn outcome(&self, id: HoldId, last: &AuditEvent) -> Result<Option<Fault>, StoreError> {
-        let (_, HoldRecord { hold, state, votes, ended_at, note }) = match self.record(id)? {
+        let (_, record) = match self.record(id)? {
             Ok(record) => record,
             Err(fault) => return Ok(Some(fault)),
         };
         let agrees = if last.kind == EventKind::State(State::Held) {
-            state == State::Held && votes.is_empty() && ended_at.is_none() && note.is_none()
+            let HoldRecord { state, votes, ended_at, note, .. } = &record;
+            *state == State::Held && votes.is_empty() && ended_at.is_none() && note.is_none()
         } else {
-            ended_at.is_some_and(|at| {
-                let expected = AuditEvent::moved(state, &hold, votes, note, at);
+            record.ended_at.is_some_and(|at| {
+                let expected = AuditEvent::moved(&record, at);
                 AuditEvent { seq: last.seq, prev: last.prev, ..expected } == *last
             })
         };
@@ -157,9 +179,10 @@ impl<'db> Pass<'db> {
                 return Ok(Some((last.seq, fault)));
             }
         }
-        let (holds, frames): (i64, i64) =
-            self.db.query_row(COUNT_HOLDS, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let strangers = u64::try_from(holds.max(frames)).unwrap_or(0).saturating_sub(self.holds);
+        let (holds, frames, retries): (i64, i64, i64) =
+            self.db.query_row(COUNT_HOLDS, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let strangers = u64::try_from(holds.max(frames)).unwrap_or(0).saturating_sub(self.holds)
+            + u64::try_from(retries).unwrap_or(0).saturating_sub(self.retries);
         if strangers > 0 {
             return Ok(Some((self.head.seq, Fault::NoEvent(strangers))));
         }

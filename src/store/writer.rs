@@ -18,10 +18,10 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Recovered,
+    Arrived, Recovered,
     error::StoreError,
     place::{Opened, Place},
-    sqlite,
+    sqlite, waiting,
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
@@ -38,7 +38,11 @@ const RIDE_WAIT_MS: u64 = 250;
 pub(super) enum Job {
     Record(Box<NewHold>),
     End { id: HoldId, state: State, votes: Vec<Vote>, note: Option<String>, at: Timestamp },
-    Recover { owner: Arc<str>, at: Timestamp },
+    Arrive { hold: Box<NewHold>, is_own: bool, at: Timestamp },
+    Detach { id: HoldId, holder: Arc<str>, note: &'static str, at: Timestamp },
+    Decide { id: HoldId, vote: Vote, lapses_at: Timestamp },
+    Sweep { at: Timestamp },
+    Recover { dead: Arc<str>, at: Timestamp },
     Ride(Box<AuditEvent>),
     Flush,
 }
@@ -47,6 +51,9 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum Written {
     Done,
+    Arrived(Arrived),
+    State(State),
+    Swept(usize),
     Recovered(Recovered),
 }
 
@@ -299,8 +306,16 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
         Job::End { id, state, votes, note, at } => {
             sqlite::end(db, head, *id, *state, std::mem::take(votes), note.take(), *at)?;
         }
-        Job::Recover { owner, at } => {
-            return sqlite::recover(db, head, owner, *at).map(Written::Recovered);
+        Job::Arrive { hold, is_own, at } => {
+            return waiting::arrive(db, head, hold, *is_own, *at).map(Written::Arrived);
+        }
+        Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
+        Job::Decide { id, vote, lapses_at } => {
+            return waiting::decide(db, head, *id, vote, *lapses_at).map(Written::State);
+        }
+        Job::Sweep { at } => return waiting::sweep(db, head, *at).map(Written::Swept),
+        Job::Recover { dead, at } => {
+            return waiting::recover(db, head, dead, *at).map(Written::Recovered);
         }
         Job::Ride(event) => {
             sqlite::append(db, head, (**event).clone())?;

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
-    hold::{HoldId, Withdrawal},
+    hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, method},
     sanitize,
@@ -46,6 +46,9 @@ const LOOK_FOR_CLIENT: Duration = Duration::from_millis(250);
 
 /// Tool names in several scripts that are remembered from the server's lists.
 const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
+
+/// Tools whose definitions are remembered from the server's lists; an approval does not count for others.
+const TOOLS_MAX: usize = 10_000;
 
 /// Refused and dropped messages of one session that go on record.
 const NOTES_MAX: u32 = 10_000;
@@ -88,7 +91,7 @@ enum News {
     /// The call still waits, and the client is told so for the `told`-th time.
     Waits { id: RequestId, told: u32, line: Bytes },
     /// It no longer does.
-    Ended { id: RequestId, hold: HoldId, released: Released },
+    Ended { id: RequestId, released: Released },
 }
 
 /// Everything that can happen in a session.
@@ -569,10 +572,16 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn learn_tools(&mut self, frame: &Frame) {
+        let result = frame.result().unwrap_or_default();
         let room = MIXED_SCRIPT_TOOLS_MAX.saturating_sub(self.caller.mixed_script_tools.len());
-        let names = mcp::tool_names(frame.result().unwrap_or_default());
+        let names = mcp::tool_names(result);
         let mixed = names.filter(|name| sanitize::is_mixed_script(name)).take(room);
         self.caller.mixed_script_tools.extend(mixed.map(Into::into));
+        for (name, digest) in mcp::tool_definitions(result) {
+            if self.caller.tools.len() < TOOLS_MAX || self.caller.tools.contains_key(&*name) {
+                self.caller.tools.insert(name.into(), digest);
+            }
+        }
     }
 
     fn server_asks(&mut self, frame: &Frame) -> bool {
@@ -614,11 +623,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                     self.downstream.send(line);
                 }
             }
-            News::Ended { id, hold, released } => self.hold_ended(id, hold, released),
+            News::Ended { id, released } => self.hold_ended(id, released),
         }
     }
 
-    fn hold_ended(&mut self, id: RequestId, hold: HoldId, released: Released) {
+    fn hold_ended(&mut self, id: RequestId, released: Released) {
         let Some(Call::Held { cancelled, token, told, .. }) = self.calls.remove(&id) else { return };
         if let Some(token) = &token {
             // From here on the server's own progress passes, as long as it does not go back behind ours.
@@ -632,6 +641,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         };
         match (released, too_late) {
             (Released::Resume(approved), None) => {
+                let hold = approved.hold();
                 self.upstream.send(approved.into_permitted());
                 if let Some(token) = token.as_ref().filter(|_| told > 0) {
                     self.progress.insert(token.clone(), progress_value(told));
@@ -640,6 +650,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.begin(id, Call::Forwarded { interest, hold: Some(hold), token, cancelled: false });
             }
             (Released::Resume(approved), Some(why)) => {
+                let hold = approved.hold();
                 self.refuse(&approved.too_late(why));
                 self.not_forwarded(hold, why);
             }
@@ -649,14 +660,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     // --- ends
 
-    /// The client is gone: what it waits for is withdrawn, and the server sees the end of its stdin.
+    /// The client is gone: what it waits for is detached, and the server sees the end of its stdin.
     fn client_gone(&mut self) {
         if !self.client_reads {
             return;
         }
         self.client_reads = false;
         self.lifecycle.client_gone.cancel();
-        self.withdraw_all(Withdrawal::ClientGone);
+        self.detach_all(Absence::ClientGone);
         for hold in self.upstream.take_back(|_| true) {
             self.not_forwarded(hold, Withdrawal::ClientGone);
         }
@@ -672,19 +683,20 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn server_gone(&mut self) {
         self.server_reads = false;
         self.upstream.close();
-        self.withdraw_all(Withdrawal::ServerGone);
+        self.detach_all(Absence::ServerGone);
     }
 
     fn stop(&mut self) {
         self.client_reads = false;
-        self.withdraw_all(Withdrawal::Stopping);
+        self.detach_all(Absence::Stopping);
         self.upstream.close();
     }
 
-    fn withdraw_all(&mut self, why: Withdrawal) {
+    /// Nobody waits any more for what is held: people can still decide on it, and the same call, made again, finds it.
+    fn detach_all(&mut self, why: Absence) {
         for hold in self.calls.held() {
             // One that is being decided just now ends by itself, and is then not forwarded.
-            self.gate.withdraw(hold, why);
+            self.gate.detach(hold, why);
         }
     }
 
@@ -722,7 +734,6 @@ async fn keep(
     token: Option<ProgressToken>,
     news: mpsc::Sender<News>,
 ) {
-    let hold = held.id();
     let mut released = match token {
         None => gate.hold(held).await,
         Some(token) => Box::pin(keep_with_progress(&gate, held, &id, &token, &news)).await,
@@ -732,10 +743,10 @@ async fn keep(
         released = Released::Refuse(refusal);
         unrecorded = Some(end);
     }
-    if let Err(mpsc::error::SendError(News::Ended { released: Released::Resume(_), .. })) =
-        news.send(News::Ended { id, hold, released }).await
+    if let Err(mpsc::error::SendError(News::Ended { released: Released::Resume(approved), .. })) =
+        news.send(News::Ended { id, released }).await
     {
-        gate.not_forwarded(hold, Withdrawal::ClientGone).await;
+        gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
     }
     if let Some(end) = unrecorded {
         Box::pin(gate.record_withdrawal(end)).await;

@@ -10,7 +10,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use holdshort::policy::{Policy, Source};
+use holdshort::{
+    hold::State,
+    policy::{Policy, Source},
+};
 
 use crate::support::program::Home;
 
@@ -324,9 +327,7 @@ fn the_shape_of_a_hold_is_the_one_that_is_shown() {
     let view: holdshort::control::api::HoldView = serde_json::from_value(shown.clone()).unwrap();
     let written = serde_json::to_value(&view).unwrap();
     assert_eq!(written, shown, "no member is missing and none is too many");
-    for state in
-        ["held", "forwarding", "answered", "unknown", "rejected", "expired", "withdrawn", "unavailable"]
-    {
+    for state in State::ALL.map(State::word) {
         assert!(page.contains(&format!("`{state}`")), "{state}");
     }
 }

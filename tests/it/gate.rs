@@ -155,7 +155,7 @@ async fn play(steps: Vec<Step>) {
             Step::Call => {
                 let id = calls.len();
                 let line = format!(
-                    "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\"}}}}\n"
+                    "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{{\"n\":{id}}}}}}}\n"
                 );
                 session.client_sends(line.as_bytes()).await;
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -231,7 +231,7 @@ proptest! {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_and_what_waits_is_not_disturbed() {
-    let limits = GateLimits { holds_max: 2, held_frame_bytes_max: 1 << 20 };
+    let limits = GateLimits { holds_max: 2, held_frame_bytes_max: 1 << 20, ..GateLimits::default() };
     let gate = gate(Store::in_memory(), limits, "1h");
     let (first, kept_first) = hold(&gate, 1);
     let (second, kept_second) = hold(&gate, 2);

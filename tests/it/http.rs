@@ -128,8 +128,11 @@ fn a_call_whose_client_takes_it_back_or_leaves_never_runs() {
     client.send(&post("/mcp", &session, &call(6, "danger")));
     proxy.home.wait_for_holds(1);
     drop(client);
-    proxy.home.wait_for_holds(0);
-    assert_eq!(until_state(&proxy, "withdrawn")["note"], "the client has gone");
+    // A connection that breaks is no cancellation in this revision: it can still be decided, and nothing runs.
+    let id = until(|| proxy.home.holds().into_iter().find(|hold| hold["attached"] == false));
+    let id = id["id"].as_str().unwrap().to_owned();
+    assert!(proxy.home.holdshort(["approve", &id]).status.success());
+    until_state(&proxy, "granted");
     assert!(server.asked().is_empty(), "the server has seen neither the calls nor the cancellation");
 }
 
@@ -180,11 +183,11 @@ fn a_proxy_that_is_told_to_stop_lets_calls_end_and_answers_what_waits() {
     proxy.home.wait_for_holds(1);
     let killed = Command::new("kill").arg(proxy.process.id().to_string()).status().unwrap();
     assert!(killed.success());
-    assert!(held.message().unwrap().text().contains("the gate was stopped"));
+    assert!(held.message().unwrap().text().contains("PENDING"));
     go.send(()).unwrap();
     assert_eq!(running.message().unwrap().status(), 200, "a call that runs ends");
     assert!(until(|| proxy.process.try_wait().unwrap()).success());
-    until_state(&proxy, "withdrawn");
+    until_state(&proxy, "held");
 }
 
 /// What a request is, byte by byte, and the status that it gets; 0 where the connection is only closed.

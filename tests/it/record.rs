@@ -67,7 +67,7 @@ fn a_gate_on_another_record_does_not_answer_for_the_usual_one() {
     assert!(stderr(&history).contains(&usual), "{}", stderr(&history));
     assert_eq!(
         json(&history)[0]["state"],
-        "withdrawn",
+        "held",
         "the call of the gate that has ended, not the one that waits"
     );
 }

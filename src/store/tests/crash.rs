@@ -84,11 +84,11 @@ async fn what_was_told_to_be_durable_survives_the_kill_of_its_process() {
         assert_eq!(store.hold(*id).await.unwrap().unwrap().state, State::Forwarding);
     }
     let mut unknown = 0;
-    for owner in store.owners_with_open_holds().await.unwrap() {
-        unknown += store.recover(&owner).await.unwrap().unknown.len();
+    for holder in store.holders().await.unwrap() {
+        unknown += store.recover(&holder).await.unwrap().unknown.len();
     }
     assert!(unknown >= durable.len(), "each is one of which nobody knows whether it ran");
-    assert!(store.open_holds().await.unwrap().is_empty());
+    assert!(store.holders().await.unwrap().is_empty());
     sound(&store).await;
 }
 

@@ -8,6 +8,7 @@ async fn written() -> (Disk, Connection, Checkpoint) {
     let disk = disk();
     let store = Store::open(&disk.path);
     let ends = [
+        State::Granted,
         State::Held,
         State::Rejected,
         State::Expired,
@@ -25,10 +26,21 @@ async fn written() -> (Disk, Connection, Checkpoint) {
         if matches!(end, State::Forwarding | State::Answered | State::Unknown) {
             store.end(id, State::Forwarding, approval("a"), None).await.unwrap();
         }
-        if !matches!(end, State::Held | State::Forwarding) {
+        if end == State::Granted {
+            store.detach(id, "gate-1".into(), "gone").await.unwrap();
+            let lapses_at = Timestamp::now() + Duration::from_secs(60);
+            store.decide(id, approval("a").remove(0), lapses_at).await.unwrap();
+        } else if !matches!(end, State::Held | State::Forwarding) {
             store.end(id, end, vec![], Some("so it was".to_owned())).await.unwrap();
         }
     }
+    // One that is made again after its caller has gone, and redeems what was decided meanwhile.
+    store.record_hold(new_hold(10, "gate-1")).await.unwrap();
+    store.detach(new_hold(10, "").id, "gate-1".into(), "gone").await.unwrap();
+    let lapses_at = Timestamp::now() + Duration::from_secs(60);
+    store.decide(new_hold(10, "").id, approval("a").remove(0), lapses_at).await.unwrap();
+    let retry = NewHold { id: HoldId([7; 16]), ..new_hold(10, "gate-1") };
+    assert!(matches!(store.arrive(retry, false).await, Ok(Arrived::Redeemed(_))));
     store.ride_along(denied());
     store.flush().await.unwrap();
     let head = sound(&store).await.head;
@@ -37,6 +49,7 @@ async fn written() -> (Disk, Connection, Checkpoint) {
     raw.execute_batch(
         "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_deleted; \
          DROP TRIGGER frames_are_not_changed; DROP TRIGGER frames_are_not_deleted; DROP TRIGGER holds_are_not_deleted; \
+         DROP TRIGGER retries_are_not_changed; DROP TRIGGER retries_are_not_deleted; \
          PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;",
     )
     .unwrap();
@@ -130,6 +143,9 @@ async fn every_edit_of_a_hold_shows() {
         "principal = 'root'",
         "frame_sha256 = zeroblob(32)",
         "policy_sha256 = zeroblob(32)",
+        "call_sha256 = zeroblob(32)",
+        "tool_sha256 = zeroblob(32)",
+        "terms_sha256 = NULL",
         "rules = '[]'",
         "rules = 'not JSON'",
         "reason = ''",
@@ -143,7 +159,7 @@ async fn every_edit_of_a_hold_shows() {
         "note = 'it was otherwise'",
         "seq = seq + 1000",
     ];
-    for id in 1..=8_u128 {
+    for id in 1..=10_u128 {
         let id: String = id.to_be_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         for edit in edits {
             let change = format!("UPDATE holds SET {edit} WHERE id = x'{id}'");
@@ -159,11 +175,19 @@ async fn every_edit_of_a_hold_shows() {
             assert!(after(&raw, &change, None).is_some(), "{change}");
         }
     }
+    let lapses = after(&raw, "UPDATE holds SET lapses_at = lapses_at + 1 WHERE state = 'granted'", None);
+    assert!(matches!(lapses, Some(Fault::Outcome(_))), "a grant does not last longer: {lapses:?}");
+    for change in ["UPDATE retries SET frame = x'7b7d'", "DELETE FROM retries"] {
+        assert!(after(&raw, change, None).is_some(), "{change}");
+    }
+    let retry = "INSERT INTO retries SELECT 5000, hold, frame FROM retries";
+    assert_eq!(after(&raw, retry, None), Some(Fault::NoEvent(1)), "a retry without event");
     let votes = after(&raw, "UPDATE holds SET votes = '[]' WHERE state = 'answered'", None);
     assert!(matches!(votes, Some(Fault::Outcome(_))), "an approval is not taken away: {votes:?}");
-    let stranger = "INSERT INTO holds SELECT 5000, zeroblob(16), owner, server, method, tool, agent, principal, \
-         frame_sha256, policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note \
-         FROM holds LIMIT 1";
+    let stranger = "INSERT INTO holds (seq, id, owner, server, method, tool, agent, principal, frame_sha256, \
+         policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note) \
+         SELECT 5000, zeroblob(16), owner, server, method, tool, agent, principal, frame_sha256, policy_sha256, rules, \
+         reason, notes, created_at, expires_at, state, votes, ended_at, note FROM holds LIMIT 1";
     assert_eq!(after(&raw, stranger, None), Some(Fault::NoEvent(1)), "a hold without event");
 }
 
@@ -175,7 +199,7 @@ async fn a_cut_or_rewritten_log_shows_against_a_checkpoint_only() {
     assert_eq!(after(&raw, &cut, None), None);
     assert_eq!(after(&raw, &cut, Some(head)), Some(Fault::Truncated(head.seq)));
     assert!(after(&raw, "DELETE FROM audit WHERE seq > 1", None).is_some(), "cut through a hold");
-    let emptied = "DELETE FROM audit; DELETE FROM frames; DELETE FROM holds";
+    let emptied = "DELETE FROM audit; DELETE FROM frames; DELETE FROM retries; DELETE FROM holds";
     assert_eq!(after(&raw, emptied, None), None);
     assert_eq!(after(&raw, emptied, Some(head)), Some(Fault::Truncated(head.seq)));
     assert_eq!(after(&raw, "UPDATE audit SET seq = seq", Some(head)), None);
@@ -188,6 +212,8 @@ async fn mistakes_meet_a_trigger() {
     let disk = disk();
     let store = Store::open(&disk.path);
     store.record_hold(new_hold(1, "gate-1")).await.unwrap();
+    store.detach(new_hold(1, "").id, "gate-1".into(), "gone").await.unwrap();
+    store.arrive(NewHold { id: HoldId([7; 16]), ..new_hold(1, "gate-1") }, false).await.unwrap();
     let raw = Connection::open(&disk.path).unwrap();
     for mistake in [
         "UPDATE audit SET line = ''",
@@ -195,6 +221,8 @@ async fn mistakes_meet_a_trigger() {
         "UPDATE frames SET frame = x''",
         "DELETE FROM frames",
         "DELETE FROM holds",
+        "UPDATE retries SET frame = x''",
+        "DELETE FROM retries",
     ] {
         assert!(raw.execute_batch(mistake).is_err(), "{mistake}");
     }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     gate::{Approved, HeldCall, Refusal, Released, Unanswered},
-    hold::{HoldId, Withdrawal},
+    hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, sse::event_of},
     mcp,
     transport::waiting::progress_value,
@@ -157,12 +157,19 @@ impl Waiting {
 
     /// Nobody waits for the answer any more.
     async fn client_gone(self, holding: Holding) {
-        let gate = &self.held.exchange.gate();
-        gate.withdraw(self.hold, Withdrawal::ClientGone);
+        let gate = self.held.exchange.gate();
+        // Since 2026-07-28 a client that goes takes its call back; before, it may be a connection that has broken.
+        if self.held.asked.modern {
+            gate.withdraw(self.hold, Withdrawal::ClientGone);
+        } else {
+            gate.detach(self.hold, Absence::ClientGone);
+        }
         self.held.asked.session.no_longer_held(&self.here);
         match holding.await {
             // An approval was faster, and it is being recorded just now; the call is then not sent.
-            Released::Resume(_) => gate.not_forwarded(self.hold, Withdrawal::ClientGone).await,
+            Released::Resume(approved) => {
+                gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
+            }
             Released::Withdrawn { end, .. } => gate.record_withdrawal(end).await,
             Released::Refuse(_) => {}
         }
@@ -179,7 +186,7 @@ impl Waiting {
         match released {
             Released::Resume(approved) if self.here.is_cancelled() => {
                 let why = Withdrawal::Cancelled;
-                self.held.exchange.gate().not_forwarded(self.hold, why).await;
+                self.held.exchange.gate().not_forwarded(approved.hold(), why).await;
                 Err((approved.too_late(why), None))
             }
             Released::Resume(approved) => Ok(approved),
@@ -194,9 +201,9 @@ impl Waiting {
         }
     }
 
-    fn witness(&self) -> Witness {
+    fn witness(&self, hold: HoldId) -> Witness {
         let proxy = &self.held.exchange.worker.proxy;
-        Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), Some(self.hold))
+        Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), Some(hold))
     }
 
     /// Nothing has been sent yet: the client gets the server's own response.
@@ -208,8 +215,8 @@ impl Waiting {
                 return self.record(end).await;
             }
         };
+        let witness = self.witness(approved.hold());
         let (permitted, unanswered) = approved.split();
-        let witness = self.witness();
         let Held { exchange, head, asked } = self.held;
         let request = post::request_upstream(&exchange, head, permitted);
         let sent = tokio::select! {
@@ -245,8 +252,8 @@ impl Waiting {
                 return self.record(end).await;
             }
         };
+        let witness = self.witness(approved.hold());
         let (permitted, unanswered) = approved.split();
-        let witness = self.witness();
         let floor = self.token.filter(|_| self.told > 0).map(|token| (token, progress_value(self.told)));
         let Held { exchange, head, asked } = self.held;
         let request = post::request_upstream(&exchange, head, permitted);

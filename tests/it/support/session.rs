@@ -4,6 +4,7 @@
 //! ```text
 //! # a comment
 //! policy| one line of the policy; without any, POLICY below
+//! wait| 45s              how long the client is kept waiting; without it, forever; `wait| known`: as the table says
 //! c> {"jsonrpc":…}        the client sends this line
 //! s< {"jsonrpc":…}        the server must receive exactly this line
 //! s> {"jsonrpc":…}        the server sends this line
@@ -11,12 +12,17 @@
 //! c< refused 1 denied     … a tool result for id 1 with isError and this word
 //! c< error 1 -32600       … a JSON-RPC error for id 1 with this code
 //! c< progress 5 moment    … a progress notification for token 5 with this text in its message
-//! -- held h1              one more call is held now; from here on it is h1
+//! -- held h1              one more call is held now; from here on it is h1, and @h1 its short id, @H1 the whole one
 //! -- approve h1 [comment]   -- reject h1 reason   -- too late: approve h1
 //! -- advance 5m           time passes
 //! -- quiet                neither side has anything to read
 //! -- state h1 answered    the record says so
 //! -- noted TEXT           an event of the record contains this
+//! -- grant h1               … approved while no caller is there
+//! -- open 1                so many holds can be decided or redeemed, with or without a caller
+//! -- resolve h1 ran        … or `not run`: a person has looked
+//! -- restart               the gate ends, and another one begins on the same record, with another client and server
+//! -- crash                 … without having put its end on record
 //! -- client closes   -- server closes   -- stop
 //! ```
 
@@ -29,6 +35,7 @@ use holdshort::{
     principal::Principal,
     store::Store,
     transport::session::{self, Lifecycle, SessionLimits},
+    waiting::Wait,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf},
@@ -90,6 +97,11 @@ impl End {
 
 /// A session with both its ends in the hands of a test.
 pub(crate) struct Session {
+    policy: Arc<Policy>,
+    wait: Option<Wait>,
+    /// How many gates there have been on the record.
+    gates: u32,
+    limits: SessionLimits,
     client: End,
     server: End,
     pub(crate) gate: Arc<Gate>,
@@ -100,14 +112,32 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn start(policy: &str, limits: SessionLimits) -> Self {
+        Self::waiting(policy, limits, Some(Wait::Forever))
+    }
+
+    /// A session whose client is kept waiting for so long.
+    pub(crate) fn waiting(policy: &str, limits: SessionLimits, wait: Option<Wait>) -> Self {
         let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text: policy.into() }])
             .unwrap_or_else(|errors| panic!("{}", errors.render(false)));
-        let gate = Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default());
-        let gate = Arc::new(gate);
+        Self::begin(Arc::new(policy), Store::in_memory(), limits, wait, 1)
+    }
+
+    fn begin(
+        policy: Arc<Policy>,
+        store: Store,
+        limits: SessionLimits,
+        wait: Option<Wait>,
+        gates: u32,
+    ) -> Self {
+        let own = format!("gate-{gates}");
+        let gate = Gate::new(own.as_str().into(), Arc::clone(&policy), store, GateLimits::default());
+        // Of the gates on one record, only the last one lives.
+        let gate = Arc::new(gate.with_is_dead(Box::new(move |other| other != own)));
         let (client, near_client) = tokio::io::duplex(PIPE_BYTES);
         let (server, near_server) = tokio::io::duplex(PIPE_BYTES);
         let lifecycle = Lifecycle::default();
-        let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
+        let mut caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
+        caller.wait = wait;
         let running = tokio::spawn(session::run(
             Arc::clone(&gate),
             caller,
@@ -117,6 +147,10 @@ impl Session {
             lifecycle.clone(),
         ));
         Self {
+            policy,
+            wait,
+            gates,
+            limits,
             client: End::new(client),
             server: End::new(server),
             gate,
@@ -124,6 +158,19 @@ impl Session {
             running,
             holds: HashMap::new(),
         }
+    }
+
+    /// Another gate on the same record.
+    async fn again(&mut self) {
+        let next = Self::begin(
+            Arc::clone(&self.policy),
+            self.gate.store().clone(),
+            self.limits,
+            self.wait,
+            self.gates + 1,
+        );
+        let holds = std::mem::take(&mut self.holds);
+        *self = Self { holds, ..next };
     }
 
     pub(crate) async fn client_sends(&mut self, line: &[u8]) {
@@ -148,6 +195,14 @@ impl Session {
         self.gate.resolve(self.holds[hold], verdict, &alice, comment).await
     }
 
+    /// `text` with `@h1` for the short id of that hold, and `@H1` for the whole one.
+    fn with_ids(&self, text: &str) -> String {
+        self.holds.iter().fold(text.to_owned(), |text, (name, id)| {
+            text.replace(&format!("@{name}"), &id.short())
+                .replace(&format!("@{}", name.to_uppercase()), &id.to_string())
+        })
+    }
+
     /// One `--` line.
     async fn event(&mut self, event: &str) {
         let (word, rest) = event.split_once(' ').unwrap_or((event, ""));
@@ -156,13 +211,38 @@ impl Session {
         match word {
             "held" => {
                 let known: Vec<_> = self.holds.values().copied().collect();
-                let new: Vec<_> =
-                    self.gate.holds().iter().map(|held| held.id).filter(|id| !known.contains(id)).collect();
+                let here = self.gate.holds().into_iter().map(|held| held.id);
+                let detached = self.gate.detached().await.unwrap().into_iter().map(|record| record.hold.id);
+                let new: Vec<_> = here.chain(detached).filter(|id| !known.contains(id)).collect();
                 let [id] = new[..] else { panic!("one more call should be held, not {}", new.len()) };
                 self.holds.insert(hold.to_owned(), id);
             }
             "approve" => {
                 assert_eq!(self.decide(hold, Verdict::Approve, text).await.unwrap(), State::Forwarding);
+            }
+            "grant" => {
+                assert_eq!(self.decide(hold, Verdict::Approve, text).await.unwrap(), State::Granted);
+            }
+            "open" => {
+                let detached = self.gate.detached().await.unwrap();
+                let detached = detached.iter().filter(|record| record.state != State::Unknown).count();
+                assert_eq!(self.gate.holds().len() + detached, rest.parse::<usize>().unwrap(), "open holds");
+            }
+            "resolve" => {
+                let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
+                let id = self.holds[hold];
+                self.gate.resolve_unknown(id, text == "ran", &alice, Some("I looked")).await.unwrap();
+            }
+            "restart" => {
+                self.client.close().await;
+                self.server.close().await;
+                timeout(Duration::from_secs(60), &mut self.running).await.expect("it ends").unwrap();
+                self.again().await;
+            }
+            "crash" => {
+                self.running.abort();
+                let _ = (&mut self.running).await;
+                self.again().await;
             }
             "reject" => {
                 assert_eq!(self.decide(hold, Verdict::Reject, text).await.unwrap(), State::Rejected);
@@ -235,17 +315,23 @@ pub(crate) async fn check(transcript: &str) {
         .map(|line| line.to_owned() + "\n")
         .collect();
     let policy = if policy.is_empty() { POLICY } else { &policy };
-    let mut session = Session::start(policy, SessionLimits::default());
+    let wait = match transcript.lines().find_map(|line| line.strip_prefix("wait| ")) {
+        Some("known") => None,
+        Some(wait) => Some(wait.parse().expect("a time")),
+        None => Some(Wait::Forever),
+    };
+    let mut session = Session::waiting(policy, SessionLimits::default(), wait);
     for (number, line) in transcript.lines().enumerate() {
         let at = number + 1;
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         match mark {
-            "" | "#" | "policy|" => {}
+            "" | "#" | "policy|" | "wait|" => {}
             "c>" => session.client_sends(format!("{rest}\n").as_bytes()).await,
             "s>" => session.server_sends(format!("{rest}\n").as_bytes()).await,
             "c<" => {
                 let got = session.client_receives().await;
                 let got = got.unwrap_or_else(|| panic!("line {at}: the client receives nothing, not {rest}"));
+                let rest = &session.with_ids(rest);
                 assert!(is_expected(&got, rest), "line {at}: the client receives {got}instead of {rest}");
             }
             "s<" => {

@@ -1,0 +1,151 @@
+//! Where operators' commands find holds: at the gates that run, or where none runs, in the record itself.
+//!
+//! What waits without a caller outlives its gate, so it can be decided without one too. Every verdict goes through
+//! `Gate::resolve`, here or there.
+
+use std::sync::Arc;
+
+use super::audit::{open, store_path};
+use crate::{
+    control::{
+        api::{ControlClient, HoldView, Resolved},
+        client::{self, AskError, GateClient},
+        place, server,
+    },
+    gate::{Gate, GateLimits, ResolveError},
+    hold::{HoldId, Verdict},
+    policy::Policy,
+    principal::Principal,
+    store::StoreError,
+};
+
+/// How this process names itself in the record.
+const INSTANCE: &str = "command-line";
+
+/// Ids that one beginning may stand for before it is not looked into further.
+const FOUND_MAX: usize = 10;
+
+/// Where holds are.
+pub(super) enum Reach {
+    /// At these gates.
+    Gates(Vec<GateClient>),
+    /// In the usual record.
+    Record(Box<Gate>),
+}
+
+impl Reach {
+    /// The gates that run; the record where none does.
+    ///
+    /// # Errors
+    ///
+    /// When no gate runs and there is no record.
+    pub(super) async fn find() -> Result<Self, AskError> {
+        match client::gates().await {
+            Err(AskError::NoGate) => {
+                let path = store_path(None).map_err(|_| AskError::NoGate)?;
+                let store = open(&path).await.map_err(|_| AskError::NoGate)?;
+                // It screens nothing, so no policy is asked; and it holds nothing.
+                let limits = GateLimits { holds_max: 0, ..GateLimits::default() };
+                let gate = Gate::new(INSTANCE.into(), Arc::new(Policy::hold_everything()), store, limits);
+                let gate = gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder)));
+                gate.take_over_dead().await.map_err(failed)?;
+                Ok(Self::Record(Box::new(gate)))
+            }
+            gates => Ok(Self::Gates(gates?)),
+        }
+    }
+
+    /// All that waits, the oldest first.
+    pub(super) async fn holds(&self) -> Result<Vec<HoldView>, AskError> {
+        match self {
+            Self::Gates(gates) => client::holds(gates).await,
+            Self::Record(gate) => {
+                Ok(gate.detached().await.map_err(failed)?.iter().map(HoldView::new).collect())
+            }
+        }
+    }
+
+    /// One hold, whole.
+    pub(super) async fn show(&self, prefix: &str) -> Result<HoldView, AskError> {
+        match self {
+            Self::Gates(gates) => {
+                let (gate, id) = client::find(gates, prefix).await?;
+                Ok(gate.rpc.show(id).await?)
+            }
+            Self::Record(gate) => {
+                let id = find_in(gate, prefix).await?;
+                let record = gate.store().hold(id).await.map_err(failed)?;
+                record.as_ref().map(HoldView::whole).ok_or_else(|| AskError::NotFound(prefix.to_owned()))
+            }
+        }
+    }
+
+    /// Decides on a hold.
+    pub(super) async fn resolve(
+        &self,
+        prefix: &str,
+        verdict: Verdict,
+        comment: Option<String>,
+    ) -> Result<Resolved, AskError> {
+        match self {
+            Self::Gates(gates) => {
+                let (gate, id) = client::find(gates, prefix).await?;
+                Ok(gate.rpc.resolve(id, verdict, comment).await?)
+            }
+            Self::Record(gate) => {
+                let id = find_in(gate, prefix).await?;
+                let state = gate.resolve(id, verdict, &operator(), comment.as_deref()).await;
+                state.map(|state| Resolved { id, state }).map_err(refused)
+            }
+        }
+    }
+
+    /// Says whether a call ran of which nobody knew.
+    pub(super) async fn resolve_unknown(
+        &self,
+        prefix: &str,
+        has_run: bool,
+        comment: Option<String>,
+    ) -> Result<Resolved, AskError> {
+        match self {
+            Self::Gates(gates) => {
+                let (gate, id) = client::find(gates, prefix).await?;
+                Ok(gate.rpc.resolve_unknown(id, has_run, comment).await?)
+            }
+            Self::Record(gate) => {
+                let id = find_in(gate, prefix).await?;
+                let state = gate.resolve_unknown(id, has_run, &operator(), comment.as_deref()).await;
+                state.map(|state| Resolved { id, state }).map_err(refused)
+            }
+        }
+    }
+}
+
+/// Who types: the user of this process.
+fn operator() -> Principal {
+    Principal::user(rustix::process::getuid().as_raw())
+}
+
+async fn find_in(gate: &Gate, prefix: &str) -> Result<HoldId, AskError> {
+    let not_found = || AskError::NotFound(prefix.to_owned());
+    if prefix.is_empty() {
+        return Err(not_found());
+    }
+    let found = gate.store().find(prefix, FOUND_MAX).await.map_err(failed)?;
+    match found.as_slice() {
+        [] => Err(not_found()),
+        [one] => Ok(one.hold.id),
+        several => Err(AskError::Ambiguous {
+            prefix: prefix.to_owned(),
+            ids: several.iter().map(|record| record.hold.id).collect(),
+        }),
+    }
+}
+
+fn failed(error: StoreError) -> AskError {
+    AskError::Broken(error.to_string())
+}
+
+fn refused(error: ResolveError) -> AskError {
+    AskError::Refused(server::resolve_error(&error))
+}

@@ -1,0 +1,361 @@
+//! The life of a held call while it has a caller: recorded, announced, waited for, and how that ends.
+//!
+//! A part of `gate`. Whoever removes a hold from the table owns its end; here that end is written down, and only then takes
+//! effect. A call that was made before takes the place of the earlier one here, or redeems what was decided about it.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    Answer, Approved, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, refusal::Refused,
+};
+use crate::{
+    hold::{Absence, Cause, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
+    hold_table::{Again, Claim},
+    jsonrpc::Frame,
+    store::Arrived,
+};
+
+/// How long a call that was made again waits for the earlier one to get or lose its caller, where that is under way.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// How often it is looked anew what a call that was made again finds, before it becomes a hold of its own.
+const LOOKS_MAX: u32 = 8;
+
+impl Gate {
+    /// Keeps a held call until it ends: record ▸ announce ▸ wait ▸ claim. Run it in a task of its own.
+    ///
+    /// Nobody is asked before the record is durable, and no end takes effect before it is.
+    pub async fn hold(&self, held: Box<HeldCall>) -> Released {
+        // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
+        match Box::pin(self.record(held)).await {
+            Ok(held) => self.wait(held).await,
+            Err(released) => *released,
+        }
+    }
+
+    /// Puts a held call on record and announces it; then [`Gate::wait`] for it.
+    ///
+    /// # Errors
+    ///
+    /// What becomes of it at once: it is refused, or has been decided already.
+    pub async fn record(&self, mut held: Box<HeldCall>) -> Result<Box<HeldCall>, Box<Released>> {
+        let mut is_own = false;
+        for _ in 0..LOOKS_MAX {
+            // Listened to before it is looked, so that nothing is missed in between.
+            let moved = self.moved.notified();
+            let arrived = match self.store.arrive(NewHold::clone(&held.hold), is_own).await {
+                Ok(arrived) => arrived,
+                Err(error) => {
+                    tracing::error!(hold = %held.hold.id, %error, "a call could not be held, so it was refused");
+                    return Err(Box::new(held.unavailable("its record could not be written")));
+                }
+            };
+            match arrived {
+                Arrived::Held { notes } => {
+                    if notes.len() != held.hold.notes.len() {
+                        held.hold = Arc::new(NewHold { notes, ..NewHold::clone(&held.hold) });
+                    }
+                    self.waits(&mut held, true);
+                    return Ok(held);
+                }
+                Arrived::Attached(record) => {
+                    held.take_the_place_of(&record);
+                    self.waits(&mut held, false);
+                    self.moved.notify_waiters();
+                    return Ok(held);
+                }
+                Arrived::Redeemed(record) => return Err(Box::new(self.redeemed(*held, &record))),
+                Arrived::Rejected(record) => return Err(Box::new(self.rejected_before(*held, &record))),
+                Arrived::Unknown(record) => {
+                    let refused = held.refused.clone();
+                    let refusal = refused.unknown(record.hold.id);
+                    return Err(Box::new(self.unless_taken_back(&held, refusal)));
+                }
+                Arrived::Waits { ids, holder } => {
+                    is_own = !self.takes_over(&held, &ids, &holder, moved).await;
+                }
+            }
+        }
+        Err(Box::new(held.unavailable("the same call is being made again and again")))
+    }
+
+    /// The same call waits with a caller at `holder`. `false` if that one is to be left alone.
+    async fn takes_over(
+        &self,
+        held: &HeldCall,
+        ids: &[HoldId],
+        holder: &str,
+        moved: impl Future<Output = ()>,
+    ) -> bool {
+        if holder != &*self.instance {
+            return (self.is_dead)(holder) && self.store.recover(holder).await.is_ok();
+        }
+        let mut is_moving = false;
+        for id in ids {
+            match self.table.claim_again(*id, held.session) {
+                // The client has given up the earlier request without a word, or it does not know that it made it.
+                Again::Same(claim) => {
+                    let why = Absence::MadeAgain;
+                    let _ = claim.send(Claim::Absent(why));
+                    let detached = self.store.detach(*id, Arc::clone(&self.instance), why.note()).await;
+                    self.moved.notify_waiters();
+                    return detached.is_ok();
+                }
+                Again::Another => {}
+                // It is getting or losing its caller just now.
+                Again::Absent => is_moving = true,
+            }
+        }
+        is_moving && tokio::time::timeout(HANDOVER, moved).await.is_ok()
+    }
+
+    /// From here on the call can be decided.
+    fn waits(&self, held: &mut HeldCall, is_new: bool) {
+        let is_there = self.table.recorded(held.suspended.ticket(), &held.hold);
+        held.is_announced = is_there || !is_new;
+        if !is_there && !is_new {
+            // It was taken back under the id under which it came.
+            self.table.taken_back_recorded(held.suspended.ticket());
+        }
+        // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
+        if is_new && is_there {
+            self.announce(News::Held(Arc::clone(&held.hold)));
+        }
+    }
+
+    fn redeemed(&self, held: HeldCall, record: &HoldRecord) -> Released {
+        let id = record.hold.id;
+        let hold = Arc::new(held.as_retry_of(record));
+        if self.table.claim(held.suspended.ticket()).is_none() {
+            self.table.taken_back_recorded(held.suspended.ticket());
+            // Taken back while the grant was being redeemed: it is on record as forwarding, and was not sent.
+            let why = Withdrawal::Cancelled;
+            let end = Unrecorded { hold, why: Gone::Withdrawn(why) };
+            return Released::Withdrawn { refusal: held.refused.withdrawn(id, why), end };
+        }
+        self.announce(News::Now { hold, state: State::Forwarding, vote: record.votes.last().cloned() });
+        let permitted = Permitted::approved(held.frame, id);
+        Released::Resume(Box::new(Approved { permitted, hold: id, refused: held.refused }))
+    }
+
+    fn rejected_before(&self, held: HeldCall, record: &HoldRecord) -> Released {
+        let reason = record.votes.iter().rev().find(|vote| vote.verdict == Verdict::Reject);
+        let reason = reason.and_then(|vote| vote.comment.clone()).unwrap_or_default();
+        let refusal = held.refused.clone().ended(record.hold.id, Cause::Rejected, &reason);
+        self.unless_taken_back(&held, refusal)
+    }
+
+    /// `refusal`, or silence if the client has taken its call back meanwhile.
+    fn unless_taken_back(&self, held: &HeldCall, refusal: super::Refusal) -> Released {
+        match self.table.claim(held.suspended.ticket()) {
+            Some(_) => Released::Refuse(refusal),
+            None => {
+                self.table.taken_back_recorded(held.suspended.ticket());
+                Released::Refuse(held.refused.clone().withdrawn(held.hold.id, Withdrawal::Cancelled))
+            }
+        }
+    }
+
+    /// Waits for people until a held and recorded call is decided, expires, is taken back, or the client's patience ends.
+    pub async fn wait(&self, held: Box<HeldCall>) -> Released {
+        let HeldCall { frame, hold, refused, deadline, answer_by, is_announced, mut suspended, .. } =
+            unbox(held);
+        let wakes_at = answer_by.map_or(deadline, |answer_by| answer_by.min(deadline));
+        let claim = tokio::select! {
+            biased;
+            claim = &mut suspended.claimed => claim.ok(),
+            () = tokio::time::sleep_until(wakes_at) => match self.table.claim(suspended.ticket()) {
+                // INVARIANT: time ends a hold only by taking it out of the table. If it is gone, a verdict or a
+                // withdrawal was faster and is about to arrive.
+                Some(_) if wakes_at < deadline => return Box::pin(self.impatient(&hold, refused)).await,
+                Some(_) => None,
+                None => (&mut suspended.claimed).await.ok(),
+            },
+        };
+        match claim {
+            // A verdict that comes when the time is over, by either clock, comes too late: the timer may be behind, and the
+            // one that it goes by stands still while the machine sleeps.
+            Some(Claim::Verdict { answer, .. })
+                if Instant::now() >= deadline || Timestamp::now() >= hold.expires_at =>
+            {
+                let released = Box::pin(self.expired(&hold, refused)).await;
+                let _ = answer.send(Ok(State::Expired));
+                released
+            }
+            Some(Claim::Verdict { vote, answer }) => {
+                Box::pin(self.judged(frame, hold, refused, vote, answer)).await
+            }
+            Some(Claim::Withdrawn(why)) => Released::Withdrawn {
+                refusal: refused.withdrawn(hold.id, why),
+                end: Unrecorded { hold, why: Gone::Withdrawn(why) },
+            },
+            // Whoever made the call again has put that on record.
+            Some(Claim::Absent(why @ Absence::MadeAgain)) => Released::Refuse(refused.pending(hold.id, why)),
+            Some(Claim::Absent(why)) => {
+                if !is_announced {
+                    self.announce(News::Held(Arc::clone(&hold)));
+                }
+                Released::Withdrawn {
+                    refusal: refused.pending(hold.id, why),
+                    end: Unrecorded { hold, why: Gone::Absent(why) },
+                }
+            }
+            None => Box::pin(self.expired(&hold, refused)).await,
+        }
+    }
+
+    /// The client would give up soon: it is told to come back, once everybody can see that it is gone.
+    async fn impatient(&self, hold: &NewHold, refused: Refused) -> Released {
+        self.record_absence(hold.id, Absence::Patience).await;
+        Released::Refuse(refused.pending(hold.id, Absence::Patience))
+    }
+
+    async fn expired(&self, hold: &Arc<NewHold>, refused: Refused) -> Released {
+        self.end(hold, State::Expired, None).await;
+        Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
+    }
+
+    /// Puts a withdrawal or an absence on record, after it has been told: whoever waits for the answer need not wait for the
+    /// disk, and the call does not run either way.
+    pub async fn record_withdrawal(&self, end: Unrecorded) {
+        match end.why {
+            Gone::Withdrawn(why) => {
+                self.end(&end.hold, State::Withdrawn, Some(why.note().to_owned())).await;
+                self.table.taken_back_recorded(end.hold.id);
+            }
+            Gone::Absent(why) => self.record_absence(end.hold.id, why).await,
+        }
+    }
+
+    async fn record_absence(&self, id: HoldId, why: Absence) {
+        if let Err(error) = self.store.detach(id, Arc::clone(&self.instance), why.note()).await {
+            tracing::error!(hold = %id, %error, "that a caller is gone could not be recorded");
+        }
+        tracing::info!(hold = %id, why = why.note(), "hold detached");
+        self.moved.notify_waiters();
+    }
+
+    /// Makes a person's verdict durable, tells the approver, and only then lets it take effect.
+    async fn judged(
+        &self,
+        frame: Frame,
+        hold: Arc<NewHold>,
+        refused: Refused,
+        vote: Vote,
+        answer: oneshot::Sender<Answer>,
+    ) -> Released {
+        // INVARIANT: what is sent is what was shown. Nothing can have changed it; if it has, memory is not to be trusted.
+        let intact = frame.sha256() == hold.frame_sha256;
+        let (state, note) = match vote.verdict {
+            Verdict::Approve if intact => (State::Forwarding, None),
+            Verdict::Approve => {
+                (State::Unavailable, Some("the held bytes have changed in memory".to_owned()))
+            }
+            Verdict::Reject => (State::Rejected, None),
+        };
+        let recorded = self.store.end(hold.id, state, vec![vote.clone()], note).await;
+        self.moved.notify_waiters();
+        if let Err(error) = recorded {
+            tracing::error!(hold = %hold.id, %error, "a verdict could not be recorded, so the call was refused");
+            let reason = "the verdict could not be recorded";
+            let _ = answer.send(Err(error));
+            return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, reason));
+        }
+        let _ = answer.send(Ok(state));
+        let reason = vote.comment.clone().unwrap_or_default();
+        let id = hold.id;
+        self.announce(News::Now { hold, state, vote: Some(vote) });
+        match state {
+            State::Forwarding => {
+                let permitted = Permitted::approved(frame, id);
+                Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
+            }
+            State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
+            _ => Released::Refuse(refused.ended(
+                id,
+                Cause::Unavailable,
+                "the held bytes have changed in memory",
+            )),
+        }
+    }
+
+    /// The call that came as `ticket` was taken back. `false` if something else has ended the hold already.
+    pub fn withdraw(&self, ticket: HoldId, why: Withdrawal) -> bool {
+        self.table.claim_taken_back(ticket).is_some_and(|claim| claim.send(Claim::Withdrawn(why)).is_ok())
+    }
+
+    /// The caller of the call that came as `ticket` is gone: it can still be decided, and the same call, made again, finds
+    /// it. `false` if something else has ended the hold already.
+    pub fn detach(&self, ticket: HoldId, why: Absence) -> bool {
+        self.table.claim(ticket).is_some_and(|claim| claim.send(Claim::Absent(why)).is_ok())
+    }
+
+    /// The same for all that waits here.
+    pub fn detach_all(&self, why: Absence) {
+        for ticket in self.table.all() {
+            self.detach(ticket, why);
+        }
+    }
+
+    /// The server has answered an approved call.
+    pub async fn answered(&self, id: HoldId) {
+        self.ended_upstream(id, State::Answered, None).await;
+    }
+
+    /// An approved call was sent, and its answer will never come.
+    pub async fn lost(&self, id: HoldId) {
+        let note = "the session ended before the server answered";
+        self.ended_upstream(id, State::Unknown, Some(note.to_owned())).await;
+    }
+
+    /// An approved call was not sent after all: not one byte of it went upstream.
+    pub async fn not_forwarded(&self, id: HoldId, why: Withdrawal) {
+        self.ended_upstream(id, State::Withdrawn, Some(why.note().to_owned())).await;
+    }
+
+    async fn ended_upstream(&self, id: HoldId, state: State, note: Option<String>) {
+        if let Err(error) = self.store.end(id, state, Vec::new(), note).await {
+            tracing::error!(hold = %id, %error, %state, "the end of an approved call could not be recorded");
+        }
+    }
+
+    /// Records an end that needs nobody's answer. The call does not run whether or not this succeeds.
+    async fn end(&self, hold: &Arc<NewHold>, state: State, note: Option<String>) {
+        if let Err(error) = self.store.end(hold.id, state, Vec::new(), note).await {
+            tracing::error!(hold = %hold.id, %error, %state, "the end of a hold could not be recorded");
+        }
+        self.moved.notify_waiters();
+        self.announce(News::Now { hold: Arc::clone(hold), state, vote: None });
+    }
+}
+
+/// What is in a box, out of it: a box that is only taken apart lives as long as its parts, which here is the whole wait.
+#[expect(clippy::boxed_local, reason = "to empty and free the box is what this is for")]
+fn unbox<T>(held: Box<T>) -> T {
+    *held
+}
+
+impl HeldCall {
+    /// It cannot be held.
+    fn unavailable(self, why: &str) -> Released {
+        Released::Refuse(self.refused.ended(self.hold.id, Cause::Unavailable, why))
+    }
+
+    /// `record`, with the bytes that this call brings.
+    fn as_retry_of(&self, record: &HoldRecord) -> NewHold {
+        NewHold {
+            frame: self.hold.frame.clone(),
+            frame_sha256: self.hold.frame_sha256,
+            ..NewHold::clone(&record.hold)
+        }
+    }
+
+    fn take_the_place_of(&mut self, record: &HoldRecord) {
+        self.hold = Arc::new(self.as_retry_of(record));
+        let left = self.hold.expires_at.duration_since(Timestamp::now());
+        self.deadline = Instant::now() + Duration::try_from(left).unwrap_or_default();
+    }
+}

@@ -1,0 +1,194 @@
+//! What people say: the one door for verdicts, with or without a caller, and what they find out about unknown calls.
+//!
+//! A part of `gate`. A verdict on a call whose caller is here goes to the task that keeps it; on one without a caller it is
+//! put on record, where the same call finds it when it is made again.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
+
+use super::{Gate, News, ResolveError};
+use crate::{
+    hold::{COMMENT_CHARS_MAX, HoldId, HoldRecord, State, Verdict, Vote},
+    hold_table::Claim,
+    principal::Principal,
+    store::StoreError,
+};
+
+/// How long a verdict waits for a hold that gets or loses its caller just now.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// How often a verdict looks where a hold is now.
+const LOOKS_MAX: u32 = 4;
+
+impl Gate {
+    /// The one door for verdicts, whatever the channel.
+    ///
+    /// # Errors
+    ///
+    /// See [`ResolveError`]; after any of them this verdict has had no effect.
+    pub async fn resolve(
+        &self,
+        id: HoldId,
+        verdict: Verdict,
+        approver: &Principal,
+        comment: Option<&str>,
+    ) -> Result<State, ResolveError> {
+        let comment = person(approver, comment)?;
+        if verdict == Verdict::Reject && comment.is_none() {
+            return Err(ResolveError::NoReason);
+        }
+        let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now() };
+        for _ in 0..LOOKS_MAX {
+            // Listened to before it is looked, so that nothing is missed in between.
+            let moved = self.moved.notified();
+            if let Some(claim) = self.table.claim_recorded(id) {
+                return self.hand_over(id, claim, vote).await;
+            }
+            if self.table.is_being_recorded(id) {
+                return Err(ResolveError::NotFound);
+            }
+            match self.store.decide(id, vote.clone(), self.lapses_at(vote.at)).await {
+                Ok(state) => {
+                    self.announce_decided(id, state, vote).await;
+                    return Ok(state);
+                }
+                Err(StoreError::Attached { .. }) if self.table.is_taken_back(id) => {
+                    return Err(self.taken_back(id).await);
+                }
+                Err(StoreError::Attached { holder }) if *holder == *self.instance => {
+                    let _ = tokio::time::timeout(HANDOVER, moved).await;
+                }
+                Err(StoreError::Attached { holder }) if (self.is_dead)(&holder) => {
+                    self.store.recover(&holder).await.map_err(ResolveError::Unrecorded)?;
+                }
+                Err(StoreError::Attached { .. }) => return Err(ResolveError::Elsewhere),
+                Err(StoreError::NoSuchHold(_) | StoreError::NotHeld { .. }) => {
+                    return Err(self.why_not_there(id).await);
+                }
+                Err(error) => return Err(ResolveError::Unrecorded(error)),
+            }
+        }
+        Err(self.why_not_there(id).await)
+    }
+
+    /// Gives `vote` to the task that keeps the hold, and waits for what becomes of it.
+    async fn hand_over(
+        &self,
+        id: HoldId,
+        claim: oneshot::Sender<Claim<super::Answer>>,
+        vote: Vote,
+    ) -> Result<State, ResolveError> {
+        let (answer, answered) = oneshot::channel();
+        if claim.send(Claim::Verdict { vote, answer }).is_err() {
+            return Err(self.why_not_there(id).await);
+        }
+        match answered.await {
+            Ok(Ok(State::Expired)) => Err(self.why_not_there(id).await),
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(error)) => Err(ResolveError::Unrecorded(error)),
+            Err(_) => Err(self.why_not_there(id).await),
+        }
+    }
+
+    /// A person has found out what became of a call that was sent and never answered.
+    ///
+    /// # Errors
+    ///
+    /// See [`ResolveError`]; `Ended` also for a hold of which it is known.
+    pub async fn resolve_unknown(
+        &self,
+        id: HoldId,
+        has_run: bool,
+        approver: &Principal,
+        comment: Option<&str>,
+    ) -> Result<State, ResolveError> {
+        let comment = person(approver, comment)?;
+        let (state, found) = if has_run { (State::Ran, "it ran") } else { (State::NotRun, "it did not run") };
+        let comment = comment.map(|comment| format!(": {comment}")).unwrap_or_default();
+        let note = format!("{approver} found out that {found}{comment}");
+        match self.store.end(id, state, Vec::new(), Some(note)).await {
+            Ok(()) => Ok(state),
+            Err(StoreError::NoSuchHold(_) | StoreError::NotHeld { .. }) => Err(self.why_not_there(id).await),
+            Err(error) => Err(ResolveError::Unrecorded(error)),
+        }
+    }
+
+    async fn announce_decided(&self, id: HoldId, state: State, vote: Vote) {
+        match self.store.hold(id).await {
+            Ok(Some(record)) => {
+                self.announce(News::Now { hold: Arc::new(record.hold), state, vote: Some(vote) });
+            }
+            _ => tracing::warn!(hold = %id, "a verdict was recorded, and nobody could be told"),
+        }
+    }
+
+    /// When what is decided at `now`, without a caller, is forgotten.
+    fn lapses_at(&self, now: Timestamp) -> Timestamp {
+        now.checked_add(SignedDuration::from_secs(self.grant_seconds.into())).unwrap_or(now)
+    }
+
+    /// The client has taken the call back, which will be on record in a moment.
+    async fn taken_back(&self, id: HoldId) -> ResolveError {
+        match self.why_not_there(id).await {
+            ResolveError::Ended(record) if record.state == State::Held => {
+                ResolveError::Ended(Box::new(HoldRecord { state: State::Withdrawn, ..*record }))
+            }
+            other => other,
+        }
+    }
+
+    async fn why_not_there(&self, id: HoldId) -> ResolveError {
+        match self.store.hold(id).await {
+            Ok(Some(record)) => ResolveError::Ended(Box::new(record)),
+            Ok(None) => ResolveError::NotFound,
+            Err(error) => ResolveError::Unrecorded(error),
+        }
+    }
+
+    /// Takes over what processes have left that are known to be dead: gives how many holds lost their caller, and of how many
+    /// calls nobody knows whether they ran.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read or written.
+    pub async fn take_over_dead(&self) -> Result<(usize, usize), StoreError> {
+        let mut taken = (0, 0);
+        for holder in self.store.holders().await? {
+            if *holder != *self.instance && (self.is_dead)(&holder) {
+                let recovered = self.store.recover(&holder).await?;
+                taken.0 += recovered.detached.len();
+                taken.1 += recovered.unknown.len();
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Holds without a caller, of all processes on the record: those that can be decided, grants, and calls of which nobody
+    /// knows whether they ran; the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read.
+    pub async fn detached(&self) -> Result<Vec<HoldRecord>, StoreError> {
+        self.store.sweep().await?;
+        self.store.detached_holds().await
+    }
+}
+
+/// The comment of a person, as it is kept. Nobody else may say anything.
+fn person(approver: &Principal, comment: Option<&str>) -> Result<Option<String>, ResolveError> {
+    if !matches!(approver, Principal::User { .. }) {
+        return Err(ResolveError::NotAllowed(approver.clone()));
+    }
+    Ok(comment.map(str::trim).filter(|text| !text.is_empty()).map(cut_comment))
+}
+
+/// A comment as it is kept: whole, or cut with a mark.
+fn cut_comment(comment: &str) -> String {
+    match comment.char_indices().nth(COMMENT_CHARS_MAX) {
+        Some((end, _)) => format!("{}… (cut)", &comment[..end]),
+        None => comment.to_owned(),
+    }
+}

@@ -1,0 +1,324 @@
+//! Where a hold stands and how it may move: the whole state machine, without a clock, a disk or a process.
+//!
+//! `store` applies these moves inside its transactions, so that of all processes on a record one wins each of them; the
+//! model in `tests/it/model.rs` plays them in every order. Nothing here waits, writes or decides who may do what.
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Verdict};
+
+/// Where a hold stands, durably.
+///
+/// `Held → Forwarding | Granted | Rejected | Expired | Withdrawn | Unavailable`, `Granted → Forwarding | Lapsed | Rejected |
+/// Withdrawn`, `Forwarding → Answered | Unknown | Withdrawn` (the last only while not one byte has gone upstream) and
+/// `Unknown → Ran | NotRun`.
+///
+/// An approval and the permission to forward are one commit, so there is no durable state between them: an approved call is
+/// `Forwarding` if its caller is there, and `Granted` if not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waits for people.
+    Held,
+    /// Approved while no caller was there: the same call, made again in time, runs without asking anybody.
+    Granted,
+    /// Approved; the server may have it. Entered at most once, before the first byte goes upstream.
+    Forwarding,
+    /// Approved and answered by the server.
+    Answered,
+    /// Approved, and nobody knows whether it ran: the server or the gate died before the answer. Never sent again.
+    Unknown,
+    /// It was unknown, and a person has found out that it ran.
+    Ran,
+    /// It was unknown, and a person has found out that it did not run.
+    NotRun,
+    /// Approved, and the call was not made again in time. It did not run.
+    Lapsed,
+    /// A person said no.
+    Rejected,
+    /// Nobody answered in time.
+    Expired,
+    /// The client took it back or went away before it ran.
+    Withdrawn,
+    /// The gate could not keep its promises; it did not run.
+    Unavailable,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Held,
+        Self::Granted,
+        Self::Forwarding,
+        Self::Answered,
+        Self::Unknown,
+        Self::Ran,
+        Self::NotRun,
+        Self::Lapsed,
+        Self::Rejected,
+        Self::Expired,
+        Self::Withdrawn,
+        Self::Unavailable,
+    ];
+
+    /// The word in the record and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Granted => "granted",
+            Self::Forwarding => "forwarding",
+            Self::Answered => "answered",
+            Self::Unknown => "unknown",
+            Self::Ran => "ran",
+            Self::NotRun => "not_run",
+            Self::Lapsed => "lapsed",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The state that [`State::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
+    /// Whether a hold in this state may move to `next`. Everything not listed in [`State`] is refused.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Held => matches!(
+                next,
+                Self::Granted
+                    | Self::Forwarding
+                    | Self::Rejected
+                    | Self::Expired
+                    | Self::Withdrawn
+                    | Self::Unavailable
+            ),
+            Self::Granted => {
+                matches!(next, Self::Forwarding | Self::Lapsed | Self::Rejected | Self::Withdrawn)
+            }
+            Self::Forwarding => matches!(next, Self::Answered | Self::Unknown | Self::Withdrawn),
+            Self::Unknown => matches!(next, Self::Ran | Self::NotRun),
+            _ => false,
+        }
+    }
+
+    /// Whether something may still become of a hold in this state.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Held | Self::Granted | Self::Forwarding | Self::Unknown)
+    }
+
+    /// The state in which a refusal for `cause` ends.
+    pub fn refused(cause: Cause) -> Self {
+        match cause {
+            Cause::Rejected => Self::Rejected,
+            Cause::Expired => Self::Expired,
+            Cause::Withdrawn => Self::Withdrawn,
+            Cause::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// All that the moves of a hold depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Its state.
+    pub state: State,
+    /// The process that has the caller (held) or has sent the call (forwarding); none: it is detached.
+    pub holder: Option<Arc<str>>,
+    /// When it expires unless decided.
+    pub expires_at: Timestamp,
+    /// When a grant, or the memory of a rejection that nobody has heard, ends.
+    pub lapses_at: Option<Timestamp>,
+    /// Whether a caller that makes the call again finds this hold.
+    pub is_awaited: bool,
+}
+
+/// What a call that arrives is to an earlier one of the same content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Arrival {
+    /// It is the caller that the hold has been waiting for: nobody is asked again.
+    Attach,
+    /// It may run: it redeems the grant.
+    Redeem,
+    /// It hears the rejection that nobody was there to hear.
+    Rejected,
+    /// It is not sent, because nobody knows whether the earlier one ran.
+    Unknown,
+    /// The earlier one waits with a caller at this process.
+    Attached(Arc<str>),
+    /// This process has sent the earlier one, which has no answer yet.
+    Running(Arc<str>),
+    /// Nothing: it is a call of its own.
+    Nothing,
+}
+
+impl Standing {
+    /// A call that is held with a caller at `holder`.
+    pub fn held(holder: Arc<str>, expires_at: Timestamp) -> Self {
+        Self { state: State::Held, holder: Some(holder), expires_at, lapses_at: None, is_awaited: true }
+    }
+
+    /// The process that has the call moves it on, at once or at the end.
+    ///
+    /// # Errors
+    /// The state that it has, if that may not become `next`.
+    pub fn end(&mut self, next: State) -> Result<(), State> {
+        // Only a process that has the caller sends a call: a grant is redeemed by `take`.
+        let is_sent = next != State::Forwarding || (self.state == State::Held && self.holder.is_some());
+        if !self.state.may_become(next) || !is_sent {
+            return Err(self.state);
+        }
+        self.state = next;
+        if next != State::Forwarding {
+            self.holder = None;
+        }
+        // What may have run or is running is not to be started again by accident; all other ends are over.
+        self.is_awaited = matches!(next, State::Forwarding | State::Unknown | State::Granted);
+        Ok(())
+    }
+
+    /// The caller at `holder` is gone. `false`: it was not there, or the call is no longer held.
+    pub fn detach(&mut self, holder: &str) -> bool {
+        let is_there = self.state == State::Held && self.holder.as_deref() == Some(holder);
+        if is_there {
+            self.holder = None;
+        }
+        is_there
+    }
+
+    /// A person decides while no caller is there; a grant or the memory of a rejection lasts until `lapses_at`.
+    ///
+    /// # Errors
+    /// [`NotDetached`], if it has a caller or has ended.
+    pub fn decide(
+        &mut self,
+        verdict: Verdict,
+        now: Timestamp,
+        lapses_at: Timestamp,
+    ) -> Result<State, NotDetached> {
+        self.lapse(now);
+        match (self.state, &self.holder, verdict) {
+            (State::Held, Some(holder), _) => return Err(NotDetached::Attached(Arc::clone(holder))),
+            (State::Held, None, Verdict::Approve) => self.state = State::Granted,
+            // Somebody thinks better of it, while it is not too late.
+            (State::Held, None, Verdict::Reject) | (State::Granted, _, Verdict::Reject) => {
+                self.state = State::Rejected;
+            }
+            (state, ..) => return Err(NotDetached::Ended(state)),
+        }
+        self.lapses_at = Some(lapses_at);
+        self.is_awaited = true;
+        Ok(self.state)
+    }
+
+    /// Lets time pass: what nobody decided expires if nobody keeps it, and what nobody came back for lapses. Gives the new
+    /// state, if there is one.
+    pub fn lapse(&mut self, now: Timestamp) -> Option<State> {
+        let has_lapsed = self.lapses_at.is_some_and(|lapses_at| lapses_at <= now);
+        match self.state {
+            State::Held if self.holder.is_none() && self.expires_at <= now => self.state = State::Expired,
+            State::Granted if has_lapsed => self.state = State::Lapsed,
+            State::Rejected if has_lapsed => {
+                self.is_awaited = false;
+                return None;
+            }
+            _ => return None,
+        }
+        self.is_awaited = false;
+        Some(self.state)
+    }
+
+    /// The same call is made again, at `now`. `binds`: it has the terms and the tool definition under which this one was
+    /// held; without them nothing of what was decided counts for it. Changes nothing: see [`Standing::take`].
+    pub fn arrival(&self, now: Timestamp, binds: bool) -> Arrival {
+        let mut then = self.clone();
+        then.lapse(now);
+        if !then.is_awaited {
+            return Arrival::Nothing;
+        }
+        match (then.state, then.holder) {
+            // Whatever has changed since: it may have run.
+            (State::Unknown, _) => Arrival::Unknown,
+            (State::Forwarding, Some(holder)) => Arrival::Running(holder),
+            (State::Held, Some(holder)) => Arrival::Attached(holder),
+            (State::Held, None) if binds => Arrival::Attach,
+            (State::Granted, _) if binds => Arrival::Redeem,
+            (State::Rejected, _) if binds => Arrival::Rejected,
+            _ => Arrival::Nothing,
+        }
+    }
+
+    /// Lets a call at `holder` have what [`Standing::arrival`] promised it. Gives the new state, if there is one.
+    pub fn take(&mut self, arrival: &Arrival, holder: &Arc<str>) -> Option<State> {
+        match arrival {
+            Arrival::Attach => self.holder = Some(Arc::clone(holder)),
+            Arrival::Redeem => {
+                self.state = State::Forwarding;
+                self.holder = Some(Arc::clone(holder));
+                return Some(State::Forwarding);
+            }
+            // Once told, it is over: the same call again asks people again.
+            Arrival::Rejected => self.is_awaited = false,
+            _ => {}
+        }
+        None
+    }
+
+    /// The process `dead` is no more. What it kept is detached; of what it had sent, nobody knows whether it ran. Gives
+    /// whether anything has changed.
+    pub fn recover(&mut self, dead: &str) -> bool {
+        if self.holder.as_deref() != Some(dead) {
+            return false;
+        }
+        self.holder = None;
+        if self.state == State::Forwarding {
+            self.state = State::Unknown;
+        }
+        true
+    }
+}
+
+/// Why a verdict on a hold without a caller has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDetached {
+    /// It has a caller, at this process, which has to hear of it.
+    Attached(Arc<str>),
+    /// It has ended, in this state.
+    Ended(State),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_forwarded_once_and_an_end_is_an_end() {
+        use State::{Answered, Expired, Forwarding, Granted, Held, Lapsed, NotRun, Ran};
+        for state in State::ALL {
+            assert_eq!(State::from_word(state.word()), Some(state));
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.word()));
+            assert!(!state.may_become(Held), "nothing is held twice");
+            assert_eq!(state.may_become(Forwarding), matches!(state, Held | Granted), "{state}");
+            let is_end = State::ALL.iter().all(|&next| !state.may_become(next));
+            assert_eq!(is_end, !state.is_open(), "{state}");
+        }
+        assert!(
+            !Held.may_become(Answered) && !Held.may_become(State::Unknown),
+            "not without being forwarded"
+        );
+        assert!(!Held.may_become(Lapsed) && !Granted.may_become(Expired));
+        assert!(!Ran.may_become(NotRun), "who has looked has looked");
+    }
+}

@@ -1,0 +1,97 @@
+//! By what a call is recognised when it is made again, and a tool when it is listed again.
+//!
+//! Used by `gate`. Two calls are alike if they would do the same: what differs from attempt to attempt (ids, progress
+//! tokens, traces) does not count, and neither does how the JSON is written.
+
+use std::borrow::Cow;
+
+use crate::{
+    digest::Digest,
+    jsonrpc::{
+        Frame,
+        canonical::canonical,
+        scan::{elements, members, unescape},
+    },
+};
+
+/// What these digests are of; a new word for every new form.
+const FORM: &[u8] = b"holdshort-call/1\n";
+
+/// The digest of what a request does: its method and the canonical form of its parameters, without `_meta` and `task`, which
+/// say how it is to be answered. Absent arguments are empty ones. `None` for what is not a request.
+pub fn call_sha256(frame: &Frame) -> Option<Digest> {
+    let mut said: Vec<(Cow<'_, str>, &str)> = members(frame.params().unwrap_or("{}"))
+        .filter(|(key, _)| !matches!(&**key, "_meta" | "task"))
+        .collect();
+    if !said.iter().any(|(key, _)| key == "arguments") {
+        said.push((Cow::Borrowed("arguments"), "{}"));
+    }
+    said.sort();
+    let mut parts = vec![FORM.to_vec(), frame.method()?.as_bytes().to_vec()];
+    for (key, value) in said {
+        // The keys are strings without line ends once they are written as JSON, and so are the values.
+        parts.push(format!("\n{}\n", crate::jsonrpc::id::quote(&key)).into_bytes());
+        parts.push(canonical(value)?.into_bytes());
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    Some(Digest::of_parts(&parts))
+}
+
+/// The tools in the `result` of `tools/list`, each with the digest of its whole definition. Those without a name are left out.
+pub fn tool_definitions(result: &str) -> impl Iterator<Item = (Cow<'_, str>, Digest)> {
+    let tools = members(result).filter(|(key, _)| key == "tools").last().map_or("", |(_, tools)| tools);
+    elements(tools).filter_map(|tool| {
+        let (_, name) = members(tool).filter(|(key, _)| key == "name").last()?;
+        name.starts_with('"').then_some(())?;
+        Some((unescape(name), Digest::of(canonical(tool)?.as_bytes())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn digest(rest: &str) -> Option<Digest> {
+        call_sha256(&Frame::from_client(Bytes::from(format!("{{\"jsonrpc\":\"2.0\",{rest}}}"))).unwrap())
+    }
+
+    #[test]
+    fn a_call_is_recognised_by_what_it_does() {
+        let first =
+            digest(r#""id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1,"b":"é"}}"#);
+        for same in [
+            r#""id":"z","method":"tools/call","params":{"arguments":{"b":"\u00e9" , "a":1},"name":"\u0078"}"#,
+            r#""id":2,"method":"tools/call","params":{"name":"x","_meta":{"progressToken":9},"task":{"ttl":5},"arguments":{"a":1,"b":"é"}}"#,
+        ] {
+            assert_eq!(digest(same), first, "{same}");
+        }
+        for other in [
+            r#""id":1,"method":"tools/call","params":{"name":"X","arguments":{"a":1,"b":"é"}}"#,
+            r#""id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1.0,"b":"é"}}"#,
+            r#""id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1}}"#,
+            r#""id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1,"b":"é"},"requestState":"s"}"#,
+            r#""id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1,"b":"é"},"inputResponses":{}}"#,
+            r#""id":1,"method":"tools/list","params":{"name":"x","arguments":{"a":1,"b":"é"}}"#,
+        ] {
+            assert_ne!(digest(other), first, "{other}");
+        }
+        let none = r#""id":1,"method":"tools/call","params":{"name":"x"}"#;
+        let empty = r#""id":1,"method":"tools/call","params":{"name":"x","arguments":{}}"#;
+        assert_eq!(digest(none), digest(empty));
+    }
+
+    #[test]
+    fn a_tool_is_another_one_when_anything_of_it_is_said_otherwise() {
+        let of = |tool: &str| {
+            let list = format!("{{\"tools\":[{tool},{{\"title\":\"no name\"}}]}}");
+            tool_definitions(&list).map(|(name, digest)| (name.into_owned(), digest)).collect::<Vec<_>>()
+        };
+        let first = of(r#"{"name":"x","description":"Reads.","inputSchema":{"type":"object"}}"#);
+        assert_eq!(first.len(), 1);
+        assert_eq!(first[0].0, "x");
+        assert_eq!(of(r#"{"inputSchema": {"type":"object"},"description":"Reads\u002e","name":"x"}"#), first);
+        assert_ne!(of(r#"{"name":"x","description":"Writes.","inputSchema":{"type":"object"}}"#), first);
+    }
+}

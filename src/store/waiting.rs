@@ -1,0 +1,294 @@
+//! The statements of waiting: callers that go, come back and make a call again, verdicts on calls without a caller, and what
+//! dead processes leave.
+//!
+//! Called by `writer` inside its transaction, so that of all processes on the record one wins. What may happen is said by
+//! [`Standing`]; here it is written down.
+//!
+//! [`Standing`]: crate::hold::Standing
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, params};
+
+use super::{
+    Arrived, Recovered,
+    error::StoreError,
+    sqlite::{
+        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, append, collect, hold_without_frame,
+        integer, nanoseconds, record, record_hold, update,
+    },
+};
+use crate::{
+    audit::{AuditEvent, Checkpoint, Occasion},
+    hold::{Arrival, HoldId, HoldRecord, NewHold, NotDetached, State, Vote},
+};
+
+/// What recovery notes on a call of which nobody knows whether it ran.
+const NOTE_UNKNOWN: &str = "the gate that forwarded it is gone; nobody knows whether it ran";
+
+/// What recovery notes on the detaching of a call.
+const NOTE_DETACHED: &str = "the gate that had the caller is gone";
+
+/// How long an approver is reminded that the same call has run before, in minutes.
+const REMINDED_MINUTES: i64 = 60;
+
+const AWAITED: &str = concat!(
+    "SELECT ",
+    hold_columns!(),
+    " FROM holds h WHERE h.call_sha256 = ?1 AND h.awaited = ?4 AND h.server = ?2 AND h.principal = ?3 ORDER BY h.seq LIMIT ?5"
+);
+const LAST_ANSWERED: &str = concat!(
+    "SELECT ",
+    hold_columns!(),
+    " FROM holds h WHERE h.call_sha256 = ?1 AND h.awaited = 0 AND h.server = ?2 AND h.principal = ?3 \
+     AND h.state = 'answered' AND h.ended_at > ?4 ORDER BY h.seq DESC LIMIT 1"
+);
+const OF_HOLDER: &str = concat!(
+    "SELECT ",
+    hold_columns!(),
+    " FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder = ?1 ORDER BY h.seq"
+);
+const OVERDUE: &str = concat!(
+    "SELECT ",
+    hold_columns!(),
+    " FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL \
+     AND ((h.state = 'held' AND h.expires_at <= ?1) OR (h.state = 'granted' AND h.lapses_at <= ?1)) ORDER BY h.seq"
+);
+const INSERT_RETRY: &str = "INSERT INTO retries (seq, hold, frame) VALUES (?1, ?2, ?3)";
+
+/// Earlier calls of the same content that are looked at, of each kind.
+const LOOKED_AT_MAX: i64 = 64;
+
+/// A call that is to be held arrives: it takes the place of an earlier one of the same content, or it is recorded as a hold
+/// of its own. With `is_own`, calls that wait or run are left alone.
+pub(super) fn arrive(
+    db: &Connection,
+    head: &mut Checkpoint,
+    hold: &mut NewHold,
+    is_own: bool,
+    at: Timestamp,
+) -> Result<Arrived, StoreError> {
+    let mut best: Option<(u64, HoldRecord, Arrival)> = None;
+    for (seq, mut found) in same_calls(db, hold, AWAITED_WITHOUT_CALLER, LOOKED_AT_MAX)? {
+        if let Some(lapsed) = lapse(db, head, seq, &found, at)? {
+            found = lapsed;
+        }
+        // The first one counts, but before all others one of which nobody knows whether it ran.
+        match found.standing().arrival(at, is_bound(&found.hold, hold)) {
+            Arrival::Nothing => {}
+            Arrival::Unknown => {
+                best = Some((seq, found, Arrival::Unknown));
+                break;
+            }
+            arrival if best.is_none() => best = Some((seq, found, arrival)),
+            _ => {}
+        }
+    }
+    if let Some((seq, found, arrival)) = best {
+        return take(db, head, seq, found, &arrival, hold, at);
+    }
+    let waiting = same_calls(db, hold, AWAITED_WITH_CALLER, LOOKED_AT_MAX)?;
+    let sent = same_calls(db, hold, AWAITED_SENT, 1)?.pop().map(|(_, found)| found);
+    if !is_own {
+        if let Some(holder) = waiting.last().and_then(|(_, found)| found.holder.clone()) {
+            let of_holder = waiting.iter().filter(|(_, found)| found.holder.as_ref() == Some(&holder));
+            return Ok(Arrived::Waits { ids: of_holder.map(|(_, found)| found.hold.id).collect(), holder });
+        }
+        // Whoever has sent it may be dead: then nobody knows whether it ran.
+        if let Some(holder) = sent.as_ref().and_then(|found| found.holder.clone())
+            && holder != hold.owner
+        {
+            return Ok(Arrived::Waits { ids: Vec::new(), holder });
+        }
+    }
+    if let Some(sent) = sent {
+        hold.notes
+            .push(format!("the same call is with the server just now, as hold {}", sent.hold.id.short()));
+    }
+    remind(db, hold, at)?;
+    record_hold(db, head, hold)?;
+    Ok(Arrived::Held { notes: hold.notes.clone() })
+}
+
+/// Earlier calls of the same content, the oldest first.
+fn same_calls(
+    db: &Connection,
+    hold: &NewHold,
+    awaited: i64,
+    limit: i64,
+) -> Result<Vec<(u64, HoldRecord)>, StoreError> {
+    let Some(call) = hold.call_sha256 else { return Ok(Vec::new()) };
+    let parameters = params![call.0, hold.server, hold.principal, awaited, limit];
+    collect(db, AWAITED, parameters, |row| record(row, Bytes::new()))
+}
+
+/// Whether what was decided about `earlier` counts for `now`: the rules want the same, and the tool is not another one.
+fn is_bound(earlier: &NewHold, now: &NewHold) -> bool {
+    let is_same_tool = match (earlier.tool_sha256, now.tool_sha256) {
+        (Some(earlier), Some(now)) => earlier == now,
+        // Where the server has not told its tools (again), there is nothing to compare.
+        _ => true,
+    };
+    earlier.terms_sha256 == now.terms_sha256 && is_same_tool
+}
+
+/// Tells approvers that the same call has run lately: it may be the retry of a caller that did not wait for the answer.
+fn remind(db: &Connection, hold: &mut NewHold, at: Timestamp) -> Result<(), StoreError> {
+    let Some(call) = hold.call_sha256 else { return Ok(()) };
+    let since = at.checked_sub(SignedDuration::from_mins(REMINDED_MINUTES)).unwrap_or(at);
+    let parameters = params![call.0, hold.server, hold.principal, nanoseconds(since)?];
+    for (_, found) in collect(db, LAST_ANSWERED, parameters, |row| record(row, Bytes::new()))? {
+        let ended = found.ended_at.map(|at| at.strftime("%H:%M:%S UTC").to_string()).unwrap_or_default();
+        hold.notes
+            .push(format!("the same call has run before, as hold {}, until {ended}", found.hold.id.short()));
+    }
+    Ok(())
+}
+
+fn take(
+    db: &Connection,
+    head: &mut Checkpoint,
+    seq: u64,
+    mut found: HoldRecord,
+    arrival: &Arrival,
+    retry: &NewHold,
+    at: Timestamp,
+) -> Result<Arrived, StoreError> {
+    let occasion = match arrival {
+        Arrival::Rejected => Occasion::RejectionTold,
+        Arrival::Unknown => Occasion::RetryRefused,
+        _ => Occasion::Attached,
+    };
+    let event = AuditEvent {
+        who: Some(retry.principal.to_string()),
+        agent: Some(retry.agent.to_string()),
+        frame_sha256: Some(retry.frame_sha256),
+        ..AuditEvent::of(occasion, &found.hold, &retry.owner, at)
+    };
+    let event = append(db, head, event)?;
+    if occasion == Occasion::Attached {
+        db.prepare_cached(INSERT_RETRY)?.execute(params![
+            integer(event),
+            integer(seq),
+            retry.frame.as_ref()
+        ])?;
+    }
+    let before = found.state;
+    let mut standing = found.standing();
+    standing.take(arrival, &retry.owner);
+    found.stand(standing);
+    update(db, head, seq, before, &mut found, at)?;
+    let found = Box::new(found);
+    Ok(match arrival {
+        Arrival::Redeem => Arrived::Redeemed(found),
+        Arrival::Rejected => Arrived::Rejected(found),
+        Arrival::Unknown => Arrived::Unknown(found),
+        _ => Arrived::Attached(found),
+    })
+}
+
+/// The caller of `id` at `holder` is gone. Of one that has ended already, nothing is written.
+pub(super) fn detach(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    holder: &str,
+    note: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let (seq, mut found) = hold_without_frame(db, id)?;
+    let before = found.state;
+    let mut standing = found.standing();
+    if standing.detach(holder) {
+        found.stand(standing);
+        update(db, head, seq, before, &mut found, at)?;
+        append(db, head, detached(&found, holder, note, at))?;
+    }
+    Ok(())
+}
+
+fn detached(found: &HoldRecord, holder: &str, note: &str, at: Timestamp) -> AuditEvent {
+    AuditEvent { note: Some(note.to_owned()), ..AuditEvent::of(Occasion::Detached, &found.hold, holder, at) }
+}
+
+/// Records a verdict on a hold that has no caller.
+pub(super) fn decide(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    vote: &Vote,
+    lapses_at: Timestamp,
+) -> Result<State, StoreError> {
+    let (seq, found) = hold_without_frame(db, id)?;
+    let mut found = lapse(db, head, seq, &found, vote.at)?.unwrap_or(found);
+    let before = found.state;
+    let mut standing = found.standing();
+    let state = standing.decide(vote.verdict, vote.at, lapses_at).map_err(|error| match error {
+        NotDetached::Attached(holder) => StoreError::Attached { holder },
+        NotDetached::Ended(state) => StoreError::NotHeld { state },
+    })?;
+    found.stand(standing);
+    found.votes.push(vote.clone());
+    update(db, head, seq, before, &mut found, vote.at)?;
+    Ok(state)
+}
+
+/// Writes down what time alone has done to a hold: gives it as it is then, if that is something.
+fn lapse(
+    db: &Connection,
+    head: &mut Checkpoint,
+    seq: u64,
+    found: &HoldRecord,
+    at: Timestamp,
+) -> Result<Option<HoldRecord>, StoreError> {
+    let mut standing = found.standing();
+    standing.lapse(at);
+    if standing == found.standing() {
+        return Ok(None);
+    }
+    let mut lapsed = found.clone();
+    lapsed.stand(standing);
+    update(db, head, seq, found.state, &mut lapsed, at)?;
+    Ok(Some(lapsed))
+}
+
+/// Ends what is detached and whose time is over. Gives how many.
+pub(super) fn sweep(db: &Connection, head: &mut Checkpoint, at: Timestamp) -> Result<usize, StoreError> {
+    let overdue = collect(db, OVERDUE, [nanoseconds(at)?], |row| record(row, Bytes::new()))?;
+    for (seq, found) in &overdue {
+        lapse(db, head, *seq, found, at)?;
+    }
+    Ok(overdue.len())
+}
+
+/// Takes over what a dead process left: what waited is detached, of what was forwarded nobody knows.
+pub(super) fn recover(
+    db: &Connection,
+    head: &mut Checkpoint,
+    dead: &Arc<str>,
+    at: Timestamp,
+) -> Result<Recovered, StoreError> {
+    let mut recovered = Recovered::default();
+    for (seq, mut found) in collect(db, OF_HOLDER, [dead], |row| record(row, Bytes::new()))? {
+        let before = found.state;
+        let mut standing = found.standing();
+        if !standing.recover(dead) {
+            continue;
+        }
+        found.stand(standing);
+        let is_unknown = found.state == State::Unknown;
+        if is_unknown {
+            found.note = Some(NOTE_UNKNOWN.to_owned());
+        }
+        update(db, head, seq, before, &mut found, at)?;
+        if is_unknown {
+            recovered.unknown.push(found.hold.id);
+        } else {
+            append(db, head, detached(&found, dead, NOTE_DETACHED, at))?;
+            recovered.detached.push(found.hold.id);
+        }
+    }
+    Ok(recovered)
+}
