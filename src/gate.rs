@@ -42,7 +42,7 @@ use crate::{
     hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, Kind},
     mcp::{self, Era, Peer, ToolCall, call_sha256, method},
-    policy::{Call, Decision, Effect, Policy},
+    policy::{Call, Decision, Effect, Mode, Policy},
     principal::Principal,
     sanitize,
     store::{Store, StoreError},
@@ -419,7 +419,7 @@ impl Gate {
             now: Timestamp::now(),
             ..Call::default()
         });
-        if decision.effect == Effect::Allow {
+        if decision.effect == Effect::Allow && decision.mode != Mode::Audit {
             return Ok(None);
         }
         Ok(Some(Judged {
