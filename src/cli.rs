@@ -224,6 +224,21 @@ enum PolicyCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Propose a policy from the calls that the mode `audit` has recorded, or say what a policy would have done to them.
+    ///
+    /// Without --policy: a first policy on stdout, for you to read and change. With it: what it would have said of each
+    /// recorded call.
+    Learn {
+        /// The policy to try on the recorded calls; may be given several times.
+        #[arg(long, value_name = "PATH")]
+        policy: Vec<PathBuf>,
+        /// The record's file; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+        /// Print JSON: with --policy, one object a call.
+        #[arg(long, requires = "policy")]
+        json: bool,
+    },
     /// Have the gates that run read their policies again. They do so by themselves when a file changes.
     ///
     /// A policy with a mistake is not used: the last good one stays, and this says what is wrong.

@@ -39,6 +39,7 @@ mod explain;
 mod files;
 mod functions;
 mod hours;
+mod learn;
 mod lint;
 mod matchers;
 mod overlap;
@@ -60,6 +61,7 @@ pub use document::{
     HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
 };
 pub use explain::{Answer, Explanation, RuleAnswer, check_arguments};
+pub use learn::{RECORDED_CALLS_MAX, RecordedCall, ReplayedCall, propose, replay};
 pub use people::{People, Person};
 pub use schema::schema;
 pub use settings::Mode;

@@ -2,11 +2,14 @@
 //!
 //! Asks a running gate, or reads the record itself where none runs: so also after the last gate has ended.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+};
 
 use super::{AuditCommand, HistoryArguments, block_on, render};
 use crate::{
-    audit::Checkpoint,
+    audit::{AuditEvent, Checkpoint, EventKind, Occasion},
     control::{
         api::{ControlClient, HoldView, PAGE_HOLDS_MAX, VerificationView},
         client::{self, AskError},
@@ -14,6 +17,7 @@ use crate::{
     },
     exit::Exit,
     hold::HoldId,
+    policy::{RECORDED_CALLS_MAX, RecordedCall},
     store::{HistoryFilter, Store, StoreError},
 };
 
@@ -139,6 +143,40 @@ pub(super) fn audit(command: &AuditCommand) -> Exit {
         AuditCommand::Verify { against, store, json } => verify(against.as_deref(), store.as_deref(), *json),
         AuditCommand::Export { store } => block_on(export(store.as_deref())),
     }
+}
+
+/// The calls that a policy's mode has let run, the newest [`RECORDED_CALLS_MAX`] in the order in which they were made.
+pub(super) async fn recorded_calls(store: Option<&Path>) -> Result<Vec<RecordedCall>, AskError> {
+    let store = open(&store_path(store)?).await?;
+    let mut calls = VecDeque::new();
+    let mut after = 0;
+    loop {
+        let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
+        let Some(last) = lines.last() else { return Ok(calls.into()) };
+        after = last.seq;
+        for event in lines.iter().filter_map(|line| line.event().ok()) {
+            if calls.len() == RECORDED_CALLS_MAX {
+                calls.pop_front();
+            }
+            calls.extend(recorded_call(event));
+        }
+    }
+}
+
+/// The call that an event of the mode `audit` tells of.
+fn recorded_call(event: AuditEvent) -> Option<RecordedCall> {
+    let watched = [Occasion::Allowed, Occasion::WouldHave].map(EventKind::Occasion);
+    let agent = event.agent.unwrap_or_default();
+    watched.contains(&event.kind).then(|| RecordedCall {
+        server: event.server.unwrap_or_default(),
+        method: event.method.unwrap_or_default(),
+        tool: event.tool,
+        arguments: event.arguments,
+        // The record has the client's name and version.
+        client: agent.rsplit_once(' ').map_or(agent.as_str(), |(name, _)| name).to_owned(),
+        principal: event.who.unwrap_or_default(),
+        at: event.at,
+    })
 }
 
 fn verify(against: Option<&str>, store: Option<&Path>, json: bool) -> Exit {

@@ -32,6 +32,7 @@ pub(super) fn policy(command: &PolicyCommand) -> Exit {
         PolicyCommand::Explain(arguments) => explain(arguments),
         PolicyCommand::Convert { file } => convert(file),
         PolicyCommand::Diff { older, newer, cases, json } => diff(older, newer, cases, *json),
+        PolicyCommand::Learn { policy, store, json } => learn(policy, store.as_deref(), *json),
         PolicyCommand::Reload => reload(),
         PolicyCommand::Schema => {
             render::line(policy::schema().trim_end());
@@ -87,6 +88,34 @@ fn explain(arguments: &ExplainArguments) -> Exit {
         ));
     }
     Exit::Done
+}
+
+/// Proposes a policy from the recorded calls, or tries one on them.
+fn learn(paths: &[PathBuf], store: Option<&Path>, as_json: bool) -> Exit {
+    let tried = match Some(paths).filter(|paths| !paths.is_empty()).map(Policy::load).transpose() {
+        Ok(tried) => tried,
+        Err(errors) => return render::policy_errors(&errors),
+    };
+    super::block_on(async {
+        let calls = super::audit::recorded_calls(store).await?;
+        if calls.is_empty() {
+            render::talk(
+                "no calls are on record that the mode `audit` has let run\nhint: write `mode: audit` into the policy of a gate",
+            );
+            return Ok(Exit::Failed);
+        }
+        if let Some(policy) = tried {
+            render::policy::replayed(&policy::replay(&policy, &calls), as_json);
+            return Ok(Exit::Done);
+        }
+        Ok(match policy::propose(&calls) {
+            Ok(text) => {
+                render::line(text.trim_end());
+                Exit::Done
+            }
+            Err(errors) => render::policy_errors(&errors),
+        })
+    })
 }
 
 /// Has all gates read their policies again; a mistake in one of them is a failure.

@@ -49,6 +49,7 @@ mod dialects;
 mod diff;
 mod explain;
 mod functions;
+mod learn;
 mod modes;
 mod properties;
 mod schema;

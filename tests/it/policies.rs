@@ -9,7 +9,7 @@ use std::{
 use holdshort::policy::{Effect, Policy, convert_file, run_tests};
 use serde_json::Value;
 
-use crate::support::program::Home;
+use crate::support::program::{Home, Wrapped};
 
 fn policies() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
@@ -188,4 +188,38 @@ fn diff_fails_where_something_becomes_wider_and_shows_the_cases() {
     assert_eq!(json["cases"][0]["after"], "hold");
     assert_eq!(diff(&old, &old, &[]).status.code(), Some(0));
     assert_eq!(diff(&old, Path::new("missing.yaml"), &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_policy_is_learned_from_what_the_mode_audit_has_recorded() {
+    let home = Home::new();
+    let audit = home
+        .file("audit.yaml", "version: 1\nmode: audit\nrules:\n  - {name: never, tool: wipe, action: deny}\n");
+    let answering = r#"while read -r line; do id=${line#*\"id\":}; id=${id%%,*}; echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"ran\":true}}"; done"#;
+    let mut command = home.command();
+    command.args(["run", "--server", "billing", "--policy"]).arg(&audit).args(["--", "sh", "-c", answering]);
+    let mut gate = Wrapped::start(command);
+    for (id, tool) in [(1, "get_order"), (2, "send_refund"), (3, "wipe")] {
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"amount":5}}}}}}"#
+        );
+        assert_eq!(gate.ask(&call)["result"]["ran"], true, "{tool} runs");
+    }
+    gate.close();
+    gate.ends();
+    let learned = home.holdshort(["policy", "learn"]);
+    assert_eq!(learned.status.code(), Some(0), "{}", stderr(&learned));
+    let proposed = home.file("proposed.yaml", &stdout(&learned));
+    let tried = home.holdshort(["policy", "learn", "--json", "--policy", proposed.to_str().unwrap()]);
+    let effects: Vec<String> = stdout(&tried)
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|call| format!("{} {}", call["subject"].as_str().unwrap(), call["effect"].as_str().unwrap()))
+        .collect();
+    assert_eq!(effects, ["billing.get_order allow", "billing.send_refund hold", "billing.wipe hold"]);
+    let exported = stdout(&home.holdshort(["audit", "export"]));
+    let denied =
+        exported.lines().find(|line| line.contains("\"kind\":\"would_have\"") && line.contains("wipe"));
+    assert!(denied.unwrap().contains("it would have been denied"), "{exported}");
+    home.verify();
 }

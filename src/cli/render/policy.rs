@@ -1,15 +1,18 @@
 //! What `holdshort policy` prints.
 
-use std::io::{self, IsTerminal};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal},
+};
 
-use super::{Table, field, json, line, sanitize, talk};
+use super::{Table, field, json, json_line, line, sanitize, talk};
 use crate::{
     control::api::PolicyReloaded,
     exit::Exit,
     hold::OnRejection,
     policy::{
         Answer, Converted, Diagnostic, Difference, Direction, Effect, Explanation, Mode, Policy,
-        PolicyErrors, Report, RuleAnswer,
+        PolicyErrors, ReplayedCall, Report, RuleAnswer,
     },
 };
 
@@ -32,6 +35,37 @@ pub(in crate::cli) fn warnings(warnings: &[Diagnostic]) {
 /// A policy that can be used.
 pub(in crate::cli) fn checked(policy: &Policy) {
     line(&format!("good: {} rules, sha256 {}", policy.rules().len(), policy.digest()));
+}
+
+/// What a policy would have done to recorded calls: each of them as JSON, or how many of each tool.
+pub(in crate::cli) fn replayed(calls: &[ReplayedCall], as_json: bool) {
+    if as_json {
+        return calls.iter().for_each(json_line);
+    }
+    let mut counts: BTreeMap<(&str, &str, String), usize> = BTreeMap::new();
+    for call in calls {
+        let effect = call.effect.map_or("cannot tell", Effect::word);
+        *counts.entry((&call.subject, effect, call.rules.join(", "))).or_default() += 1;
+    }
+    let mut table = Table::new(["CALLS", "WOULD", "TOOL", "RULES"], &[2, 3]);
+    for ((subject, effect, rules), count) in &counts {
+        table.add([
+            count.to_string(),
+            (*effect).to_owned(),
+            sanitize::render(subject),
+            sanitize::render(rules),
+        ]);
+    }
+    table.print();
+    let of = |effect| calls.iter().filter(|call| call.effect == effect).count();
+    talk(&format!(
+        "{} calls: {} would run, {} would wait, {} would be denied, of {} it cannot be told",
+        calls.len(),
+        of(Some(Effect::Allow)),
+        of(Some(Effect::Hold)),
+        of(Some(Effect::Deny)),
+        of(None)
+    ));
 }
 
 /// What became of a policy that a gate was asked to read again.
