@@ -4,6 +4,7 @@
 
 mod audit;
 mod demo;
+mod desk;
 mod holds;
 mod policy;
 mod process;
@@ -16,6 +17,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use self::audit::store_path;
 use crate::{control::client::AskError, exit, exit::Exit, telemetry, waiting::Wait};
 
 /// Holds an agent's risky tool calls until people approve them.
@@ -52,6 +54,8 @@ enum Command {
     Resolve(ResolveArguments),
     /// Show who decided what, and when.
     History(HistoryArguments),
+    /// Serve the desk: a web dashboard and REST, on this machine.
+    Desk(desk::DeskArguments),
     /// Read and prove the record.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -346,6 +350,7 @@ pub fn main() -> Exit {
         Command::Reject(arguments) => holds::reject(&arguments),
         Command::Resolve(arguments) => holds::resolve_unknown(&arguments),
         Command::History(arguments) => audit::history(&arguments),
+        Command::Desk(arguments) => desk::desk(arguments),
         Command::Audit(command) => audit::audit(&command),
         Command::Policy(command) => policy::policy(&command),
         Command::Demo(arguments) => demo::demo(&arguments),

@@ -1,8 +1,11 @@
 //! The control socket: how operators see and decide what is held, on this machine and by this user only.
 //!
-//! `place` says where the sockets are, `api` what can be asked, `server` answers for one gate, `client` asks all of them.
+//! `place` says where the sockets are, `api` what can be asked, `server` answers for one gate, `client` asks all of them, `follow` listens
+//! to them, and a `board` keeps what waits.
 
 pub mod api;
+pub mod board;
 pub mod client;
+pub mod follow;
 pub mod place;
 pub mod server;

@@ -1,10 +1,12 @@
 //! A held call as an approver reads it: every token of the frame, one below the other, with nothing hidden and nothing
 //! that could leave its place.
 //!
-//! Used by the command line and the control socket. Works on the raw text, so that numbers, escapes and the order of keys
+//! Used by the command line, the desk, the terminal UI and the control socket. Works on the raw text, so that numbers, escapes and the order of keys
 //! stay as they were written; strings are shown decoded, with everything invisible escaped by `sanitize`.
 
 use std::collections::BTreeSet;
+
+use jiff::{SpanRound, Timestamp, Unit};
 
 use crate::{
     jsonrpc::scan::{elements, members, unescape},
@@ -104,6 +106,24 @@ impl Rows {
 /// A string as it is shown in JSON: its end is the first quote without a backslash.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", sanitize::render(text).replace('"', "\\\""))
+}
+
+/// What a frame's params hold besides the name and the arguments of a tool (`_meta`, nearly always), as JSON; `None` if
+/// nothing. For what shows the arguments: with this, everything of a call is shown.
+pub fn besides_arguments(frame: &str) -> Option<String> {
+    let params = members(frame).find(|(key, _)| key == "params").map(|(_, params)| params)?;
+    let rest = members(params).filter(|(key, _)| key != "name" && key != "arguments");
+    let pairs: Vec<_> =
+        rest.map(|(key, value)| format!("{}:{value}", serde_json::Value::from(&*key))).collect();
+    (!pairs.is_empty()).then(|| format!("{{{}}}", pairs.join(",")))
+}
+
+/// A time between two moments, to the second: `2m 5s`. Nothing is left of one that is over.
+pub fn between(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.as_second().saturating_sub(from.as_second()).max(0);
+    let span = jiff::Span::new().seconds(seconds);
+    let rounded = span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Second));
+    rounded.map_or_else(|_| format!("{seconds}s"), |span| format!("{span:#}"))
 }
 
 /// What in a frame could deceive a reader, in words; each kind once.
@@ -263,6 +283,16 @@ mod tests {
             prop_assert!(rows.iter().all(|row| sanitize::columns(row) <= columns), "{:#?}", rows);
             prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&rebuilt(&rows)).unwrap(), value);
         }
+    }
+
+    #[test]
+    fn what_is_not_an_argument_is_not_forgotten() {
+        let frame =
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{"a":1}}}"#;
+        assert_eq!(besides_arguments(frame), None);
+        let frame = r#"{"params":{"_meta":{"t":1e2},"name":"x","a\"b":[]},"id":1}"#;
+        assert_eq!(besides_arguments(frame).as_deref(), Some(r#"{"_meta":{"t":1e2},"a\"b":[]}"#));
+        assert_eq!(besides_arguments(r#"{"id":1}"#), None);
     }
 
     #[test]

@@ -7,14 +7,13 @@ use super::{
 };
 use crate::{
     control::{
-        api::{ControlClient, HoldView, Watched, WatchedEvent},
-        client::{self, AskError, GateClient},
-        place,
+        api::{ControlClient, HoldView, Watched},
+        client::{AskError, GateClient},
+        follow::{self, Followed},
     },
     exit::Exit,
     hold::{State, Verdict},
 };
-use futures_util::{StreamExt, stream};
 
 /// Characters of an id that a verdict needs at least: when the hold that was meant has ended, a shorter beginning may
 /// well be that of another one.
@@ -70,44 +69,18 @@ async fn ended(gates: &[GateClient], waiting: &[HoldView]) -> Result<Vec<HoldVie
     Ok(known)
 }
 
-/// How often a watcher looks for gates that have been started meanwhile.
-const LOOK_FOR_GATES: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// Prints what is held and what ends at all gates, also at those that start later, until interrupted.
 async fn watch(json: bool) -> Result<Exit, AskError> {
-    let mut news = stream::SelectAll::new();
-    let mut known: Vec<String> = Vec::new();
-    let mut look = tokio::time::interval(LOOK_FOR_GATES);
     render::watching(json);
+    let mut followed = follow::follow();
     loop {
         tokio::select! {
-            _ = look.tick() => {
-                let alive: Vec<_> = place::live_gates().into_iter().map(|gate| gate.instance).collect();
-                known.retain(|instance| alive.contains(instance));
-                if alive.iter().all(|instance| known.contains(instance)) {
-                    continue;
+            Some(news) = followed.recv() => match news {
+                Followed::Listed { holds, .. } => {
+                    holds.into_iter().for_each(|hold| render::watched(&Watched::held(hold), json));
                 }
-                for gate in client::gates().await.unwrap_or_default() {
-                    if known.contains(&gate.registered.instance) {
-                        continue;
-                    }
-                    // First the subscription, then the list: what is held in between is told twice rather than never.
-                    let subscription = gate.rpc.watch().await?;
-                    let waiting = client::holds(std::slice::from_ref(&gate)).await?;
-                    waiting.into_iter().for_each(|hold| render::watched(&Watched::held(hold), json));
-                    known.push(gate.registered.instance.clone());
-                    // The connection lives as long as its subscription.
-                    news.push(subscription.map(move |watched| { let _alive = &gate; watched }).boxed());
-                }
-            }
-            Some(watched) = news.next(), if !news.is_empty() => match watched {
-                Ok(Watched { event: WatchedEvent::Missed, .. }) => {
-                    for hold in client::holds(&client::gates().await?).await? {
-                        render::watched(&Watched::held(hold), json);
-                    }
-                }
-                Ok(watched) => render::watched(&watched, json),
-                Err(error) => return Err(AskError::Broken(error.to_string())),
+                Followed::News { watched, .. } => render::watched(&watched, json),
+                Followed::Gone { .. } => {}
             },
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         }

@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use jiff::{SpanRound, Timestamp, Unit};
+use jiff::Timestamp;
 use serde::Serialize;
 
 pub(super) use self::policy::policy_errors;
@@ -27,7 +27,8 @@ use crate::{
     },
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, State, Verdict, Vote},
-    sanitize, view,
+    sanitize,
+    view::{self, between},
 };
 
 /// The widest reason in a list, in characters; the whole stands in `show`.
@@ -493,14 +494,6 @@ fn since(from: Timestamp) -> String {
 
 fn until(to: Timestamp) -> String {
     between(Timestamp::now(), to)
-}
-
-/// A time between two moments, to the second: `2m 5s`. Nothing is left of one that is over.
-fn between(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.as_second().saturating_sub(from.as_second()).max(0);
-    let span = jiff::Span::new().seconds(seconds);
-    let rounded = span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Second));
-    rounded.map_or_else(|_| format!("{seconds}s"), |span| format!("{span:#}"))
 }
 
 fn seconds(at: Timestamp) -> String {

@@ -1,6 +1,6 @@
 //! Asks the gates of this user: finds their control sockets and speaks to all of them as if they were one.
 //!
-//! Used by the command line. It holds no state and decides nothing.
+//! Used by the command line, and by `follow` for whoever shows what waits. It holds no state and decides nothing.
 
 use std::{path::Path, time::Duration};
 
@@ -111,6 +111,16 @@ async fn connect(path: &Path, uid: u32) -> Result<Client, AskError> {
         .build_with_tokio(sender, receiver))
 }
 
+/// Connects to the gate that has registered so.
+///
+/// # Errors
+///
+/// When it does not answer, or another user's process answers for it.
+pub async fn reach(registered: Registered) -> Result<GateClient, AskError> {
+    let rpc = connect(&registered.socket, rustix::process::getuid().as_raw()).await?;
+    Ok(GateClient { registered, rpc })
+}
+
 /// All gates of this user that answer.
 ///
 /// # Errors
@@ -118,11 +128,10 @@ async fn connect(path: &Path, uid: u32) -> Result<Client, AskError> {
 /// When there is none.
 pub async fn gates() -> Result<Vec<GateClient>, AskError> {
     let mut gates = Vec::new();
-    let own_uid = rustix::process::getuid().as_raw();
     for registered in place::live_gates() {
         // A gate that ends just now is no error.
-        if let Ok(rpc) = connect(&registered.socket, own_uid).await {
-            gates.push(GateClient { registered, rpc });
+        if let Ok(gate) = reach(registered).await {
+            gates.push(gate);
         }
     }
     if gates.is_empty() { Err(AskError::NoGate) } else { Ok(gates) }

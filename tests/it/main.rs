@@ -7,6 +7,7 @@ mod bad_input;
 mod canary;
 mod control;
 mod demo;
+mod desk;
 mod display;
 mod docs;
 mod gate;

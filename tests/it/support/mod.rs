@@ -1,6 +1,7 @@
 //! What the tests share: a session in memory that reads transcripts, the program itself in a home of its own, and real
 //! peers as processes.
 
+pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod peers;
 pub(crate) mod program;

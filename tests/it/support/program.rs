@@ -114,8 +114,13 @@ impl Wrapped {
 
     /// The next line.
     pub(crate) fn receive(&self) -> Value {
-        let line = self.lines.recv_timeout(PATIENCE).expect("the program says something");
+        let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("the program says JSON, not {line}"))
+    }
+
+    /// The next line, as it is.
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the program says something")
     }
 
     /// Sends a request and waits for its answer.

@@ -1,0 +1,162 @@
+//! `holdshort desk`: the web dashboard and REST, and the links and tokens that let people and programs in.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Span, Timestamp};
+
+use super::{render, store_path};
+use crate::{
+    control::place,
+    desk::{
+        self, Address, Desk, Settings,
+        keys::{Keys, Scope},
+    },
+    exit::Exit,
+};
+
+/// How long a token lasts at most.
+const TOKEN_DAYS_MAX: i64 = 366;
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_long_help = "It prints a link that opens it once, in one browser. `holdshort desk link` prints another.
+
+Beyond this machine it listens only behind a proxy that encrypts: with --public-url and --danger-plain-http."
+)]
+pub(super) struct DeskArguments {
+    #[command(subcommand)]
+    command: Option<DeskCommand>,
+    /// Where it listens. Port 0 is any that is free.
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], desk::PORT_DEFAULT)))]
+    listen: SocketAddr,
+    /// The https address that a proxy in front gives it.
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Listen beyond this machine without encryption: only where something else encrypts and nobody can read in between.
+    #[arg(long, requires = "public_url")]
+    danger_plain_http: bool,
+    /// The file of the record that history shows; by default the one of this user.
+    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    store: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeskCommand {
+    /// Print a link that opens the desk once, in one browser.
+    Link {
+        /// The address under which browsers reach it, as it said when it started.
+        #[arg(long, value_name = "URL", default_value_t = format!("http://127.0.0.1:{}", desk::PORT_DEFAULT))]
+        url: String,
+    },
+    /// Personal access tokens, for REST.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it, once.
+    Add {
+        /// What it is called: letters, digits, `-`, `_` and `.`.
+        name: String,
+        /// What it may be used for; may be given several times.
+        #[arg(long, value_name = "SCOPE", default_value = "read")]
+        scope: Vec<Scope>,
+        /// How long it is worth something, such as `12h` or `30d`; a year at most.
+        #[arg(long, value_name = "TIME", value_parser = lifetime, default_value = "30d")]
+        expires: SignedDuration,
+    },
+    /// List the tokens, without their texts.
+    List,
+    /// Remove a token.
+    Revoke {
+        /// What it is called.
+        name: String,
+    },
+}
+
+fn lifetime(text: &str) -> Result<SignedDuration, String> {
+    let span: Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    // A day of a token has 24 hours.
+    let marked = jiff::SpanRelativeTo::days_are_24_hours();
+    let time = span.to_duration(marked).map_err(|error| error.to_string())?;
+    if time > SignedDuration::ZERO && time <= SignedDuration::from_hours(24 * TOKEN_DAYS_MAX) {
+        Ok(time)
+    } else {
+        Err(format!("from a moment to {TOKEN_DAYS_MAX} days"))
+    }
+}
+
+pub(super) fn desk(arguments: DeskArguments) -> Exit {
+    match &arguments.command {
+        None => serve(arguments),
+        Some(command) => {
+            let done = keys().and_then(|keys| manage(&keys, command));
+            done.unwrap_or_else(|error| render::error_chain(&error))
+        }
+    }
+}
+
+/// The keys of this user.
+fn keys() -> anyhow::Result<Keys> {
+    let dir = place::state_dirs().into_iter().next().ok_or(place::PlaceError::NoHome)?;
+    place::private_dir(&dir)?;
+    Ok(Keys::at(&dir.join("desk-keys.json")))
+}
+
+fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
+    match command {
+        DeskCommand::Link { url } => {
+            render::line(&desk::sign_in_link(keys, url.trim_end_matches('/'))?);
+            render::talk(&format!("it opens the desk once, within {} minutes", desk::SIGN_IN_MINUTES));
+        }
+        DeskCommand::Token(TokenCommand::Add { name, scope, expires }) => {
+            let until = Timestamp::now().checked_add(*expires)?;
+            render::line(&keys.add_token(name, scope.clone(), until)?);
+            render::talk(&format!("valid until {until}; it is not shown again"));
+        }
+        DeskCommand::Token(TokenCommand::List) => {
+            for key in keys.tokens()? {
+                let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.word()).collect();
+                let name = key.name.unwrap_or_default();
+                render::line(&format!("{name} {} until {}", scopes.join(","), key.expires_at));
+            }
+        }
+        DeskCommand::Token(TokenCommand::Revoke { name }) => keys.revoke(name)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn serve(arguments: DeskArguments) -> Exit {
+    let DeskArguments { listen, public_url, danger_plain_http, store, .. } = arguments;
+    let address = match Address::new(listen, public_url.as_deref(), danger_plain_http) {
+        Ok(address) => address,
+        Err(error) => return render::usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return render::failed(&error),
+    };
+    let served = runtime.block_on(async {
+        let store = store_path(store.as_deref())?;
+        let desk = Desk::open(Settings { address, store, keys: keys()? }).await?;
+        render::line(&desk.sign_in_link()?);
+        render::talk(&format!(
+            "the desk is at {}; the link above opens it once, within {} minutes; end with Ctrl-C",
+            desk.address().origin,
+            desk::SIGN_IN_MINUTES
+        ));
+        let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        desk.serve(async move {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = ended.recv() => {}
+            }
+        })
+        .await;
+        anyhow::Ok(Exit::Done)
+    });
+    served.unwrap_or_else(|error| render::error_chain(&error))
+}

@@ -1,0 +1,147 @@
+//! The desk: where people see what waits and decide, in a browser or by REST.
+//!
+//! A client of the control sockets of all gates of this user, as the command line is: it shows what they tell, passes
+//! verdicts on to them, and decides nothing. `hub` knows what waits, `pages` shows it, `api` speaks JSON, `events` tells of
+//! changes, `verdict` is the one way to a gate. `guard` stands before all of them, with `session` and `keys` for who it is.
+//! Other channels (chat, mail) would stand beside `pages` and `api` and go through `verdict` too.
+
+pub mod keys;
+mod address;
+mod api;
+mod assets;
+mod card;
+mod events;
+mod guard;
+mod history;
+mod hub;
+mod listener;
+mod markup;
+mod pages;
+mod problem;
+mod rate;
+mod session;
+mod verdict;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use self::address::{Address, AddressError, PORT_DEFAULT};
+use self::{
+    hub::Hub,
+    keys::{Keys, KeysError},
+    rate::Rate,
+    session::Sessions,
+};
+use crate::store::Store;
+
+/// How long the link that a desk prints when it starts can be used, in minutes.
+pub const SIGN_IN_MINUTES: i64 = 15;
+
+/// What a desk needs to begin.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where it listens, and what it is called in browsers.
+    pub address: Address,
+    /// The record that history is read from.
+    pub store: PathBuf,
+    /// The file of the keys.
+    pub keys: Keys,
+}
+
+/// Why a desk does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The keys cannot be kept.
+    #[error("the desk's keys cannot be used")]
+    Keys(#[from] KeysError),
+}
+
+/// A desk that listens, before it serves.
+#[derive(Debug)]
+pub struct Desk {
+    listener: tokio::net::TcpListener,
+    state: Arc<State>,
+}
+
+/// What every request finds.
+#[derive(Debug)]
+struct State {
+    address: Address,
+    hub: Hub,
+    sessions: Sessions,
+    keys: Keys,
+    store: Store,
+    store_path: PathBuf,
+    /// Keys that were wrong: guessing is slowed down.
+    wrong_keys: Rate,
+    /// Verdicts: nobody decides faster than they can read.
+    verdicts: Rate,
+    /// Places for open streams of events.
+    streams: Arc<tokio::sync::Semaphore>,
+}
+
+impl Desk {
+    /// Listens, and begins to follow the gates.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had.
+    pub async fn open(settings: Settings) -> Result<Self, DeskError> {
+        let Settings { mut address, store: store_path, keys } = settings;
+        let listener = listener::bind(&mut address)
+            .await
+            .map_err(|source| DeskError::Listen { address: address.listen, source })?;
+        let state = State {
+            address,
+            hub: Hub::start(),
+            sessions: Sessions::default(),
+            keys,
+            store: Store::open(&store_path),
+            store_path,
+            wrong_keys: Rate::wrong_keys(),
+            verdicts: Rate::verdicts(),
+            streams: events::places(),
+        };
+        Ok(Self { listener, state: Arc::new(state) })
+    }
+
+    /// Its address, as browsers say it.
+    pub fn address(&self) -> &Address {
+        &self.state.address
+    }
+
+    /// A link by which one person can sign in, once, within [`SIGN_IN_MINUTES`].
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot be kept.
+    pub fn sign_in_link(&self) -> Result<String, DeskError> {
+        Ok(sign_in_link(&self.state.keys, &self.state.address.origin)?)
+    }
+
+    /// Serves until `stopped` is ready.
+    pub async fn serve(self, stopped: impl Future<Output = ()>) {
+        listener::serve(self.listener, guard::router(self.state), stopped).await;
+    }
+}
+
+/// A link to the desk at `origin` by which one person can sign in, once, within [`SIGN_IN_MINUTES`].
+///
+/// # Errors
+///
+/// When the key cannot be kept.
+pub fn sign_in_link(keys: &Keys, origin: &str) -> Result<String, KeysError> {
+    let until = Timestamp::now().saturating_add(SignedDuration::from_mins(SIGN_IN_MINUTES));
+    let key = keys.add_sign_in(until.unwrap_or(Timestamp::MAX))?;
+    Ok(format!("{origin}/sign-in?key={key}"))
+}

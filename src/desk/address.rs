@@ -1,0 +1,167 @@
+//! Where a desk listens and what it is called.
+//!
+//! Checked before anything listens: beyond this machine a desk speaks only where whoever started it has said that
+//! something in front of it encrypts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use url::{Host, Url};
+
+/// The port of a desk where none is given.
+pub const PORT_DEFAULT: u16 = 4653;
+
+/// The address of a desk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What browsers call it: scheme, host and port, without a slash at the end.
+    pub origin: String,
+    /// The values of a `Host` header that mean it.
+    pub(super) hosts: Vec<String>,
+    is_public: bool,
+}
+
+/// Why a desk does not listen there.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not this machine alone.
+    #[error(
+        "a desk listens on this machine alone (127.0.0.1 or ::1); {0} is refused without `--danger-plain-http`"
+    )]
+    NotLoopback(IpAddr),
+    /// Reachable from elsewhere, and nobody says under which name.
+    #[error(
+        "a desk that listens on {0} needs `--public-url`: the https address under which browsers reach it"
+    )]
+    NoName(IpAddr),
+    /// The public address is none.
+    #[error("`{0}` is not the https address of a site, such as https://desk.example.com")]
+    BadUrl(String),
+}
+
+impl Address {
+    /// Where to listen, under which name. `public` is the address that a proxy in front gives it.
+    ///
+    /// # Errors
+    ///
+    /// When others could read along, or nobody would know its name.
+    pub fn new(
+        listen: SocketAddr,
+        public: Option<&str>,
+        danger_plain_http: bool,
+    ) -> Result<Self, AddressError> {
+        let ip = listen.ip();
+        if !ip.is_loopback() && !danger_plain_http {
+            return Err(AddressError::NotLoopback(ip));
+        }
+        let Some(public) = public else {
+            if !ip.is_loopback() {
+                return Err(AddressError::NoName(ip));
+            }
+            let mut address = Self { listen, origin: String::new(), hosts: Vec::new(), is_public: false };
+            address.name_after_port(listen.port());
+            return Ok(address);
+        };
+        let bad = || AddressError::BadUrl(public.to_owned());
+        let url = Url::parse(public).map_err(|_| bad())?;
+        let is_site = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if url.scheme() != "https" || !is_site || !matches!(url.host(), Some(Host::Domain(_))) {
+            return Err(bad());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad());
+        }
+        let origin = url.origin().ascii_serialization();
+        let host = origin.trim_start_matches("https://").to_owned();
+        Ok(Self { listen, origin, hosts: vec![host], is_public: true })
+    }
+
+    /// Takes over the port that the system chose.
+    pub(super) fn listens_on(&mut self, local: SocketAddr) {
+        self.listen = local;
+        if !self.is_public {
+            self.name_after_port(local.port());
+        }
+    }
+
+    fn name_after_port(&mut self, port: u16) {
+        let own = match self.listen.ip() {
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => "[::1]".to_owned(),
+            IpAddr::V4(Ipv4Addr::LOCALHOST) => "127.0.0.1".to_owned(),
+            other => other.to_string(),
+        };
+        self.origin = format!("http://{own}:{port}");
+        self.hosts = vec![format!("{own}:{port}"), format!("localhost:{port}")];
+    }
+
+    /// Whether `host`, as a `Host` header has it, means this desk. Anything else may be a name that was turned to this
+    /// machine (DNS rebinding).
+    pub(super) fn is_called(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
+    }
+
+    /// Whether `origin`, as an `Origin` header has it, is this desk's, when it is called `host`.
+    pub(super) fn is_origin(&self, origin: &str, host: &str) -> bool {
+        let scheme = if self.is_public { "https" } else { "http" };
+        origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_desk_listens_on_this_machine_alone_unless_somebody_says_otherwise() {
+        for local in ["127.0.0.1:1", "[::1]:1", "127.0.0.2:1"] {
+            assert!(Address::new(at(local), None, false).is_ok(), "{local}");
+        }
+        for remote in ["0.0.0.0:1", "[::]:1", "192.168.1.5:1", "[::ffff:10.0.0.1]:1"] {
+            let refused = Address::new(at(remote), Some("https://desk.example.com"), false);
+            assert_eq!(refused, Err(AddressError::NotLoopback(at(remote).ip())));
+            let refused = Address::new(at(remote), None, true);
+            assert_eq!(refused, Err(AddressError::NoName(at(remote).ip())));
+            assert!(Address::new(at(remote), Some("https://desk.example.com"), true).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_public_name_is_that_of_an_encrypted_site() {
+        for bad in [
+            "http://desk.example.com",
+            "https://desk.example.com/x",
+            "https://desk.example.com/?a",
+            "https://user@desk.example.com",
+            "https://10.0.0.1",
+            "desk.example.com",
+            "javascript:alert(1)",
+        ] {
+            let refused = Address::new(at("127.0.0.1:1"), Some(bad), false);
+            assert_eq!(refused, Err(AddressError::BadUrl(bad.to_owned())));
+        }
+        let named = Address::new(at("127.0.0.1:1"), Some("https://Desk.example.com:8443/"), false).unwrap();
+        assert_eq!(named.origin, "https://desk.example.com:8443");
+        assert!(named.is_called("desk.example.com:8443") && !named.is_called("127.0.0.1:1"));
+        assert!(named.is_origin("https://desk.example.com:8443", "desk.example.com:8443"));
+        assert!(!named.is_origin("http://desk.example.com:8443", "desk.example.com:8443"));
+    }
+
+    #[test]
+    fn a_name_that_was_turned_to_this_machine_is_not_this_desk() {
+        let desk = Address::new(at("127.0.0.1:4653"), None, false).unwrap();
+        assert!(desk.is_called("127.0.0.1:4653") && desk.is_called("LOCALHOST:4653"));
+        for other in ["127.0.0.1", "127.0.0.1:80", "localhost.evil.example:4653", "evil.example:4653", ""] {
+            assert!(!desk.is_called(other), "{other}");
+        }
+        assert!(desk.is_origin("http://localhost:4653", "localhost:4653"));
+        for other in ["null", "http://localhost:4654", "https://localhost:4653", "http://localhost:4653.evil"]
+        {
+            assert!(!desk.is_origin(other, "localhost:4653"), "{other}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! REST, as `openapi.json` beside this file describes it: what waits, what was, verdicts, news, the record.
+//!
+//! Called by the routes in `guard`. Everybody says a token; a browser's session is worth nothing here, so no other site can
+//! make a browser decide. A verdict goes through `verdict`, as that of a page.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        FromRequestParts, Path, Query, State as Extracted,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    State, events,
+    history::{self, Asked},
+    keys::{Key, Scope},
+    pages,
+    problem::{Kind, Problem},
+    verdict::{self, Spoken},
+};
+use crate::{
+    audit::Checkpoint,
+    control::api::{GateInfo, HoldView, Resolved, VerificationView},
+    hold::{COMMENT_CHARS_MAX, HoldId, State as HoldState, Verdict},
+};
+
+/// Holds in one answer at most.
+const LIMIT_MAX: usize = 200;
+
+/// Holds in one answer where nobody says how many.
+const LIMIT_DEFAULT: usize = 50;
+
+/// How long a question about a state may wait for a change, in seconds.
+const WAIT_SECONDS_MAX: u64 = 60;
+
+/// The description of all this.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// The routes, below `/api/v1`.
+pub(super) fn router() -> Router<Arc<State>> {
+    Router::new()
+        .route("/openapi.json", get(openapi))
+        .route("/holds", get(holds))
+        .route("/holds/{id}", get(hold))
+        .route("/holds/{id}/status", get(status))
+        .route("/holds/{id}/approve", post(approve))
+        .route("/holds/{id}/reject", post(reject))
+        .route("/history", get(history))
+        .route("/events", get(news))
+        .route("/gates", get(gates))
+        .route("/audit", get(audit))
+        .route("/audit/verification", get(verification))
+}
+
+/// Who asks, by their token.
+struct Bearer {
+    key: Key,
+    text: String,
+}
+
+impl Bearer {
+    /// Refuses whoever may not do this.
+    fn may(&self, scope: Scope) -> Result<(), Problem> {
+        if self.key.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(Problem::new(Kind::NotAllowed, format!("this token is not for `{}`", scope.word())))
+    }
+}
+
+impl FromRequestParts<Arc<State>> for Bearer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
+        let Some(text) = token_of(&parts.headers) else { return Err(Kind::NotSignedIn.into()) };
+        match key_of(state, text)? {
+            Some(key) => Ok(Self { key, text: text.to_owned() }),
+            None => {
+                state.wrong_keys.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
+                Err(Problem::new(Kind::NotSignedIn, "this token is not valid, or no longer"))
+            }
+        }
+    }
+}
+
+/// The token of an `Authorization: Bearer` header (RFC 6750), if there is one such header.
+fn token_of(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (scheme, token) = values.next()?.to_str().ok()?.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && values.next().is_none()).then_some(token.trim())
+}
+
+fn key_of(state: &State, text: &str) -> Result<Option<Key>, Problem> {
+    state.keys.token(text).map_err(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the desk's keys cannot be read");
+        Problem::new(Kind::Unavailable, "the desk's keys cannot be read")
+    })
+}
+
+/// What stands behind the `?`, read whole or not at all.
+type Asking<T> = Result<Query<T>, QueryRejection>;
+
+fn asked<T>(query: Asking<T>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|error| Problem::new(Kind::Invalid, error.body_text()))
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+// --- what waits and what was
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HoldsQuery {
+    after: Option<HoldId>,
+    limit: Option<usize>,
+    #[serde(default)]
+    q: String,
+}
+
+/// One page of a list.
+#[derive(Serialize)]
+struct Listed {
+    holds: Vec<HoldView>,
+    /// From where to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<HoldId>,
+}
+
+fn limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked.unwrap_or(LIMIT_DEFAULT) {
+        limit @ 1..=LIMIT_MAX => Ok(limit),
+        _ => Err(Problem::new(Kind::Invalid, format!("the limit is from 1 to {LIMIT_MAX}"))),
+    }
+}
+
+async fn holds(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    query: Asking<HoldsQuery>,
+) -> Result<Json<Listed>, Problem> {
+    bearer.may(Scope::Read)?;
+    let query = asked(query)?;
+    let found = pages::listed(&state, query.after, &query.q, limit(query.limit)?)?;
+    let holds = found.holds.iter().map(|hold| HoldView::clone(hold)).collect();
+    Ok(Json(Listed { holds, next: found.next }))
+}
+
+async fn hold(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    Path(id): Path<String>,
+) -> Result<Json<HoldView>, Problem> {
+    bearer.may(Scope::Read)?;
+    Ok(Json(verdict::whole(&state, pages::hold_id(&id)?).await?))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    before: Option<HoldId>,
+    limit: Option<usize>,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    server: String,
+    #[serde(default)]
+    tool: String,
+    #[serde(default)]
+    q: String,
+}
+
+async fn history(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    query: Asking<HistoryQuery>,
+) -> Result<Json<Listed>, Problem> {
+    bearer.may(Scope::Read)?;
+    let query = asked(query)?;
+    let limit = limit(query.limit)?;
+    let HistoryQuery { before, state: word, server, tool, q, .. } = query;
+    let found = history::find(&state.store, &Asked { before, state: word, server, tool, q }, limit).await?;
+    Ok(Json(Listed { holds: found.holds, next: found.next }))
+}
+
+// --- how one hold stands
+
+/// How a hold stands, without anything of what is in it.
+#[derive(Serialize)]
+struct Status {
+    id: HoldId,
+    state: HoldState,
+    /// Whether people can still decide.
+    waits: bool,
+    /// Whether it was approved; the state says whether it has run.
+    approved: bool,
+    /// Whether the state can still change.
+    #[serde(rename = "final")]
+    is_final: bool,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<Timestamp>,
+}
+
+impl From<&HoldView> for Status {
+    fn from(hold: &HoldView) -> Self {
+        Self {
+            id: hold.id,
+            state: hold.state,
+            waits: hold.state == HoldState::Held,
+            approved: match hold.state {
+                HoldState::Held
+                | HoldState::Rejected
+                | HoldState::Expired
+                | HoldState::Withdrawn
+                | HoldState::Unavailable => false,
+                HoldState::Granted
+                | HoldState::Forwarding
+                | HoldState::Answered
+                | HoldState::Unknown
+                | HoldState::Ran
+                | HoldState::NotRun
+                | HoldState::Lapsed => true,
+            },
+            is_final: !hold.state.is_open(),
+            created_at: hold.created_at,
+            expires_at: hold.expires_at,
+            ended_at: hold.ended_at,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    /// Wait so many seconds at most until it does not wait any more.
+    wait: Option<u64>,
+}
+
+/// How a hold stands. With `wait`, the answer comes when it is decided, or when the time is over.
+async fn status(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    Path(id): Path<String>,
+    query: Asking<StatusQuery>,
+) -> Result<Json<Status>, Problem> {
+    if bearer.may(Scope::Read).is_err() {
+        bearer.may(Scope::Status)?;
+    }
+    let seconds = asked(query)?.wait.unwrap_or(0);
+    if seconds > WAIT_SECONDS_MAX {
+        return Err(Problem::new(Kind::Invalid, format!("wait is at most {WAIT_SECONDS_MAX} seconds")));
+    }
+    let id = pages::hold_id(&id)?;
+    let decided = until_decided(&state, id);
+    let hold = match seconds {
+        0 => verdict::whole(&state, id).await?,
+        _ => match tokio::time::timeout(Duration::from_secs(seconds), decided).await {
+            Ok(hold) => hold?,
+            Err(_) => verdict::whole(&state, id).await?,
+        },
+    };
+    Ok(Json(Status::from(&hold)))
+}
+
+/// The hold as soon as it does not wait any more.
+async fn until_decided(state: &State, id: HoldId) -> Result<HoldView, Problem> {
+    // First the subscription, then the look: nothing happens in between unheard.
+    let mut news = state.hub.watch();
+    loop {
+        let hold = verdict::whole(state, id).await?;
+        if hold.state != HoldState::Held {
+            return Ok(hold);
+        }
+        // What is about another hold, and only that, is no reason to look again.
+        while let Ok(heard) = news.recv().await
+            && heard.hold.as_ref().is_some_and(|other| other.id != id)
+        {}
+    }
+}
+
+// --- verdicts
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApproveBody {
+    #[serde(default)]
+    comment: Option<String>,
+    #[serde(default)]
+    frame_sha256: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RejectBody {
+    reason: String,
+    #[serde(default)]
+    frame_sha256: Option<String>,
+}
+
+/// Reads a JSON object. (A structure would be read from an array too.)
+fn body<'a, T: Deserialize<'a>>(
+    headers: &HeaderMap,
+    body: &'a Result<Bytes, BytesRejection>,
+) -> Result<T, Problem> {
+    let body = body.as_ref().map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::from(Kind::TooLarge),
+        _ => Problem::new(Kind::Invalid, error.body_text()),
+    })?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_json = content_type.is_some_and(|value| {
+        value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    });
+    if !is_json {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "the body is JSON (application/json)"));
+    }
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Problem::new(Kind::Invalid, "the body is a JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|error| Problem::new(Kind::Invalid, error.to_string()))
+}
+
+async fn approve(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<Resolved>, Problem> {
+    bearer.may(Scope::Decide)?;
+    let ApproveBody { comment, frame_sha256 } = body(&headers, &bytes)?;
+    decide(&state, &bearer, &id, Verdict::Approve, comment, frame_sha256).await
+}
+
+async fn reject(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<Resolved>, Problem> {
+    bearer.may(Scope::Decide)?;
+    let RejectBody { reason, frame_sha256 } = body(&headers, &bytes)?;
+    decide(&state, &bearer, &id, Verdict::Reject, Some(reason), frame_sha256).await
+}
+
+async fn decide(
+    state: &State,
+    bearer: &Bearer,
+    id: &str,
+    verdict: Verdict,
+    comment: Option<String>,
+    shown_sha256: Option<String>,
+) -> Result<Json<Resolved>, Problem> {
+    if comment.as_ref().is_some_and(|comment| comment.chars().count() > COMMENT_CHARS_MAX) {
+        let detail = format!("a comment or reason has at most {COMMENT_CHARS_MAX} characters");
+        return Err(Problem::new(Kind::Invalid, detail));
+    }
+    let id = pages::hold_id(id)?;
+    let resolved = verdict::decide(state, Spoken { id, verdict, comment, shown_sha256 }).await?;
+    let token = bearer.key.name.as_deref().unwrap_or_default();
+    tracing::info!(%id, token, "a verdict came by REST");
+    Ok(Json(resolved))
+}
+
+// --- news, gates, the record
+
+async fn news(Extracted(state): Extracted<Arc<State>>, bearer: Bearer) -> Result<Response, Problem> {
+    bearer.may(Scope::Read)?;
+    // A token that is revoked or runs out hears nothing more.
+    let text = bearer.text;
+    let still_may = move |state: &State| matches!(key_of(state, &text), Ok(Some(_)));
+    events::stream(&state, events::Form::Json, Box::new(still_may))
+}
+
+async fn gates(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+) -> Result<Json<Vec<GateInfo>>, Problem> {
+    bearer.may(Scope::Read)?;
+    Ok(Json(pages::gate_infos(&state).await))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    /// Only lines behind this number.
+    after: Option<u64>,
+}
+
+async fn audit(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    query: Asking<AuditQuery>,
+) -> Result<Response, Problem> {
+    bearer.may(Scope::Audit)?;
+    Ok(history::audit(&state, asked(query)?.after.unwrap_or(0)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerificationQuery {
+    /// A checkpoint that was kept.
+    against: Option<String>,
+}
+
+async fn verification(
+    Extracted(state): Extracted<Arc<State>>,
+    bearer: Bearer,
+    query: Asking<VerificationQuery>,
+) -> Result<Json<VerificationView>, Problem> {
+    bearer.may(Scope::Audit)?;
+    let against = asked(query)?.against.map(|text| text.parse::<Checkpoint>()).transpose();
+    let against = against.map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?;
+    let found = state.store.verify(against).await.map_err(|error| verdict::unavailable(&error))?;
+    Ok(Json(VerificationView::from(&found)))
+}

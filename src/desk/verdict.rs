@@ -1,0 +1,112 @@
+//! The one way of the desk to a verdict: to the gate that has the hold, which asks `Gate::resolve`.
+//!
+//! Used by the pages and by REST, and by whatever channel comes next. It adds to what a gate demands: the verdict names the
+//! digest of what was shown.
+
+use std::sync::Arc;
+
+use jsonrpsee::{core::client::Error as ClientError, types::ErrorObjectOwned};
+
+use super::{
+    State,
+    problem::{Kind, Problem},
+};
+use crate::{
+    control::{
+        api::{ControlClient, HoldView, Resolved, error_code},
+        client::{AskError, GateClient},
+    },
+    hold::{HoldId, State as HoldState, Verdict},
+};
+
+/// What somebody says about a hold.
+#[derive(Clone, Debug)]
+pub(super) struct Spoken {
+    pub(super) id: HoldId,
+    pub(super) verdict: Verdict,
+    pub(super) comment: Option<String>,
+    /// The digest of the frame that they were shown.
+    pub(super) shown_sha256: Option<String>,
+}
+
+/// Passes a verdict on. Answers once it is durable.
+pub(super) async fn decide(state: &State, spoken: Spoken) -> Result<Resolved, Problem> {
+    state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
+    let Spoken { id, verdict, comment, shown_sha256 } = spoken;
+    let Some((hold, gate)) = state.hub.waiting(id) else { return Err(why_not_there(state, id).await) };
+    if shown_sha256.is_some_and(|shown| shown != hold.frame_sha256) {
+        return Err(Kind::NotWhatWasShown.into());
+    }
+    gate.rpc.resolve(id, verdict, comment).await.map_err(problem)
+}
+
+/// Why a hold does not wait at any gate.
+async fn why_not_there(state: &State, id: HoldId) -> Problem {
+    match whole(state, id).await {
+        Ok(hold) if hold.state != HoldState::Held => ended(hold),
+        // It is in the record and nobody has told of it: its gate is gone, or has not been heard yet.
+        Ok(_) => Problem::new(Kind::Unavailable, "the gate that has this call does not answer; try again"),
+        Err(problem) => problem,
+    }
+}
+
+/// All that is known of a hold, from its gate or from the record.
+pub(super) async fn whole(state: &State, id: HoldId) -> Result<HoldView, Problem> {
+    if let Some((_, gate)) = state.hub.waiting(id) {
+        match show(&gate, id).await {
+            // It may have ended meanwhile, and its gate with it.
+            Err(problem) if problem.kind == Kind::Unavailable => {}
+            shown => return shown,
+        }
+    }
+    if let Some(record) = state.store.hold(id).await.map_err(|error| unavailable(&error))? {
+        return Ok(HoldView::whole(&record));
+    }
+    // Gates may keep other records than this desk's.
+    for gate in state.hub.gates() {
+        match show(&gate, id).await {
+            Ok(hold) => return Ok(hold),
+            Err(problem) if matches!(problem.kind, Kind::NotFound | Kind::Unavailable) => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(Kind::NotFound.into())
+}
+
+async fn show(gate: &Arc<GateClient>, id: HoldId) -> Result<HoldView, Problem> {
+    gate.rpc.show(id).await.map_err(problem)
+}
+
+fn ended(hold: HoldView) -> Problem {
+    let by = hold.votes.last().map(|vote| format!(" by {}", vote.by)).unwrap_or_default();
+    let detail = format!("it is {}{by}", hold.state);
+    Problem { hold: Some(Box::new(hold)), ..Problem::new(Kind::Ended, detail) }
+}
+
+/// What a gate's refusal means for whoever asked.
+fn problem(error: ClientError) -> Problem {
+    let error = AskError::from(error);
+    if let Some(hold) = error.ended() {
+        return ended(hold);
+    }
+    match &error {
+        AskError::Refused(refused) => Problem::new(kind_of(refused), refused.message()),
+        _ => Problem::new(Kind::Unavailable, "the gate did not answer"),
+    }
+}
+
+fn kind_of(refused: &ErrorObjectOwned) -> Kind {
+    match refused.code() {
+        error_code::NOT_FOUND => Kind::NotFound,
+        error_code::ENDED => Kind::Ended,
+        error_code::NOT_ALLOWED => Kind::NotAllowed,
+        error_code::INVALID => Kind::ReasonMissing,
+        _ => Kind::Unavailable,
+    }
+}
+
+/// The record does not answer. What is wrong with it is for the log, not for whoever asks.
+pub(super) fn unavailable(error: &crate::store::StoreError) -> Problem {
+    tracing::warn!(error = error as &dyn std::error::Error, "the record cannot be read");
+    Problem::new(Kind::Unavailable, "the record cannot be read")
+}
