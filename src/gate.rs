@@ -40,7 +40,7 @@ use crate::{
     gate::refusal::Refused,
     hold::{Absence, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
-    jsonrpc::{ErrorCode, Frame, Kind},
+    jsonrpc::{ErrorCode, Frame, FrameBytes, Kind},
     mcp::{self, Era, Peer, ToolCall, call_sha256, method},
     policy::{Call, Decision, Effect, Mode, Policy},
     principal::Principal,
@@ -138,7 +138,7 @@ pub enum Screened {
 
 /// A suspended call: nobody is asked before [`Gate::hold`] keeps it, and it can be withdrawn from the start.
 pub struct HeldCall {
-    frame: Frame,
+    bytes: FrameBytes,
     hold: Arc<NewHold>,
     refused: Refused,
     progress_token: Option<Box<str>>,
@@ -508,7 +508,7 @@ impl Gate {
                 let hold = Arc::new(hold);
                 match self.table.suspend(Arc::clone(&hold), caller.session) {
                     Ok(suspended) => Screened::Hold(Box::new(HeldCall {
-                        frame,
+                        bytes: frame.into_bytes(),
                         hold,
                         refused,
                         progress_token: judged.progress_token,

@@ -24,5 +24,5 @@ pub mod sse;
 pub use codec::{Line, LineCodec};
 pub use error::error_response;
 pub use fault::{ErrorCode, Fault};
-pub use frame::{Frame, FrameError, Kind};
+pub use frame::{Frame, FrameBytes, FrameError, Kind};
 pub use id::RequestId;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     hold::{Absence, Cause, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
     hold_table::{Again, Claim},
-    jsonrpc::Frame,
+    jsonrpc::FrameBytes,
     store::Arrived,
 };
 
@@ -137,7 +137,7 @@ impl Gate {
             return Released::Withdrawn { refusal: held.refused.withdrawn(id, why), end };
         }
         self.announce(News::Now { hold, state: State::Forwarding, vote: record.votes.last().cloned() });
-        let permitted = Permitted::approved(held.frame, id);
+        let permitted = Permitted::approved(held.bytes, id);
         Released::Resume(Box::new(Approved { permitted, hold: id, refused: held.refused }))
     }
 
@@ -161,33 +161,43 @@ impl Gate {
 
     /// Waits for people until a held and recorded call is decided, expires, is taken back, or the client's patience ends.
     pub async fn wait(&self, held: Box<HeldCall>) -> Released {
-        let HeldCall { frame, hold, refused, deadline, answer_by, is_announced, mut suspended, .. } =
-            unbox(held);
-        let wakes_at = answer_by.map_or(deadline, |answer_by| answer_by.min(deadline));
+        // Not taken apart before the wait is over: the parts would be kept beside the whole.
+        let mut held = unbox(held);
+        held.progress_token = None;
+        let wakes_at = held.answer_by.map_or(held.deadline, |answer_by| answer_by.min(held.deadline));
         let claim = tokio::select! {
             biased;
-            claim = &mut suspended.claimed => claim.ok(),
-            () = tokio::time::sleep_until(wakes_at) => match self.table.claim(suspended.ticket()) {
+            claim = &mut held.suspended.claimed => Some(claim.ok()),
+            () = tokio::time::sleep_until(wakes_at) => None,
+        };
+        Box::pin(self.over(held, claim)).await
+    }
+
+    /// The wait is over: somebody has claimed the call, or (`None`) its time or the client's patience has come to an end.
+    async fn over(&self, mut held: HeldCall, claim: Option<Option<Claim<Answer>>>) -> Released {
+        let is_impatient = held.answer_by.is_some_and(|answer_by| answer_by < held.deadline);
+        let claim = match claim {
+            Some(claim) => claim,
+            None => match self.table.claim(held.suspended.ticket()) {
                 // INVARIANT: time ends a hold only by taking it out of the table. If it is gone, a verdict or a
                 // withdrawal was faster and is about to arrive.
-                Some(_) if wakes_at < deadline => return Box::pin(self.impatient(&hold, refused)).await,
+                Some(_) if is_impatient => return self.impatient(&held.hold, held.refused).await,
                 Some(_) => None,
-                None => (&mut suspended.claimed).await.ok(),
+                None => (&mut held.suspended.claimed).await.ok(),
             },
         };
+        let HeldCall { bytes, hold, refused, deadline, is_announced, .. } = held;
         match claim {
             // A verdict that comes when the time is over, by either clock, comes too late: the timer may be behind, and the
             // one that it goes by stands still while the machine sleeps.
             Some(Claim::Verdict { answer, .. })
                 if Instant::now() >= deadline || Timestamp::now() >= hold.expires_at =>
             {
-                let released = Box::pin(self.expired(&hold, refused)).await;
+                let released = self.expired(&hold, refused).await;
                 let _ = answer.send(Ok(State::Expired));
                 released
             }
-            Some(Claim::Verdict { vote, answer }) => {
-                Box::pin(self.judged(frame, hold, refused, vote, answer)).await
-            }
+            Some(Claim::Verdict { vote, answer }) => self.judged(bytes, hold, refused, vote, answer).await,
             Some(Claim::Withdrawn(why)) => Released::Withdrawn {
                 refusal: refused.withdrawn(hold.id, why),
                 end: Unrecorded { hold, why: Gone::Withdrawn(why) },
@@ -203,7 +213,7 @@ impl Gate {
                     end: Unrecorded { hold, why: Gone::Absent(why) },
                 }
             }
-            None => Box::pin(self.expired(&hold, refused)).await,
+            None => self.expired(&hold, refused).await,
         }
     }
 
@@ -241,14 +251,14 @@ impl Gate {
     /// Makes a person's verdict durable, tells the approver, and only then lets it take effect.
     async fn judged(
         &self,
-        frame: Frame,
+        bytes: FrameBytes,
         hold: Arc<NewHold>,
         refused: Refused,
         vote: Vote,
         answer: oneshot::Sender<Answer>,
     ) -> Released {
         // INVARIANT: what is sent is what was shown. Nothing can have changed it; if it has, memory is not to be trusted.
-        let intact = frame.sha256() == hold.frame_sha256;
+        let intact = bytes.sha256() == hold.frame_sha256;
         let (state, note) = match vote.verdict {
             Verdict::Approve if intact => (State::Forwarding, None),
             Verdict::Approve => {
@@ -270,7 +280,7 @@ impl Gate {
         self.announce(News::Now { hold, state, vote: Some(vote) });
         match state {
             State::Forwarding => {
-                let permitted = Permitted::approved(frame, id);
+                let permitted = Permitted::approved(bytes, id);
                 Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
             }
             State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),

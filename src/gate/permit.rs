@@ -5,30 +5,33 @@
 
 use bytes::Bytes;
 
-use crate::{hold::HoldId, jsonrpc::Frame};
+use crate::{
+    hold::HoldId,
+    jsonrpc::{Frame, FrameBytes},
+};
 
 /// A frame that may go upstream, exactly as it was received.
 #[derive(Debug)]
 #[must_use = "a permitted frame that is not sent is a call that got lost"]
 pub struct Permitted {
-    frame: Frame,
+    bytes: FrameBytes,
     hold: Option<HoldId>,
 }
 
 impl Permitted {
     /// The gate's word that `frame` may go upstream.
     pub(super) fn new(frame: Frame) -> Self {
-        Self { frame, hold: None }
+        Self { bytes: frame.into_bytes(), hold: None }
     }
 
-    /// The gate's word that `frame` may go upstream because people have approved it as `hold`.
-    pub(super) fn approved(frame: Frame, hold: HoldId) -> Self {
-        Self { frame, hold: Some(hold) }
+    /// The gate's word that the frame of these `bytes` may go upstream because people have approved it as `hold`.
+    pub(super) fn approved(bytes: FrameBytes, hold: HoldId) -> Self {
+        Self { bytes, hold: Some(hold) }
     }
 
     /// The body to send, exactly as it was received: nothing is added to it.
     pub fn into_body(self) -> Bytes {
-        self.frame.bytes().clone()
+        self.bytes.into_body()
     }
 
     /// The hold that it came out of.
@@ -40,6 +43,6 @@ impl Permitted {
 impl From<Permitted> for Bytes {
     /// The bytes to send: those that came in, with their line terminator.
     fn from(permitted: Permitted) -> Self {
-        permitted.frame.into_line()
+        permitted.bytes.into_line()
     }
 }

@@ -190,11 +190,6 @@ impl Frame {
         &self.bytes
     }
 
-    /// Whether the bytes end with a line feed. An element of a batch and a body do not; a line transport adds it.
-    pub fn is_terminated(&self) -> bool {
-        self.bytes.last() == Some(&b'\n')
-    }
-
     /// The message's JSON text: the object alone, without white space and terminator around it.
     pub fn text(&self) -> &str {
         self.str(self.object)
@@ -253,9 +248,9 @@ impl Frame {
         self.bytes.slice(..without_terminator(&self.bytes).len())
     }
 
-    /// The line to send: the bytes as received. An element of a batch, which came without a line of its own, gets an end.
-    pub fn into_line(self) -> Bytes {
-        if self.is_terminated() { self.bytes } else { [&self.bytes, &b"\n"[..]].concat().into() }
+    /// What is left of the frame when it only has to be sent.
+    pub fn into_bytes(self) -> FrameBytes {
+        FrameBytes(self.bytes)
     }
 
     /// The same frame in memory of its own. Frames share the buffer that they were read into; one that waits for people
@@ -282,6 +277,35 @@ impl fmt::Debug for Frame {
             .field("method", &self.method())
             .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a [`Frame`], exactly as they arrived, for those who keep or send it and need not know any more what it says.
+/// Only a frame can be made into one, so these bytes have been read.
+#[derive(Clone)]
+pub struct FrameBytes(Bytes);
+
+impl FrameBytes {
+    /// The digest over the bytes without the line terminator, as of [`Frame::sha256`].
+    pub fn sha256(&self) -> Digest {
+        Digest::of(without_terminator(&self.0))
+    }
+
+    /// As a body: the bytes as received.
+    pub fn into_body(self) -> Bytes {
+        self.0
+    }
+
+    /// As a line: the bytes as received. An element of a batch, which came without a line of its own, gets an end.
+    pub fn into_line(self) -> Bytes {
+        if self.0.last() == Some(&b'\n') { self.0 } else { [&self.0, &b"\n"[..]].concat().into() }
+    }
+}
+
+impl fmt::Debug for FrameBytes {
+    /// As for [`Frame`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameBytes").field("bytes", &self.0.len()).finish_non_exhaustive()
     }
 }
 

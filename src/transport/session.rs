@@ -518,7 +518,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Kind::Notification => self.server_notifies(&frame),
         };
         if passes {
-            self.downstream.send(frame.into_line());
+            self.downstream.send(frame.into_bytes().into_line());
         }
     }
 
@@ -734,10 +734,16 @@ async fn keep(
     token: Option<ProgressToken>,
     news: mpsc::Sender<News>,
 ) {
-    let mut released = match token {
+    let released = match token {
         None => gate.hold(held).await,
         Some(token) => Box::pin(keep_with_progress(&gate, held, &id, &token, &news)).await,
     };
+    // What comes after the wait has memory of its own: thousands of calls wait at the same time, and few end.
+    Box::pin(tell_end(gate, id, released, news)).await;
+}
+
+/// Tells the session how a held call has ended.
+async fn tell_end(gate: Arc<Gate>, id: RequestId, mut released: Released, news: mpsc::Sender<News>) {
     let mut unrecorded = None;
     if let Released::Withdrawn { refusal, end } = released {
         released = Released::Refuse(refusal);
@@ -749,7 +755,7 @@ async fn keep(
         gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
     }
     if let Some(end) = unrecorded {
-        Box::pin(gate.record_withdrawal(end)).await;
+        gate.record_withdrawal(end).await;
     }
 }
 

@@ -73,8 +73,10 @@ fn a_line_may_end_with_lf_with_crlf_or_not_at_all_and_the_digest_is_the_same() {
     let digests: Vec<Digest> =
         ["", "\n", "\r\n"].iter().map(|end| passes(format!("{CALL}{end}")).sha256()).collect();
     assert_eq!(digests, [Digest::of(CALL.as_bytes()); 3]);
-    assert!(passes(format!("{CALL}\n")).is_terminated());
-    assert!(!passes(CALL).is_terminated());
+    let line = format!("{CALL}\n");
+    assert_eq!(passes(line.clone()).into_bytes().into_line(), line);
+    assert_eq!(passes(CALL).into_bytes().into_line(), line);
+    assert_eq!(passes(CALL).into_bytes().into_body(), CALL);
 }
 
 #[test]
