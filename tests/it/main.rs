@@ -5,6 +5,7 @@ mod support;
 
 mod bad_input;
 mod canary;
+mod conformance;
 mod control;
 mod demo;
 mod desk;
@@ -14,6 +15,7 @@ mod gate;
 mod http;
 mod http_agents;
 mod policies;
+mod real_http_peers;
 mod real_peers;
 mod record;
 mod reload;

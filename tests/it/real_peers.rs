@@ -13,12 +13,18 @@ use crate::support::peers::{ALLOW_ALL, Client, HOLD_DANGER, Home, Running, Serve
 
 fn same_with_and_without_the_proxy(client: Client, server: Server) {
     let home = Home::new();
-    let direct = home.transcript(client, server, server.command(&home));
-    let proxied = home.transcript(client, server, home.behind_proxy(ALLOW_ALL, server.command(&home)));
-    for (direct, proxied) in direct.iter().zip(&proxied) {
-        assert_eq!(direct, proxied, "{client:?} with {server:?}");
+    let direct = home.transcript(client, server.scenario(), server.command(&home));
+    let behind = home.behind_proxy(ALLOW_ALL, server.command(&home));
+    let proxied = home.transcript(client, server.scenario(), behind);
+    assert_alike(&direct, &proxied, &format!("{client:?} with {server:?}"));
+}
+
+/// Two transcripts have the same lines.
+pub(crate) fn assert_alike(direct: &[String], proxied: &[String], who: &str) {
+    for (direct, proxied) in direct.iter().zip(proxied) {
+        assert_eq!(direct, proxied, "{who}");
     }
-    assert_eq!(direct.len(), proxied.len(), "{client:?} with {server:?}");
+    assert_eq!(direct.len(), proxied.len(), "{who}");
     assert!(direct.len() > 10, "a session of {} steps shows little", direct.len());
 }
 
@@ -61,7 +67,7 @@ mod the_session_is_the_same {
 }
 
 /// A held call between harmless ones.
-const HELD: &str = r#"[
+pub(crate) const HELD: &str = r#"[
   { "do": "call", "name": "echo", "arguments": { "before": true } },
   { "do": "call", "name": "danger", "arguments": { "amount": 5000, "to": "grüezi" } },
   { "do": "call", "name": "echo", "arguments": { "after": true } }
@@ -81,15 +87,15 @@ fn start_held(home: &Home, client: Client, server: Server, scenario: &str) -> (R
     (driver, hold)
 }
 
-fn step(driver: &mut Running, name: &str) -> Value {
+pub(crate) fn step(driver: &mut Running, name: &str) -> Value {
     driver.next_json_where(|line| line["step"] == "call" && line["name"] == name)["answer"].clone()
 }
 
-fn text_of(answer: &Value) -> &str {
+pub(crate) fn text_of(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text in {answer}"))
 }
 
-fn finish(home: &Home, driver: &mut Running) {
+pub(crate) fn finish(home: &Home, driver: &mut Running) {
     let after = step(driver, "echo");
     assert!(text_of(&after).contains("after"), "{after}");
     let exit = driver.next_json_where(|line| line["step"] == "exit");

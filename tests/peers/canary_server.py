@@ -1,11 +1,14 @@
 """A small MCP server on the Python SDK, of either line (1.x or 2.x): the one installed decides.
 
-Started by the tests over stdio. Its tool `danger` appends one line to the file named by CANARY_FILE, and nothing else here
+Started by the tests over stdio, or over HTTP with the argument `http`, answering with JSON bodies with `http-json`; its URL is
+then the first line on stdout. Its tool `danger` appends one line to the file named by CANARY_FILE, and nothing else here
 touches that file: a line in it proves that a call was executed. The other tools are harmless.
 """
 
 import json
 import os
+import socket
+import sys
 import warnings
 
 import anyio
@@ -142,8 +145,26 @@ def second_line_server():
     )
 
 
+async def serve_http(server, json_response):
+    import uvicorn
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    manager = StreamableHTTPSessionManager(server, json_response=json_response)
+
+    async def application(scope, receive, send):
+        await manager.handle_request(scope, receive, send)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
+    async with manager.run():
+        await uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="error")).serve(sockets=[listener])
+
+
 async def main():
     server = first_line_server() if hasattr(Server, "list_tools") else second_line_server()
+    if len(sys.argv) > 1:
+        await serve_http(server, sys.argv[1] == "http-json")
+        return
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
 

@@ -1,9 +1,11 @@
-// The canary server on the TypeScript SDK's 2.x line, over stdio, in both eras (see canary_common.mjs for its tools).
+// The canary server on the TypeScript SDK's 2.x line, in both eras (see canary_common.mjs for its tools): over stdio, or over
+// HTTP with the argument `http`, answering with JSON bodies where it can with `http-json`.
 
 import { Server, inputRequired } from "@modelcontextprotocol/server";
 import { serveStdio } from "@modelcontextprotocol/server/stdio";
 
 import { INSTRUCTIONS, QUESTIONS, SERVER_INFO, TOOLS, perform, text } from "./canary_common.mjs";
+import { serveHttp } from "./serve_http.mjs";
 
 const QUESTION_OF = {
   elicitation: inputRequired.elicit(QUESTIONS.elicitation.params),
@@ -34,4 +36,6 @@ function canary() {
   return server;
 }
 
-serveStdio(canary);
+const transport = process.argv[2];
+if (transport === undefined) serveStdio(canary);
+else serveHttp(canary, { json: transport === "http-json" });

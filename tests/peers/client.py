@@ -15,6 +15,7 @@ import mcp.types as types
 from mcp import ClientSession, StdioServerParameters
 from mcp.client import stdio as stdio_module
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
 try:
     from mcp import Client
@@ -57,8 +58,9 @@ async def outcome(action, *args, **options):
 class Driver:
     """One connected client, whichever line, and what it was asked meanwhile."""
 
-    def __init__(self, command, args, era):
-        self.parameters = StdioServerParameters(command=command, args=args, env=dict(os.environ))
+    def __init__(self, server, era):
+        self.url = server[0] if server[0].startswith("http") else None
+        self.parameters = StdioServerParameters(command=server[0], args=server[1:], env=dict(os.environ))
         self.era = era
         self.asked = []
         self.process = None
@@ -97,12 +99,14 @@ class Driver:
             "client_info": CLIENT_INFO,
         }
         if FIRST_LINE:
-            read, write = await stack.enter_async_context(stdio_client(self.parameters))
+            read, write, *_ = await stack.enter_async_context(
+                streamable_http_client(self.url) if self.url else stdio_client(self.parameters)
+            )
             self.client = self.session = await stack.enter_async_context(ClientSession(read, write, **callbacks))
             self.handshake = plain(await self.session.initialize())
             return
         # Caching would answer some questions without asking the server.
-        self.client = Client(self.parameters, mode=self.era, cache=None, **callbacks)
+        self.client = Client(self.url or self.parameters, mode=self.era, cache=None, **callbacks)
         await stack.enter_async_context(self.client)
         self.session = self.client.session
         self.handshake = {
@@ -200,7 +204,10 @@ class Driver:
         return await {"call": self.call, "cancel": self.cancel, "together": self.together}[action](step)
 
     async def exit_status(self):
-        """128 + n for signal n, as a shell says it: a proxy reports its child's signal and does not die of it."""
+        """128 + n for signal n, as a shell says it: a proxy reports its child's signal and does not die of it. Over HTTP there is
+        no process that would end."""
+        if self.url:
+            return 0
         with anyio.fail_after(10):
             while self.process.returncode is None:
                 await anyio.sleep(0.005)
@@ -218,7 +225,7 @@ async def main():
     era = own[1] if own[0] == "--era" else "legacy"
     with open(own[-1], encoding="utf-8") as scenario:
         steps = json.load(scenario)
-    driver = Driver(server[0], server[1:], era)
+    driver = Driver(server, era)
     async with AsyncExitStack() as stack:
         await driver.connect(stack)
         for step in steps:

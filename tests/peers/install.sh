@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the real MCP peers that the integration tests talk to, by name and at exact versions, into this directory:
+# Installs the real MCP peers that the integration tests talk to, and the official conformance suite with the newer Node that
+# it needs, by name and at exact versions, into this directory:
 # node_modules/ (package.json, package-lock.json) and venv-mcp1/, venv-mcp2/ (requirements-mcp*.txt).
 #
 # Needs node 20 or newer, npm, and python3 (3.10 or newer) with venv. Safe to run again: what is already there is left

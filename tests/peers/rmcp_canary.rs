@@ -1,19 +1,25 @@
-//! The canary server on rmcp, over stdio: the Rust peer beside the Node and Python ones in this directory. The tests start
-//! it; `cargo test` builds it as an example. Only its tool `danger` writes, one line to the file named by `CANARY_FILE`, so
+//! The canary server on rmcp: the Rust peer beside the Node and Python ones in this directory, over stdio, or over HTTP with the
+//! argument `http` or `http-json`. The tests start it; `cargo test` builds it as an example. Only its tool `danger` writes, one line to the file named by `CANARY_FILE`, so
 //! a line there proves that a call was executed.
+#![expect(clippy::print_stdout, reason = "the URL is for the test that started it")]
 
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ClientResult, ContentBlock, InputRequests,
     InputRequiredResult, JsonObject, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam,
     ServerCapabilities, ServerConfig, ServerRequest, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, ServerHandler, ServiceExt as _};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 const TOOLS: [(&str, &str); 5] = [
@@ -139,8 +145,33 @@ fn internal(error: impl std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 
+/// Serves over HTTP on an address that the system chooses; prints its URL.
+async fn serve_http(json_response: bool) -> anyhow::Result<()> {
+    let config = StreamableHttpServerConfig::default().with_json_response(json_response);
+    let canary = Canary::default();
+    let service = StreamableHttpService::new(
+        move || Ok(canary.clone()),
+        Arc::new(LocalSessionManager::default()),
+        config,
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("http://{}/mcp", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+        );
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    Canary::default().serve(rmcp::transport::stdio()).await?.waiting().await?;
-    Ok(())
+    match std::env::args().nth(1).as_deref() {
+        None => {
+            Canary::default().serve(rmcp::transport::stdio()).await?.waiting().await?;
+            Ok(())
+        }
+        Some(transport) => serve_http(transport == "http-json").await,
+    }
 }

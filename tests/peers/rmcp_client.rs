@@ -4,7 +4,9 @@
 #![expect(clippy::print_stdout, reason = "the transcript is this program's output")]
 #![expect(deprecated, reason = "sampling and roots are deprecated, and servers still ask for them")]
 
+use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,9 +21,14 @@ use rmcp::service::{
     ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestContext,
     RequestHandle, RoleClient, RunningService, ServiceError,
 };
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::transport::{StreamableHttpClientTransport, UnixSocketHttpClient};
 use rmcp::{ClientHandler, ErrorData};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpStream, UnixListener};
+use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 /// What the server asked and reported since the step began.
@@ -189,6 +196,48 @@ fn code_of(status: ExitStatus) -> Option<i32> {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal))
 }
 
+/// Starts a server that speaks over stdio.
+fn spawn(server: &[String]) -> anyhow::Result<Child> {
+    let mut command = Command::new(&server[0]);
+    Ok(command.args(&server[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?)
+}
+
+/// The SDK's own HTTP client speaks over Unix sockets; the other one would bring a whole second HTTP library along. So a
+/// socket in the directory where this runs leads, byte for byte, to the address in `url`.
+async fn http_transport(url: &str) -> anyhow::Result<StreamableHttpClientTransport<UnixSocketHttpClient>> {
+    let (authority, path) =
+        url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).context("a URL with a path")?;
+    let authority = authority.to_owned();
+    let directory = std::env::var_os("XDG_RUNTIME_DIR");
+    let socket = Path::new(directory.as_deref().unwrap_or(OsStr::new(".")))
+        .join(format!("rmcp-{}", std::process::id()));
+    let listener = UnixListener::bind(&socket)?;
+    tokio::spawn(async move {
+        while let Ok((mut own, _)) = listener.accept().await {
+            let authority = authority.clone();
+            tokio::spawn(async move {
+                let mut there = TcpStream::connect(authority).await?;
+                copy_bidirectional(&mut own, &mut there).await
+            });
+        }
+    });
+    let socket = socket.to_str().context("a path that is text")?;
+    // Given a whole URL it would ask for that, which is for requests to a proxy.
+    let config = StreamableHttpClientTransportConfig::with_uri(format!("/{path}"));
+    Ok(StreamableHttpClientTransport::with_client(UnixSocketHttpClient::new(socket, url), config))
+}
+
+async fn run_steps(driver: &Driver, session: &Session, steps: &[Value]) -> anyhow::Result<()> {
+    for step in steps {
+        driver.asked().clear();
+        driver.progress.send_modify(Vec::clear);
+        let answer = perform(session, step).await?;
+        let asked = driver.asked().clone();
+        println!("{}", json!({"step": step["do"], "name": step["name"], "answer": answer, "asked": asked}));
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -197,7 +246,7 @@ async fn main() -> anyhow::Result<()> {
     let (own, server) = (&arguments[..split], &arguments[split + 1..]);
     ensure!(
         !own.is_empty() && !server.is_empty(),
-        "usage: [--era legacy|auto] SCENARIO.json -- COMMAND [ARG]..."
+        "usage: [--era legacy|auto] SCENARIO.json -- COMMAND [ARG]... | URL"
     );
     let steps: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&own[own.len() - 1])?)?;
     let lifecycle = if own.iter().any(|one| one == "auto") {
@@ -208,23 +257,20 @@ async fn main() -> anyhow::Result<()> {
     } else {
         ClientLifecycleMode::Initialize
     };
-
-    let mut child = tokio::process::Command::new(&server[0])
-        .args(&server[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let stdio = (child.stdout.take().context("piped")?, child.stdin.take().context("piped")?);
     let driver = Driver { asked: Arc::default(), progress: watch::Sender::new(Vec::new()) };
-    let session = driver.clone().serve_with_lifecycle(stdio, lifecycle).await?;
-    for step in &steps {
-        driver.asked().clear();
-        driver.progress.send_modify(Vec::clear);
-        let answer = perform(&session, step).await?;
-        let asked = driver.asked().clone();
-        println!("{}", json!({"step": step["do"], "name": step["name"], "answer": answer, "asked": asked}));
+
+    if server[0].starts_with("http") {
+        let transport = http_transport(&server[0]).await?;
+        let session = driver.clone().serve_with_lifecycle(transport, lifecycle).await?;
+        run_steps(&driver, &session, &steps).await?;
+        session.cancel().await?;
+        println!("{}", json!({"step": "exit", "code": 0}));
+        return Ok(());
     }
+    let mut child = spawn(server)?;
+    let stdio = (child.stdout.take().context("piped")?, child.stdin.take().context("piped")?);
+    let session = driver.clone().serve_with_lifecycle(stdio, lifecycle).await?;
+    run_steps(&driver, &session, &steps).await?;
     session.cancel().await?;
     let status = tokio::time::timeout(Duration::from_secs(10), child.wait())
         .await

@@ -4,6 +4,9 @@
 // rmcp_client.rs speak the same language. Usage of every driver:
 //
 //     DRIVER [--era legacy|auto] SCENARIO.json -- SERVER-COMMAND [ARG]...
+//     DRIVER [--era legacy|auto] SCENARIO.json -- URL
+//
+// The first form speaks over stdio, the second over Streamable HTTP.
 //
 // It never judges what it sees: the test that started it compares the lines. It never prints what differs from run to run
 // (request ids, times, process ids), so two sessions that went alike print the same bytes.
@@ -24,7 +27,9 @@ function readArguments(argv) {
   const own = argv.slice(0, split);
   const era = own[0] === "--era" ? own[1] : "legacy";
   const steps = JSON.parse(readFileSync(own[own.length - 1], "utf8"));
-  return { era, steps, command: argv[split + 1], args: argv.slice(split + 2) };
+  const [command, ...args] = argv.slice(split + 1);
+  if (command.startsWith("http")) return { era, steps, server: { url: new URL(command) } };
+  return { era, steps, server: { command, args, env: { ...process.env }, stderr: "inherit" } };
 }
 
 function print(line) {
@@ -90,11 +95,12 @@ const ACTIONS = {
 };
 
 /**
- * Runs the session. `adapter.connect(server, handlers, era)` gives a connected client, `adapter.call` calls a tool,
- * `adapter.child()` is the server's process, `adapter.info()` what the handshake brought.
+ * Runs the session. `adapter.connect(server, handlers, era)` gives a connected client, where `server` has a `url` or is the
+ * command of a stdio transport; `adapter.call` calls a tool, `adapter.transport()` is what carries the session, and
+ * `adapter.info()` what the handshake brought.
  */
 export async function runSession(adapter) {
-  const { era, steps, command, args } = readArguments(process.argv.slice(2));
+  const { era, steps, server } = readArguments(process.argv.slice(2));
   const asked = [];
   const handlers = {
     elicitation: (request) => (asked.push({ method: request.method, params: request.params }), ANSWERS.elicitation),
@@ -102,22 +108,26 @@ export async function runSession(adapter) {
     // Servers fetch the roots when they please, so only the answer is scripted and the question is not recorded.
     roots: () => ANSWERS.roots,
   };
-  const server = { command, args, env: { ...process.env }, stderr: "inherit" };
   const client = await adapter.connect(server, handlers, era);
   for (const step of steps) {
     asked.length = 0;
     const answer = await ACTIONS[step.do](client, step, adapter);
     print({ step: step.do, name: step.name ?? null, answer, asked: [...asked] });
   }
-  const child = adapter.child();
-  const exited = new Promise((resolve) => {
-    if (child.exitCode !== null || child.signalCode !== null) resolve();
-    else child.once("exit", resolve);
-  });
+  const transport = adapter.transport();
+  // Over HTTP the server goes on, and only a session is to be ended, where there is one.
+  const ended = server.url === undefined ? exited(transport._process) : transport.terminateSession().then(() => 0);
+  if (server.url !== undefined) await ended;
   await client.close();
-  await exited;
-  print({ step: "exit", code: exitStatus(child) });
+  print({ step: "exit", code: await ended });
   process.exit(0);
+}
+
+function exited(child) {
+  return new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) resolve(exitStatus(child));
+    else child.once("exit", () => resolve(exitStatus(child)));
+  });
 }
 
 // A shell's way: 128 + n for signal n. A proxy cannot die of its child's signal, it reports it; both look the same here.

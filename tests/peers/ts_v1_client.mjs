@@ -2,13 +2,13 @@
 
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { CreateMessageRequestSchema, ElicitRequestSchema, ListRootsRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 
 import { runSession } from "./session.mjs";
 
 let client;
 let transport;
-let child;
 let version = null;
 
 await runSession({
@@ -20,15 +20,18 @@ await runSession({
     client.setRequestHandler(ElicitRequestSchema, handlers.elicitation);
     client.setRequestHandler(CreateMessageRequestSchema, handlers.sampling);
     client.setRequestHandler(ListRootsRequestSchema, handlers.roots);
-    transport = new StdioClientTransport(server);
+    transport = server.url === undefined ? new StdioClientTransport(server) : new StreamableHTTPClientTransport(server.url);
     // The SDK tells the transport what was negotiated, and keeps it to itself otherwise.
-    transport.setProtocolVersion = (negotiated) => (version = negotiated);
+    const told = transport.setProtocolVersion?.bind(transport);
+    transport.setProtocolVersion = (negotiated) => {
+      version = negotiated;
+      told?.(negotiated);
+    };
     await client.connect(transport);
-    child = transport._process;
     return client;
   },
   call: (client, params, options) => client.callTool(params, undefined, options),
-  child: () => child,
+  transport: () => transport,
   info: () => ({
     server: client.getServerVersion(),
     version,

@@ -1,13 +1,13 @@
 // A session of the TypeScript SDK's 2.x client (see session.mjs for the arguments and the output). `--era auto` probes for
 // the stateless revisions first and keeps to them when the server speaks them.
 
-import { Client } from "@modelcontextprotocol/client";
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { StdioClientTransport } from "@modelcontextprotocol/client/stdio";
 
 import { runSession } from "./session.mjs";
 
 let client;
-let child;
+let transport;
 
 await runSession({
   async connect(server, handlers, era) {
@@ -21,13 +21,12 @@ await runSession({
     client.setRequestHandler("elicitation/create", handlers.elicitation);
     client.setRequestHandler("sampling/createMessage", handlers.sampling);
     client.setRequestHandler("roots/list", handlers.roots);
-    const transport = new StdioClientTransport(server);
+    transport = server.url === undefined ? new StdioClientTransport(server) : new StreamableHTTPClientTransport(server.url);
     await client.connect(transport);
-    child = transport._process;
     return client;
   },
   call: (client, params, options) => client.callTool(params, options),
-  child: () => child,
+  transport: () => transport,
   info: () => ({
     server: client.getServerVersion(),
     version: client.getNegotiatedProtocolVersion(),

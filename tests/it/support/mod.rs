@@ -2,7 +2,9 @@
 //! peers as processes.
 
 pub(crate) mod browser;
+pub(crate) mod conformance;
 pub(crate) mod http;
 pub(crate) mod peers;
 pub(crate) mod program;
+pub(crate) mod serve;
 pub(crate) mod session;

@@ -77,6 +77,15 @@ pub(crate) enum Client {
     RmcpAuto,
 }
 
+/// How a server over HTTP answers calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// With a stream of events, where it has more to say than the answer, or always.
+    Streamed,
+    /// With a JSON body: it cannot ask anything and cannot report progress.
+    Json,
+}
+
 impl Server {
     /// The command, without the proxy.
     pub(crate) fn command(self, home: &Home) -> Vec<OsString> {
@@ -97,7 +106,8 @@ impl Server {
         }
     }
 
-    fn scenario(self) -> &'static str {
+    /// What clients do with it, by the name of the file.
+    pub(crate) fn scenario(self) -> &'static str {
         match self {
             Self::Everything => "everything",
             Self::Filesystem => "filesystem",
@@ -130,14 +140,14 @@ fn peers_directory() -> PathBuf {
 }
 
 /// The path of something in `tests/peers`, which must be there.
-fn installed(name: &str) -> OsString {
+pub(crate) fn installed(name: &str) -> OsString {
     let path = peers_directory().join(name);
     assert!(path.exists(), "`{}` is missing; run tests/peers/install.sh first", path.display());
     path.into()
 }
 
 /// A script of ours that imports packages, which must be there too.
-fn node_program(name: &str) -> OsString {
+pub(crate) fn node_program(name: &str) -> OsString {
     installed("node_modules/.installed-from");
     installed(name)
 }
@@ -302,7 +312,31 @@ impl Home {
         file
     }
 
-    /// Starts `client` on a scenario against a server command.
+    /// Starts a server over HTTP, and says its URL.
+    pub(crate) fn serve(&self, server: Server, answers: Answers) -> (Running, OsString) {
+        let mut command = server.command(self);
+        let mut preloaded = Vec::new();
+        match (server, answers) {
+            (Server::Everything, _) => {
+                command.pop();
+                command.push("streamableHttp".into());
+                preloaded.extend(["--import".into(), installed("say_port.mjs")]);
+            }
+            (_, Answers::Streamed) => command.push("http".into()),
+            (_, Answers::Json) => command.push("http-json".into()),
+        }
+        command.splice(1..1, preloaded);
+        let mut running = Running::start(&mut self.command(&command));
+        loop {
+            let line = running.next_line().unwrap_or_else(|| panic!("{server:?}: {}", running.stderr()));
+            let line = String::from_utf8(line).unwrap();
+            if line.starts_with("http://") {
+                return (running, line.trim_end().into());
+            }
+        }
+    }
+
+    /// Starts `client` on a scenario against a server command, or against the URL of a server over HTTP.
     pub(crate) fn drive(&self, client: Client, scenario: &str, server: Vec<OsString>) -> Running {
         let mut command = client.command();
         command.push(self.scenario(scenario).into());
@@ -312,14 +346,14 @@ impl Home {
     }
 
     /// The transcript of a whole session, and what the canary holds after it; everything as it was before it.
-    pub(crate) fn transcript(&self, client: Client, server: Server, command: Vec<OsString>) -> Vec<String> {
+    pub(crate) fn transcript(&self, client: Client, scenario: &str, server: Vec<OsString>) -> Vec<String> {
         self.lay_out_files();
         self.remove_canary();
-        let file = peers_directory().join("scenarios").join(server.scenario()).with_extension("json");
-        let mut driver = self.drive(client, &fs::read_to_string(file).unwrap(), command);
+        let file = peers_directory().join("scenarios").join(scenario).with_extension("json");
+        let mut driver = self.drive(client, &fs::read_to_string(file).unwrap(), server);
         let mut lines = driver.rest_as_text();
         let status = driver.ended();
-        assert!(status.success(), "{client:?} with {server:?}: {status}\n{}\n{lines:#?}", driver.stderr());
+        assert!(status.success(), "{client:?}, {scenario}: {status}\n{}\n{lines:#?}", driver.stderr());
         lines.push(format!("canary: {:?}", self.canary()));
         lines
     }
@@ -374,6 +408,16 @@ impl Running {
         Self { stdin: child.stdin.take(), child, lines, stderr }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Whether it has ended already.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// What it has written to stderr so far.
     pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -417,11 +461,16 @@ impl Running {
     }
 
     fn rest_as_text(&mut self) -> Vec<String> {
-        let mut lines = Vec::new();
-        while let Some(line) = self.next_line() {
-            lines.push(String::from_utf8(line).unwrap().trim_end().to_owned());
+        let mut lines: Vec<String> = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => lines.push(String::from_utf8(line).unwrap().trim_end().to_owned()),
+                Err(RecvTimeoutError::Disconnected) => return lines,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("nothing in {PATIENCE:?} after {:?}; stderr:\n{}", lines.last(), self.stderr())
+                }
+            }
         }
-        lines
     }
 
     /// Waits for its end.
