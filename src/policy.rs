@@ -44,6 +44,7 @@ mod lint;
 mod matchers;
 mod overlap;
 mod pattern;
+mod overrides;
 mod people;
 mod schema;
 mod settings;
@@ -62,6 +63,7 @@ pub use document::{
 };
 pub use explain::{Answer, Explanation, RuleAnswer, check_arguments};
 pub use learn::{RECORDED_CALLS_MAX, RecordedCall, ReplayedCall, propose, replay};
+pub use overrides::{Overridden, Override};
 pub use people::{People, Person};
 pub use schema::schema;
 pub use settings::Mode;
@@ -258,6 +260,7 @@ pub struct Policy {
     default_terms: Arc<HoldTerms>,
     settings: Settings,
     people: Arc<People>,
+    overrides: Vec<Override>,
 }
 
 impl Policy {
@@ -291,6 +294,7 @@ impl Policy {
         let mut default: Option<Effect> = None;
         let (mut mode, mut settings) = (None, Settings::default());
         let (mut people, mut teams): (Vec<Written<Person>>, _) = (Vec::new(), Vec::new());
+        let mut overrides = Vec::new();
         for source in sources {
             let document = document::read(&source, &mut problems);
             if let Some((effect, span)) = document.default {
@@ -305,6 +309,7 @@ impl Policy {
             settings.tools.extend(tools);
             settings.hide_denied_tools |= document.hide_denied_tools;
             mode = mode.max(document.mode);
+            overrides.extend(document.overrides);
             people.extend(document.people);
             teams.extend(document.teams);
         }
@@ -323,7 +328,7 @@ impl Policy {
             return Err(PolicyErrors::new(problems));
         }
         let policy = Self::build(drafts, default.unwrap_or(Effect::Hold), problems, digest)?;
-        Ok(Self { settings, people: Arc::new(people), ..policy })
+        Ok(Self { settings, people: Arc::new(people), overrides, ..policy })
     }
 
     /// The policy where there is none: every call waits for people.
@@ -373,6 +378,7 @@ impl Policy {
             default_terms: Arc::new(HoldTerms::default()),
             settings: Settings::default(),
             people: Arc::new(People::default()),
+            overrides: Vec::new(),
             rules,
         })
     }
@@ -385,6 +391,11 @@ impl Policy {
     /// The rules, in the order of the files.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The calls that are let through although a rule holds them, each until its time; also those whose time is over.
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
     }
 
     /// The people that may decide, by their identities.

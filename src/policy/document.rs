@@ -12,6 +12,7 @@ use super::{
     condition::Condition,
     diagnostic::{Diagnostic, Source, did_you_mean},
     dialect, matchers,
+    overrides::Override,
     pattern::Pattern,
     people::{Person, Team, Written},
     settings::{Mode, SERVER_KEYS, Setting, TOOL_KEYS},
@@ -33,7 +34,7 @@ pub const NAME_CHARS_MAX: usize = 100;
 /// How many patterns one list may have.
 pub(super) const PATTERNS_MAX: usize = 1_000;
 
-pub(super) const DOCUMENT_KEYS: [&str; 11] = [
+pub(super) const DOCUMENT_KEYS: [&str; 12] = [
     "version",
     "mode",
     "default",
@@ -44,6 +45,7 @@ pub(super) const DOCUMENT_KEYS: [&str; 11] = [
     "tools",
     "people",
     "teams",
+    "overrides",
     "rules",
 ];
 pub(super) const RULE_KEYS: [&str; 18] = [
@@ -77,6 +79,7 @@ pub(super) struct Document {
     pub(super) tools: Vec<Setting>,
     pub(super) people: Vec<Written<Person>>,
     pub(super) teams: Vec<Written<Team>>,
+    pub(super) overrides: Vec<Override>,
     pub(super) rules: Vec<Draft>,
 }
 
@@ -149,6 +152,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     }
     document.people = keys.take("people").map_or_else(Vec::new, |node| reader.people(node));
     document.teams = keys.take("teams").map_or_else(Vec::new, |node| reader.teams(node));
+    document.overrides = keys.take("overrides").map_or_else(Vec::new, |node| reader.overrides(node));
     let lists = [("approved_tools", Effect::Allow), ("blocked_tools", Effect::Deny)];
     let lists = lists.map(|(key, effect)| keys.take(key).and_then(|node| reader.listed(node, key, effect)));
     match keys.take("rules") {
@@ -165,7 +169,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     document
 }
 
-fn start_of(span: &Range<usize>) -> Range<usize> {
+pub(super) fn start_of(span: &Range<usize>) -> Range<usize> {
     span.start..span.start
 }
 

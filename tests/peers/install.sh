@@ -45,14 +45,14 @@ install_node() {
     print_of package-lock.json >node_modules/.installed-from
 }
 
-# install_python LINE: the SDK line 1 or 2.
+# install_python NAME: the SDK line mcp1 or mcp2, or the agents.
 install_python() {
-    [ "$(cat "venv-mcp$1/.installed-from" 2>/dev/null)" = "$(print_of "requirements-mcp$1.txt")" ] && return
-    echo "installing the Python peers of line $1" >&2
-    rm -rf "venv-mcp$1"
-    python3 -m venv "venv-mcp$1"
-    "venv-mcp$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "requirements-mcp$1.txt" >&2
-    print_of "requirements-mcp$1.txt" >"venv-mcp$1/.installed-from"
+    [ "$(cat "venv-$1/.installed-from" 2>/dev/null)" = "$(print_of "requirements-$1.txt")" ] && return
+    echo "installing the Python peers: $1" >&2
+    rm -rf "venv-$1"
+    python3 -m venv "venv-$1"
+    "venv-$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "requirements-$1.txt" >&2
+    print_of "requirements-$1.txt" >"venv-$1/.installed-from"
 }
 
 if [ "${1:-}" = "--relock" ]; then
@@ -60,6 +60,7 @@ if [ "${1:-}" = "--relock" ]; then
     exit
 fi
 install_node
-install_python 1
-install_python 2
+install_python mcp1
+install_python mcp2
+install_python agents
 echo "the peers are installed" >&2

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::policy::{approval, document, matchers, people, settings, yaml};
+use crate::policy::{approval, document, matchers, overrides, people, settings, yaml};
 
 fn schema_value() -> Value {
     serde_json::from_str(schema()).unwrap()
@@ -30,6 +30,7 @@ fn the_schema_and_the_reader_know_the_same_keys() {
     assert_eq!(keys("/$defs/rule/properties/requires/items/properties"), words(&approval::SEAT_KEYS));
     assert_eq!(keys("/$defs/rule/properties/escalate/items/properties"), words(&approval::STEP_KEYS));
     assert_eq!(keys("/$defs/rule/properties/remember/anyOf/1/properties"), words(&approval::REMEMBER_KEYS));
+    assert_eq!(keys("/properties/overrides/items/properties"), words(&overrides::OVERRIDE_KEYS));
     let modes: Vec<&str> = Mode::ALL.map(Mode::word).to_vec();
     assert_eq!(schema_value().pointer("/$defs/mode/enum"), Some(&json!(modes)));
     for object in ["", "/$defs/rule", "/$defs/tests"] {
@@ -51,6 +52,7 @@ fn the_schema_has_the_limits_of_the_reader() {
         ("/$defs/pattern/maxLength", pattern::PATTERN_BYTES_MAX),
         ("/$defs/patterns/anyOf/1/maxItems", document::PATTERNS_MAX),
         ("/$defs/condition/anyOf/0/maxLength", condition::CONDITION_BYTES_MAX),
+        ("/properties/overrides/maxItems", overrides::OVERRIDES_MAX),
         ("/properties/people/maxProperties", people::PEOPLE_MAX),
         ("/properties/teams/maxProperties", people::TEAMS_MAX),
         ("/properties/servers/maxProperties", settings::SETTINGS_MAX),

@@ -239,6 +239,27 @@ impl Home {
         wrapped
     }
 
+    /// The same, with a client that is kept waiting for so long.
+    pub(crate) fn behind_proxy_waiting(
+        &self,
+        policy: &str,
+        wait: &str,
+        command: Vec<OsString>,
+    ) -> Vec<OsString> {
+        let mut wrapped = self.behind_proxy(policy, command);
+        wrapped.splice(2..2, ["--wait".into(), wait.into()]);
+        wrapped
+    }
+
+    /// An agent framework with its default settings, which makes one call until it has an answer.
+    pub(crate) fn agent(&self, framework: &str, server: Vec<OsString>) -> Running {
+        let mut command: Vec<OsString> =
+            vec![installed("venv-agents/bin/python"), installed("agents_client.py")];
+        command.extend([framework.into(), "--".into()]);
+        command.extend(server);
+        Running::start(&mut self.command(&command))
+    }
+
     /// Runs one command of the program, to its end.
     pub(crate) fn holdshort(&self, arguments: &[&str]) -> Output {
         let mut command: Vec<OsString> = vec![HOLDSHORT.into()];

@@ -123,6 +123,12 @@ impl Wrapped {
         self.lines.recv_timeout(PATIENCE).expect("the program says something")
     }
 
+    /// The next line, if there is one in time.
+    pub(crate) fn receive_within(&self, patience: Duration) -> Option<Value> {
+        let line = self.lines.recv_timeout(patience).ok()?;
+        Some(serde_json::from_str(&line).unwrap_or_else(|_| panic!("the program says JSON, not {line}")))
+    }
+
     /// Sends a request and waits for its answer.
     pub(crate) fn ask(&mut self, line: &str) -> Value {
         self.send(line);
