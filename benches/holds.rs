@@ -164,6 +164,7 @@ async fn all_held(news: &mut broadcast::Receiver<News>, count: usize) -> anyhow:
     while held < count {
         held += match tokio::time::timeout(HANG, news.recv()).await.context("nothing is held any more")? {
             Ok(News::Held(_)) => 1,
+            Ok(News::Voted { .. } | News::Waiting { .. }) => 0,
             Ok(News::Now { hold, state, .. }) => bail!("hold {} is {state}", hold.id),
             Err(broadcast::error::RecvError::Lagged(missed)) => usize::try_from(missed)?,
             Err(broadcast::error::RecvError::Closed) => bail!("the gate is gone"),
@@ -331,6 +332,7 @@ async fn held_news(news: &mut broadcast::Receiver<News>) -> anyhow::Result<Arc<N
 
 fn vote(bench: &Bench) -> Vote {
     Vote {
+        person: None,
         verdict: Verdict::Approve,
         by: bench.approver.to_string(),
         comment: None,

@@ -103,6 +103,7 @@ fn record(runtime: &Runtime, path: &Path, callers: usize) -> Result<Figures, Box
                 store.record_hold(hold).await.expect("the hold is recorded");
                 let approved = Instant::now();
                 let vote = Vote {
+                    person: None,
                     verdict: Verdict::Approve,
                     by: "uid:1000(alice)".to_owned(),
                     comment: None,
@@ -142,6 +143,7 @@ fn new_hold(number: u64) -> NewHold {
         call_sha256: Some(Digest::of(&number.to_le_bytes())),
         tool_sha256: None,
         terms_sha256: Some(Digest::of(b"terms")),
+        quorum: None,
         rules: vec!["high-value-refund".into()],
         reason: "Refunds over $1,000 need a person from finance.".into(),
         notes: Vec::new(),

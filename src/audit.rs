@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    hold::{HoldId, HoldRecord, NewHold, State, Vote},
+    hold::{HoldId, HoldRecord, NewHold, Quorum, State, Vote},
 };
 
 /// What the first line of a chain is linked to.
@@ -45,6 +45,10 @@ pub enum Occasion {
     Refused,
     /// A rule would have held or denied a call, and the mode says only to note it.
     WouldHave,
+    /// Someone has voted on a hold, and more people are needed; `votes` are all so far.
+    Voted,
+    /// Time brings others in to decide on a hold, or reminds those who may; `note` says whom.
+    Escalated,
     /// Someone tried to decide a hold and was not allowed to, or was too late.
     VerdictRefused,
     /// The caller of a held call has gone; people can still decide on it. `note` says why it went.
@@ -113,6 +117,9 @@ pub struct AuditEvent {
     /// SHA-256 of the policy that judged.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "hex_option")]
     pub policy_sha256: Option<Digest>,
+    /// Who has to say yes, where one person is not enough.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quorum: Option<Quorum>,
     /// The names of the rules that decided.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub rules: Vec<String>,
@@ -159,6 +166,7 @@ impl AuditEvent {
             tool_sha256: hold.tool_sha256,
             terms_sha256: hold.terms_sha256,
             policy_sha256: Some(hold.policy_sha256),
+            quorum: hold.quorum.as_deref().cloned(),
             rules: hold.rules.iter().map(ToString::to_string).collect(),
             reason: Some(hold.reason.to_string()),
             notes: hold.notes.clone(),
@@ -217,6 +225,7 @@ impl AuditEvent {
             tool_sha256: None,
             terms_sha256: None,
             policy_sha256: None,
+            quorum: None,
             rules: Vec::new(),
             reason: None,
             notes: Vec::new(),
@@ -449,6 +458,7 @@ mod tests {
             call_sha256: None,
             tool_sha256: None,
             terms_sha256: None,
+            quorum: None,
             rules: vec!["refunds".into()],
             reason: "Refunds need a \"person\".".into(),
             notes: Vec::new(),

@@ -10,7 +10,9 @@
 mod keep;
 mod observe;
 mod permit;
+mod quorum;
 mod refusal;
+mod reminders;
 mod verdict;
 
 use std::{
@@ -280,6 +282,20 @@ enum Gone {
 pub enum News {
     /// A call waits for people, and its record is durable.
     Held(Arc<NewHold>),
+    /// Somebody has voted on a held call, and more people are needed.
+    Voted {
+        /// The hold.
+        hold: Arc<NewHold>,
+        /// The vote.
+        vote: Vote,
+    },
+    /// A held call still waits: whoever may decide is reminded, and perhaps others may now too.
+    Waiting {
+        /// The hold.
+        hold: Arc<NewHold>,
+        /// Roles, teams or people who may decide from now on; none: a reminder.
+        to: Vec<String>,
+    },
     /// A held call has reached this state.
     Now {
         /// The hold.
@@ -309,6 +325,18 @@ pub enum ResolveError {
     /// This principal may not decide.
     #[error("{0} may not decide on this hold")]
     NotAllowed(Principal),
+    /// The call is one's own, or one's agent's.
+    #[error("whoever asked for a call, or owns the agent that did, cannot approve it")]
+    OwnCall,
+    /// The rules ask for people, and the policy does not say who they are.
+    #[error("the policy asks for certain people and names none: nobody can approve this")]
+    NobodyMay,
+    /// The same human has said the same before.
+    #[error("you have voted already: one human has one vote, whatever the channel")]
+    VotedBefore,
+    /// The policy has changed, and denies the call now.
+    #[error("the policy has changed and denies this call now: {0}")]
+    DeniedNow(String),
     /// A rejection without a reason: the agent could not learn from it.
     #[error("a rejection needs a reason")]
     NoReason,
@@ -326,6 +354,10 @@ pub struct Gate {
     news: broadcast::Sender<News>,
     /// Tells whoever waits for it that a hold has got or lost its caller.
     moved: Notify,
+    /// The calls that people are to hear of again.
+    reminders: reminders::Reminders,
+    /// Taken by whoever counts votes.
+    voting: tokio::sync::Mutex<()>,
     grant_seconds: u32,
     is_dead: IsDead,
 }
@@ -345,6 +377,8 @@ impl Gate {
             table,
             news,
             moved: Notify::new(),
+            reminders: reminders::Reminders::default(),
+            voting: tokio::sync::Mutex::new(()),
             grant_seconds: limits.grant_seconds,
             is_dead: Box::new(|_| false),
         }
@@ -495,10 +529,6 @@ impl Gate {
             Effect::Hold => {
                 let terms = decision.terms.clone().unwrap_or_default();
                 let refused = refused(terms.on_rejection);
-                if !terms.requirements.is_empty() || terms.required_rejections > 1 {
-                    let text = "this version cannot ask several people";
-                    return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
-                }
                 // The frame's own copy: a slice would keep the whole read buffer alive for as long as people think.
                 let frame = frame.detached();
                 let Some(hold) = self.new_hold(caller, &frame, &judged, &terms) else {
@@ -550,6 +580,7 @@ impl Gate {
             call_sha256: Some(call_sha256(frame)?),
             tool_sha256: caller.tools.get(&*judged.tool).copied(),
             terms_sha256: Some(terms.digest(&decision.rules)),
+            quorum: quorum::quorum(terms),
             policy_sha256: judged.policy_sha256,
             rules: decision.rules.clone(),
             reason: Arc::clone(&decision.reason),

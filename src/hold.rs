@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::standing::{Arrival, NotDetached, Standing, State};
-pub use self::terms::{Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
+pub use self::terms::{Quorum, Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
 use crate::digest::Digest;
 
 /// The alphabet of a written [`HoldId`]: Crockford's base 32 in lower case, which has no `i`, `l`, `o` and `u` to misread.
@@ -184,6 +184,9 @@ pub struct Vote {
     pub comment: Option<String>,
     /// When.
     pub at: Timestamp,
+    /// The human behind it, where the policy says who that is: of all their identities, one vote.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub person: Option<String>,
 }
 
 /// The longest comment or reason that is kept and passed on; a longer one is cut, with a mark.
@@ -300,6 +303,8 @@ pub struct NewHold {
     pub tool_sha256: Option<Digest>,
     /// The digest of what the rules want: an approval counts only where they still want the same.
     pub terms_sha256: Option<Digest>,
+    /// Who has to say yes; none where one person is enough.
+    pub quorum: Option<Arc<Quorum>>,
     /// The names of the rules that held it.
     pub rules: Vec<Arc<str>>,
     /// Why it is held, in the policy author's words.

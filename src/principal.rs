@@ -44,6 +44,15 @@ impl Principal {
         let uid = rustix::process::getuid().as_raw();
         Self::Client { uid, name: user_name(uid) }
     }
+
+    /// What this someone may be called where a policy says who its people are: a user by name or by number.
+    pub fn identities(&self) -> Vec<String> {
+        let mut identities = vec![self.to_string()];
+        if let Self::User { uid, name: Some(_) } = self {
+            identities.push(format!("uid:{uid}"));
+        }
+        identities
+    }
 }
 
 /// The name of a user. Names are for people; two users are the same only if their numbers are.

@@ -268,6 +268,18 @@ impl Store {
         }
     }
 
+    /// Records a vote that is not enough yet, given at the process `gate`. Gives the hold with all votes so far, without its
+    /// frame.
+    ///
+    /// # Errors
+    /// [`StoreError::NotHeld`] if it no longer waits.
+    pub async fn vote(&self, id: HoldId, gate: Arc<str>, vote: Vote) -> Result<HoldRecord, StoreError> {
+        match self.write(Job::Vote { id, gate, vote }).await? {
+            Written::Voted(record) => Ok(*record),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
     /// Ends what has no caller and whose time is over. Gives how many that were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         match self.write(Job::Sweep { at: Timestamp::now() }).await? {

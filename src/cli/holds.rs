@@ -133,7 +133,8 @@ fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>) -> Exit {
         render::resolved(&resolved);
         Ok(match (verdict, resolved.state) {
             (Verdict::Approve, State::Forwarding | State::Answered | State::Granted)
-            | (Verdict::Reject, State::Rejected) => Exit::Done,
+            | (Verdict::Reject, State::Rejected)
+            | (_, State::Held) => Exit::Done,
             _ => Exit::Failed,
         })
     })

@@ -112,6 +112,8 @@ impl GateProcess {
             control::About { servers, store: path.display().to_string(), policy: Some(Arc::clone(&files)) };
         let control = open_control(&gate, about, &instance);
         tokio::spawn(look_after(Arc::clone(&gate)));
+        let reminding = Arc::clone(&gate);
+        tokio::spawn(async move { reminding.keep_reminding().await });
         let _watching = watch(&files);
         Ok(Self { gate, control, _watching, liveness })
     }

@@ -202,6 +202,9 @@ pub(super) fn hold_card(hold: &HoldView) {
     }
     field("reason", sanitize::render(&hold.reason));
     field("rules", sanitize::render(&hold.rules.join(", ")));
+    for requirement in &hold.requirements {
+        field("approvals", sanitize::render(requirement));
+    }
     for note in &hold.notes {
         field("note", sanitize::render(note));
     }
@@ -256,6 +259,10 @@ fn vote_text(vote: &Vote) -> String {
         Verdict::Reject => "rejected",
     };
     let by = sanitize::render(&vote.by);
+    let by = match &vote.person {
+        Some(person) => format!("{} ({by})", sanitize::render(person)),
+        None => by,
+    };
     match &vote.comment {
         Some(comment) => format!("{verdict} by {by} at {}: {}", vote.at, sanitize::render(comment)),
         None => format!("{verdict} by {by} at {}", vote.at),
@@ -267,6 +274,7 @@ pub(super) fn resolved(resolved: &Resolved) {
     let text = match resolved.state {
         State::Forwarding | State::Answered => "approved: the call goes to the server",
         State::Granted => "approved: nobody waits just now; the same call, made again, runs at once",
+        State::Held => "your vote counts; more people are needed, and the call waits for them",
         State::Rejected => "rejected: the agent reads the reason",
         State::Ran => "resolved: it ran",
         State::NotRun => "resolved: it did not run; made again, the call is held again",

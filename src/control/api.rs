@@ -59,6 +59,9 @@ pub struct HoldView {
     pub truncated: bool,
     /// Why it is held.
     pub reason: String,
+    /// Who has to say yes, in words; none where one person is enough.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub requirements: Vec<String>,
     /// The rules that hold it.
     pub rules: Vec<String>,
     /// What an approver should know besides: errors in conditions.
@@ -110,6 +113,9 @@ impl HoldView {
             arguments: arguments(hold),
             truncated: false,
             reason: hold.reason.to_string(),
+            requirements: hold.quorum.as_ref().map_or_else(Vec::new, |quorum| {
+                quorum.requirements.iter().map(ToString::to_string).collect()
+            }),
             rules: hold.rules.iter().map(ToString::to_string).collect(),
             notes: hold.notes.clone(),
             created_at: hold.created_at,
@@ -216,6 +222,10 @@ pub struct Watched {
 pub enum WatchedEvent {
     /// A call is held.
     Held,
+    /// Somebody has voted on a hold, and more people are needed.
+    Voted,
+    /// A hold still waits: a reminder, or others may decide too from now on.
+    Waiting,
     /// A hold has reached a new state.
     Ended,
     /// News were lost because the watcher was slow: list again.

@@ -29,7 +29,7 @@ use tower::layer::util::Identity;
 use super::{
     api::{
         ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
-        PolicyReloaded, QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, error_code,
+        PolicyReloaded, QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, WatchedEvent, error_code,
     },
     place::Registration,
 };
@@ -196,7 +196,7 @@ struct Desk {
 impl Desk {
     /// A hold of this process, or of the record.
     async fn record(&self, id: HoldId) -> Result<HoldRecord, ErrorObjectOwned> {
-        if let Some(hold) = self.gate.held(id) {
+        if let Some(hold) = self.gate.held(id).filter(|hold| hold.quorum.is_none()) {
             return Ok(HoldRecord::held((*hold).clone(), Arc::clone(self.gate.instance())));
         }
         let found = self.gate.store().hold(id).await.map_err(unavailable)?;
@@ -206,13 +206,21 @@ impl Desk {
     /// All that waits here and all that has no caller, the oldest first.
     async fn open(&self) -> Result<Vec<Open>, ErrorObjectOwned> {
         let detached = self.gate.detached().await.map_err(unavailable)?;
-        let mut open: Vec<Open> = self.gate.holds().into_iter().map(Open::Waiting).collect();
+        let mut open: Vec<Open> = Vec::new();
+        for hold in self.gate.holds() {
+            // Where several people decide, the record has the votes so far.
+            let voted = match &hold.quorum {
+                Some(_) => self.gate.store().hold(hold.id).await.map_err(unavailable)?,
+                None => None,
+            };
+            open.push(voted.map_or(Open::Waiting(hold), |record| Open::Recorded(Box::new(record))));
+        }
         let is_here = |id| self.gate.held(id).is_some();
         open.extend(
             detached
                 .into_iter()
                 .filter(|record| !is_here(record.hold.id))
-                .map(|record| Open::Detached(Box::new(record))),
+                .map(|record| Open::Recorded(Box::new(record))),
         );
         open.sort_unstable_by_key(Open::place);
         Ok(open)
@@ -222,14 +230,14 @@ impl Desk {
 /// A hold of a list.
 enum Open {
     Waiting(Arc<NewHold>),
-    Detached(Box<HoldRecord>),
+    Recorded(Box<HoldRecord>),
 }
 
 impl Open {
     fn hold(&self) -> &NewHold {
         match self {
             Self::Waiting(hold) => hold,
-            Self::Detached(record) => &record.hold,
+            Self::Recorded(record) => &record.hold,
         }
     }
 
@@ -241,7 +249,7 @@ impl Open {
     fn view(&self) -> HoldView {
         match self {
             Self::Waiting(hold) => HoldView::waiting(hold),
-            Self::Detached(record) => HoldView::new(record),
+            Self::Recorded(record) => HoldView::new(record),
         }
     }
 }
@@ -370,6 +378,16 @@ impl ControlServer for Desk {
 fn watched(news: News) -> Watched {
     match news {
         News::Held(hold) => Watched::held(HoldView::waiting(&hold).as_news()),
+        News::Voted { hold, vote } => {
+            let record = HoldRecord {
+                votes: vec![vote],
+                ..HoldRecord::held((*hold).clone(), Arc::clone(&hold.owner))
+            };
+            Watched { event: WatchedEvent::Voted, hold: Some(HoldView::new(&record).as_news()) }
+        }
+        News::Waiting { hold, .. } => {
+            Watched { event: WatchedEvent::Waiting, hold: Some(HoldView::waiting(&hold).as_news()) }
+        }
         News::Now { hold, state, vote } => {
             let record = HoldRecord {
                 state,
@@ -418,7 +436,11 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         ResolveError::NotFound => error_code::NOT_FOUND,
         ResolveError::Ended(_) => error_code::ENDED,
         ResolveError::Elsewhere => error_code::ELSEWHERE,
-        ResolveError::NotAllowed(_) => error_code::NOT_ALLOWED,
+        ResolveError::NotAllowed(_)
+        | ResolveError::OwnCall
+        | ResolveError::NobodyMay
+        | ResolveError::VotedBefore
+        | ResolveError::DeniedNow(_) => error_code::NOT_ALLOWED,
         ResolveError::NoReason => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,
     };

@@ -131,6 +131,7 @@ impl Gate {
         }
         // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
         if is_new && is_there {
+            self.reminders.add(&held.hold, held.deadline);
             self.announce(News::Held(Arc::clone(&held.hold)));
         }
     }
@@ -168,6 +169,7 @@ impl Gate {
             verdict: Verdict::Approve,
             by: format!("policy override until {}", found.until),
             comment: Some(found.reason.clone()),
+            person: None,
             at: now,
         };
         let id = held.hold.id;

@@ -39,7 +39,11 @@ impl Gate {
         if verdict == Verdict::Reject && comment.is_none() {
             return Err(ResolveError::NoReason);
         }
-        let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now() };
+        let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now(), person: None };
+        let (vote, is_enough) = self.weigh(id, vote, approver).await?;
+        if !is_enough {
+            return Ok(State::Held);
+        }
         for _ in 0..LOOKS_MAX {
             // Listened to before it is looked, so that nothing is missed in between.
             let moved = self.moved.notified();

@@ -10,6 +10,35 @@ use serde::{Deserialize, Serialize};
 /// The most people that one seat may ask for.
 pub const SEAT_PEOPLE_MAX: u32 = 20;
 
+/// What the rules that hold a call ask for together, as the record keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// What each of the rules asks for; none where one person is enough for all of them.
+    pub requirements: Vec<Requirement>,
+    /// How many different people it takes to reject, at least 1.
+    pub required_rejections: u32,
+    /// How often whoever may decide is reminded, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remind_seconds: Option<u64>,
+}
+
+impl Quorum {
+    /// When whoever may decide is to hear of it again, after `waited`: the next step of an escalation, or a reminder. Gives
+    /// how long after the call was held that is, and whom a step brings in.
+    pub fn next_alarm(&self, waited: Duration) -> Option<(Duration, Vec<&str>)> {
+        let steps = self.requirements.iter().flat_map(|requirement| &requirement.steps);
+        let step = steps.map(|step| step.after_seconds).filter(|after| *after > waited.as_secs()).min();
+        let remind = self
+            .remind_seconds
+            .filter(|every| *every > 0)
+            .map(|every| (waited.as_secs() / every + 1) * every);
+        let next = [step, remind].into_iter().flatten().min()?;
+        let all = self.requirements.iter().flat_map(|requirement| &requirement.steps);
+        let to = all.filter(|step| step.after_seconds == next).flat_map(|step| &step.to);
+        Some((Duration::from_secs(next), to.map(|name| &**name).collect()))
+    }
+}
+
 /// What one rule asks for. A call that several rules hold needs what each of them asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {

@@ -17,7 +17,7 @@ use super::{HistoryFilter, error::StoreError};
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, link},
     digest::Digest,
-    hold::{HOLD_ID_CHARS, HoldId, HoldRecord, NewHold, State, Vote},
+    hold::{HOLD_ID_CHARS, HoldId, HoldRecord, NewHold, Quorum, State, Vote},
 };
 
 /// The columns that [`record`] reads, in its order.
@@ -25,7 +25,7 @@ macro_rules! hold_columns {
     () => {
         "h.seq, h.id, h.owner, h.server, h.method, h.tool, h.agent, h.principal, h.frame_sha256, h.policy_sha256, \
          h.rules, h.reason, h.notes, h.created_at, h.expires_at, h.state, h.votes, h.ended_at, h.note, \
-         h.call_sha256, h.tool_sha256, h.terms_sha256, h.holder, h.lapses_at, h.awaited"
+         h.call_sha256, h.tool_sha256, h.terms_sha256, h.holder, h.lapses_at, h.awaited, h.quorum"
     };
 }
 
@@ -37,7 +37,7 @@ macro_rules! select_hold {
 }
 
 /// The place of the frame among the columns of [`select_hold`].
-const FRAME_COLUMN: usize = 25;
+const FRAME_COLUMN: usize = 26;
 
 // --- audit -----------------------------------------------------------------------------------------------------------
 
@@ -104,9 +104,9 @@ pub(super) fn check_tail(db: &Connection, known: Checkpoint) -> Result<Checkpoin
 
 const INSERT_HOLD: &str = "INSERT INTO holds (seq, id, owner, server, method, tool, agent, principal, frame_sha256, \
      policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note, call_sha256, tool_sha256, \
-     terms_sha256, holder, lapses_at, awaited) \
+     terms_sha256, holder, lapses_at, awaited, quorum) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
-     ?25)";
+     ?25, ?26)";
 const INSERT_FRAME: &str = "INSERT INTO frames (hold, frame) VALUES (?1, ?2)";
 const UPDATE_HOLD: &str = "UPDATE holds SET state = ?3, votes = ?4, ended_at = ?5, note = ?6, holder = ?7, lapses_at = ?8, \
      awaited = ?9 WHERE seq = ?1 AND state = ?2";
@@ -173,6 +173,7 @@ pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold
             hold.owner,
             None::<i64>,
             AWAITED_WITH_CALLER,
+            hold.quorum.as_deref().map(serde_json::to_string).transpose()?,
         ])
         .map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => StoreError::Duplicate(hold.id),
@@ -197,9 +198,17 @@ pub(super) fn end(
     let mut standing = found.standing();
     standing.end(state).map_err(|state| StoreError::NotHeld { state })?;
     found.stand(standing);
-    found.votes.extend(votes);
+    // A vote that was recorded before it was enough is there already.
+    votes.into_iter().for_each(|vote| add(&mut found.votes, vote));
     found.note = note.or(found.note);
     update(db, head, seq, before, &mut found, at)
+}
+
+/// Adds a vote, once.
+pub(super) fn add(votes: &mut Vec<Vote>, vote: Vote) {
+    if !votes.contains(&vote) {
+        votes.push(vote);
+    }
 }
 
 /// The hold of this id without its frame, with its place.
@@ -330,6 +339,7 @@ pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, Hold
         call_sha256: row.get::<_, Option<_>>(19)?.map(Digest),
         tool_sha256: row.get::<_, Option<_>>(20)?.map(Digest),
         terms_sha256: row.get::<_, Option<_>>(21)?.map(Digest),
+        quorum: quorum(row, 25)?,
     };
     let state = row.get_ref(15)?.as_str()?;
     let state = State::from_word(state).ok_or(FromSqlError::InvalidType)?;
@@ -351,6 +361,14 @@ pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, Hold
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+/// Who has to say yes; none where one person is enough.
+fn quorum(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Arc<Quorum>>> {
+    if row.get_ref(column)? == rusqlite::types::ValueRef::Null {
+        return Ok(None);
+    }
+    json(row, column).map(|quorum| Some(Arc::new(quorum)))
 }
 
 /// A number as SQLite has it. A larger one than it can have stands for the largest.

@@ -39,6 +39,7 @@ fn new_hold(number: u128, owner: &str) -> NewHold {
         call_sha256: Some(Digest::of(&number.to_be_bytes())),
         tool_sha256: None,
         terms_sha256: Some(Digest::of(b"terms")),
+        quorum: None,
         rules: vec!["refunds".into(), "großes \"Geld\"".into()],
         reason: "Refunds need a person.".into(),
         notes: vec!["a condition failed".to_owned()],
@@ -53,6 +54,7 @@ fn approval(by: &str) -> Vec<Vote> {
         by: by.to_owned(),
         comment: Some("fine\nby me".to_owned()),
         at: Timestamp::now(),
+        person: None,
     }]
 }
 

@@ -91,6 +91,7 @@ impl<'db> Pass<'db> {
         }
         match event.kind {
             EventKind::Occasion(Occasion::Attached) => self.retry(&event),
+            EventKind::Occasion(Occasion::Voted) => Ok(self.vote(event)),
             EventKind::Occasion(_) => Ok(None),
             EventKind::State(state) => self.step(state, event),
         }
@@ -116,6 +117,18 @@ impl<'db> Pass<'db> {
             return Ok(None);
         }
         self.outcome(id, &event)
+    }
+
+    /// A vote that was not enough: it leaves the hold waiting, with one vote more.
+    fn vote(&mut self, event: AuditEvent) -> Option<Fault> {
+        let Some(id) = event.hold else { return Some(Fault::NotAnEvent) };
+        let held = self.open.get_mut(&id).filter(|open| open.kind == EventKind::State(State::Held));
+        let Some(held) = held else { return Some(Fault::Order(id)) };
+        if !event.votes.starts_with(&held.votes) || event.votes.len() <= held.votes.len() {
+            return Some(Fault::Order(id));
+        }
+        held.votes = event.votes;
+        None
     }
 
     /// A call that took the place of the first one: the bytes that are kept of it are those of the event.
@@ -162,7 +175,7 @@ impl<'db> Pass<'db> {
         };
         let agrees = if last.kind == EventKind::State(State::Held) {
             let HoldRecord { state, votes, ended_at, note, .. } = &record;
-            *state == State::Held && votes.is_empty() && ended_at.is_none() && note.is_none()
+            *state == State::Held && *votes == last.votes && ended_at.is_none() && note.is_none()
         } else {
             record.ended_at.is_some_and(|at| {
                 let expected = AuditEvent::moved(&record, at);

@@ -16,7 +16,7 @@ use super::{
     Arrived, Recovered,
     error::StoreError,
     sqlite::{
-        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, append, collect, hold_without_frame,
+        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, add, append, collect, hold_without_frame,
         integer, nanoseconds, record, record_hold, update,
     },
 };
@@ -230,9 +230,29 @@ pub(super) fn decide(
         NotDetached::Ended(state) => StoreError::NotHeld { state },
     })?;
     found.stand(standing);
-    found.votes.push(vote.clone());
+    add(&mut found.votes, vote.clone());
     update(db, head, seq, before, &mut found, vote.at)?;
     Ok(state)
+}
+
+/// Adds a vote that is not enough yet, with its event: gives the hold with all votes so far.
+pub(super) fn vote(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    gate: &str,
+    vote: &Vote,
+) -> Result<HoldRecord, StoreError> {
+    let (seq, found) = hold_without_frame(db, id)?;
+    let mut found = lapse(db, head, seq, &found, vote.at)?.unwrap_or(found);
+    if found.state != State::Held || vote.at >= found.hold.expires_at {
+        return Err(StoreError::NotHeld { state: found.state });
+    }
+    add(&mut found.votes, vote.clone());
+    let event = AuditEvent::of(Occasion::Voted, &found.hold, gate, vote.at);
+    append(db, head, AuditEvent { who: Some(vote.by.clone()), votes: found.votes.clone(), ..event })?;
+    update(db, head, seq, State::Held, &mut found, vote.at)?;
+    Ok(found)
 }
 
 /// Writes down what time alone has done to a hold: gives it as it is then, if that is something.

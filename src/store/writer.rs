@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
-    hold::{HoldId, NewHold, State, Vote},
+    hold::{HoldId, HoldRecord, NewHold, State, Vote},
 };
 
 /// Jobs in one commit at most: bounds how long the first of them waits for the others.
@@ -41,6 +41,7 @@ pub(super) enum Job {
     Arrive { hold: Box<NewHold>, is_own: bool, at: Timestamp },
     Detach { id: HoldId, holder: Arc<str>, note: &'static str, at: Timestamp },
     Decide { id: HoldId, vote: Vote, lapses_at: Timestamp },
+    Vote { id: HoldId, gate: Arc<str>, vote: Vote },
     Sweep { at: Timestamp },
     Recover { dead: Arc<str>, at: Timestamp },
     Ride(Box<AuditEvent>),
@@ -53,6 +54,7 @@ pub(super) enum Written {
     Done,
     Arrived(Arrived),
     State(State),
+    Voted(Box<HoldRecord>),
     Swept(usize),
     Recovered(Recovered),
 }
@@ -312,6 +314,9 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
         Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
         Job::Decide { id, vote, lapses_at } => {
             return waiting::decide(db, head, *id, vote, *lapses_at).map(Written::State);
+        }
+        Job::Vote { id, gate, vote } => {
+            return waiting::vote(db, head, *id, gate, vote).map(Box::new).map(Written::Voted);
         }
         Job::Sweep { at } => return waiting::sweep(db, head, *at).map(Written::Swept),
         Job::Recover { dead, at } => {

@@ -18,6 +18,7 @@ mod http;
 mod http_agents;
 mod patience;
 mod policies;
+mod quorum;
 mod real_http_peers;
 mod real_peers;
 mod record;

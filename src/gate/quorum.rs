@@ -1,0 +1,195 @@
+//! Who may decide on a held call, and whether enough people have.
+//!
+//! A part of `gate`, asked for every verdict before it takes effect. One human has one vote, over all their identities and
+//! channels; whoever asked, or owns the agent that asked, does not approve; whoever is no longer among the people of the
+//! policy does not count. Votes that are not enough yet are durable in the record, and the call goes on waiting.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Gate, News, ResolveError};
+use crate::{
+    hold::{HoldId, HoldRecord, NewHold, Quorum, Requirement, Verdict, Vote},
+    jsonrpc::Frame,
+    mcp::ToolCall,
+    policy::{Call, Effect, People, Person, Policy},
+    principal::Principal,
+    store::StoreError,
+};
+
+/// What the votes come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tally {
+    /// More people are needed.
+    Open,
+    /// Enough have said what the last of them has said.
+    Enough,
+}
+
+impl Gate {
+    /// Whether `vote` is one that counts, and enough together with those before it. A vote that is not enough is recorded
+    /// here; one that is, is the caller's to put into effect. Gives it with the human behind it.
+    pub(super) async fn weigh(
+        &self,
+        id: HoldId,
+        vote: Vote,
+        approver: &Principal,
+    ) -> Result<(Vote, bool), ResolveError> {
+        let policy = self.policy.load_full();
+        let hold = match self.table.get(id) {
+            Some(hold) => hold,
+            None => match self.store.hold(id).await {
+                Ok(Some(record)) => Arc::new(record.hold),
+                Ok(None) => return Err(ResolveError::NotFound),
+                Err(error) => return Err(ResolveError::Unrecorded(error)),
+            },
+        };
+        let mut requirements =
+            hold.quorum.as_ref().map_or_else(Vec::new, |quorum| quorum.requirements.clone());
+        if vote.verdict == Verdict::Approve && hold.policy_sha256 != policy.digest() {
+            requirements.extend(asked_now(&policy, &hold)?);
+        }
+        let waited = waited(&hold, vote.at);
+        let person = may_vote(policy.people(), &hold, &requirements, approver, vote.verdict, waited)?;
+        let vote = Vote { person: person.map(|person| person.name.to_string()), ..vote };
+        let rejections = hold.quorum.as_ref().map_or(1, |quorum| quorum.required_rejections);
+        if requirements.is_empty() && rejections <= 1 {
+            return Ok((vote, true));
+        }
+        // One vote at a time: of two that arrive together, the second has to see the first.
+        let _turn = self.voting.lock().await;
+        let record = match self.store.hold(id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Err(ResolveError::NotFound),
+            Err(error) => return Err(ResolveError::Unrecorded(error)),
+        };
+        if record.votes.iter().any(|other| other.person == vote.person && other.verdict == vote.verdict) {
+            return Err(ResolveError::VotedBefore);
+        }
+        let count = |votes: &[Vote]| {
+            tally(policy.people(), &hold, &requirements, rejections, votes, vote.verdict, waited)
+        };
+        let together: Vec<Vote> = record.votes.iter().cloned().chain([vote.clone()]).collect();
+        if count(&together) == Tally::Enough {
+            return Ok((vote, true));
+        }
+        match self.store.vote(id, Arc::clone(&self.instance), vote.clone()).await {
+            Ok(record) => {
+                // Another process may have recorded one in between.
+                let enough = count(&record.votes) == Tally::Enough;
+                if !enough {
+                    self.announce(News::Voted { hold, vote: vote.clone() });
+                }
+                Ok((vote, enough))
+            }
+            Err(StoreError::NoSuchHold(_) | StoreError::NotHeld { .. }) => Err(self.ended(id, record)),
+            Err(error) => Err(ResolveError::Unrecorded(error)),
+        }
+    }
+
+    fn ended(&self, id: HoldId, record: HoldRecord) -> ResolveError {
+        tracing::debug!(hold = %id, "a vote came too late");
+        ResolveError::Ended(Box::new(record))
+    }
+}
+
+/// How long the call has waited at `at`.
+fn waited(hold: &NewHold, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(hold.created_at)).unwrap_or_default()
+}
+
+/// What another policy than the one that held the call asks for: it cannot make what waits wider, only stricter.
+fn asked_now(policy: &Policy, hold: &NewHold) -> Result<Vec<Requirement>, ResolveError> {
+    let Ok(frame) = Frame::from_client(hold.frame.clone()) else { return Ok(Vec::new()) };
+    let call = ToolCall::parse(&frame).ok().filter(|_| !hold.tool.is_empty());
+    let decision = policy.decide(&Call {
+        server: &hold.server,
+        method: &hold.method,
+        tool: call.as_ref().map(|call| &*call.name),
+        arguments: call.as_ref().map_or_else(|| frame.params().unwrap_or("{}"), |call| call.arguments),
+        client: hold.agent.rsplit_once(' ').map_or(&*hold.agent, |(name, _)| name),
+        principal: &hold.principal,
+        now: hold.created_at,
+        ..Call::default()
+    });
+    match decision.effect {
+        Effect::Deny => Err(ResolveError::DeniedNow(decision.reason.to_string())),
+        Effect::Hold => Ok(decision.terms.map_or_else(Vec::new, |terms| terms.requirements.clone())),
+        Effect::Allow => Ok(Vec::new()),
+    }
+}
+
+/// The human behind `approver`, if they may say this of the call. None where the policy names no people, and one is enough.
+fn may_vote<'p>(
+    people: &'p People,
+    hold: &NewHold,
+    requirements: &[Requirement],
+    approver: &Principal,
+    verdict: Verdict,
+    waited: Duration,
+) -> Result<Option<&'p Person>, ResolveError> {
+    if people.is_empty() {
+        return if requirements.is_empty() { Ok(None) } else { Err(ResolveError::NobodyMay) };
+    }
+    let person = approver.identities().iter().find_map(|identity| people.behind(identity));
+    let person = person.ok_or_else(|| ResolveError::NotAllowed(approver.clone()))?;
+    let asked = people.owner(&hold.principal).is_some_and(|owner| owner.name == person.name);
+    if asked && verdict == Verdict::Approve {
+        return Err(ResolveError::OwnCall);
+    }
+    let is = |name: &str| people.is(person, name);
+    let concerned = requirements.is_empty()
+        || requirements.iter().any(|requirement| requirement.concerns(waited, &is))
+        || (asked && verdict == Verdict::Reject);
+    if concerned { Ok(Some(person)) } else { Err(ResolveError::NotAllowed(approver.clone())) }
+}
+
+/// What `votes` come to, in the matter of `verdict`. The last word of each human counts, if they are still among the people
+/// of the policy and did not ask for the call.
+fn tally(
+    people: &People,
+    hold: &NewHold,
+    requirements: &[Requirement],
+    rejections: u32,
+    votes: &[Vote],
+    verdict: Verdict,
+    waited: Duration,
+) -> Tally {
+    let owner = people.owner(&hold.principal).map(|owner| &owner.name);
+    let mut last: Vec<(Option<&Person>, Verdict)> = Vec::new();
+    for vote in votes {
+        let person = vote.person.as_deref().and_then(|name| people.named(name));
+        if person.is_none() && !people.is_empty() {
+            continue;
+        }
+        let name = |person: Option<&Person>| person.map(|person| Arc::clone(&person.name));
+        last.retain(|(other, _)| name(*other) != name(person));
+        last.push((person, vote.verdict));
+    }
+    let of = |wanted| last.iter().filter(move |(_, verdict)| *verdict == wanted);
+    let enough = match verdict {
+        Verdict::Reject => of(Verdict::Reject).count() >= rejections as usize,
+        Verdict::Approve => {
+            let approve: Vec<&Person> = of(Verdict::Approve)
+                .filter_map(|(person, _)| *person)
+                .filter(|person| Some(&person.name) != owner)
+                .collect();
+            let is = |person: &&Person, name: &str| people.is(person, name);
+            requirements.iter().all(|requirement| requirement.is_filled(&approve, waited, &is))
+        }
+    };
+    if enough { Tally::Enough } else { Tally::Open }
+}
+
+/// What is left of the terms when they go into the record: nothing where one person decides.
+pub(super) fn quorum(terms: &crate::hold::HoldTerms) -> Option<Arc<Quorum>> {
+    let simple = terms.requirements.is_empty() && terms.required_rejections <= 1 && terms.remind.is_none();
+    (!simple).then(|| {
+        Arc::new(Quorum {
+            requirements: terms.requirements.clone(),
+            required_rejections: terms.required_rejections,
+            remind_seconds: terms.remind.map(|every| every.as_secs()),
+        })
+    })
+}
