@@ -117,6 +117,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "number" => value.is_number(),
+        "integer" => value.is_i64() || value.is_u64(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
         other => panic!("the type `{other}` is new to this test"),
@@ -130,6 +131,9 @@ fn fits(schema: &Value, value: &Value) -> bool {
             fits(schema_value().pointer(place).unwrap(), value)
         }
         "type" => told.as_array().map_or_else(|| of_type(told), |types| types.iter().any(of_type)),
+        "maxProperties" => at_most(told, entries.len()),
+        "minimum" => value.as_f64().is_none_or(|number| number >= told.as_f64().unwrap()),
+        "maximum" => value.as_f64().is_none_or(|number| number <= told.as_f64().unwrap()),
         "const" => value == told,
         "enum" => told.as_array().unwrap().contains(value),
         "anyOf" => told.as_array().unwrap().iter().any(|schema| fits(schema, value)),
