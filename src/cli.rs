@@ -105,8 +105,17 @@ struct RunArguments {
     /// or `5m`, or `forever`. By default what is known of the client's own patience (docs/clients.md).
     #[arg(long, value_name = "TIME")]
     wait: Option<Wait>,
+    /// Instead of a command: the URL of a server that speaks Streamable HTTP, for clients that only speak stdio.
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    url: Option<String>,
+    /// With --url: a header of every request, with its value from the environment, as authorization=BILLING_TOKEN.
+    #[arg(long, value_name = "NAME=VARIABLE", requires = "url")]
+    header: Vec<String>,
+    /// With --url: the authorities that vouch for the server, in PEM; by default those of the system.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    roots: Option<PathBuf>,
     /// The server's command and its arguments, started as they are, without a shell.
-    #[arg(required = true, last = true, value_name = "COMMAND")]
+    #[arg(required_unless_present = "url", last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 

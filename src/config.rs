@@ -12,8 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderName, HeaderValue, Uri};
-use rustls::pki_types::ServerName;
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
@@ -22,9 +21,11 @@ use crate::{
     policy::{Diagnostic, Source},
     transport::http::{
         identity::{AgentSettings, agent_named},
+        lines::CommandSettings,
         settings::{Headers, HttpLimits, HttpSettings, OAuth, Target, UpstreamSettings},
-        tls::{ClientTls, ServerTls, ServerTlsFiles},
+        tls::{ServerTls, ServerTlsFiles},
     },
+    waiting::Wait,
 };
 
 /// The largest configuration, in bytes.
@@ -163,7 +164,10 @@ struct Limits {
 struct Upstream {
     name: Spanned<String>,
     path: Spanned<String>,
-    url: Spanned<String>,
+    #[serde(default)]
+    url: Option<Spanned<String>>,
+    #[serde(default)]
+    command: Vec<String>,
     #[serde(default)]
     roots: Option<PathBuf>,
     #[serde(default)]
@@ -172,6 +176,8 @@ struct Upstream {
     headers_of: BTreeMap<String, BTreeMap<String, Spanned<Secret>>>,
     #[serde(default)]
     oauth: OAuthMode,
+    #[serde(default)]
+    wait: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -286,15 +292,25 @@ impl Reader {
         }
         let tls = document.tls.as_ref().and_then(|tls| self.tls(tls));
         let agents = self.agents(&document);
-        let mut upstreams: Vec<UpstreamSettings> = Vec::new();
+        let (mut upstreams, mut commands) = (Vec::new(), Vec::new());
+        self.tell_apart(&document.upstreams.value);
         for upstream in &document.upstreams.value {
-            if upstreams.iter().any(|other| other.path == upstream.path.value) {
-                self.fail(&upstream.path, "two servers have this path", "give each a path of its own");
+            self.named(upstream);
+            let wait = self.wait(upstream);
+            match (&upstream.url, upstream.command.is_empty()) {
+                (Some(url), true) => upstreams.extend(self.upstream(upstream, url, wait, &agents)),
+                (None, false) => commands.push(CommandSettings {
+                    name: upstream.name.value.as_str().into(),
+                    path: upstream.path.value.clone(),
+                    command: upstream.command.iter().map(Into::into).collect(),
+                    wait,
+                }),
+                _ => self.fail(
+                    &upstream.name,
+                    "a server has a `url` or a `command`",
+                    "write `url: http://127.0.0.1:3000/mcp`, or `command: [npx, -y, SERVER]`",
+                ),
             }
-            if upstreams.iter().any(|other| *other.name == *upstream.name.value) {
-                self.fail(&upstream.name, "two servers have this name", "give each a name of its own");
-            }
-            upstreams.extend(self.upstream(upstream, &agents));
         }
         Some(Config {
             listen: listen?,
@@ -302,6 +318,7 @@ impl Reader {
             store: document.store.map(|path| self.dir.join(path)),
             http: HttpSettings {
                 upstreams,
+                commands,
                 hosts,
                 origins: document.origins.into_iter().map(|origin| origin.value).collect(),
                 agents,
@@ -422,7 +439,25 @@ impl Reader {
         hosts
     }
 
-    fn upstream(&mut self, upstream: &Upstream, agents: &AgentSettings) -> Option<UpstreamSettings> {
+    /// Two servers must differ in name and path.
+    fn tell_apart(&mut self, upstreams: &[Upstream]) {
+        for (at, upstream) in upstreams.iter().enumerate() {
+            if upstreams[..at].iter().any(|other| other.path.value == upstream.path.value) {
+                self.fail(&upstream.path, "two servers have this path", "give each a path of its own");
+            }
+            if upstreams[..at].iter().any(|other| other.name.value == upstream.name.value) {
+                self.fail(&upstream.name, "two servers have this name", "give each a name of its own");
+            }
+        }
+    }
+
+    fn wait(&mut self, upstream: &Upstream) -> Option<Wait> {
+        let written = upstream.wait.as_ref()?;
+        let wait = written.value.parse();
+        wait.map_err(|_| self.fail(written, "this is not a time", "write `45s`, `5m` or `forever`")).ok()
+    }
+
+    fn named(&mut self, upstream: &Upstream) {
         let path = &upstream.path;
         let is_path = path.value.starts_with('/')
             && path.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
@@ -435,12 +470,23 @@ impl Reader {
                 "use letters, digits and -._~ between single slashes",
             );
         }
-        if upstream.name.value.is_empty()
-            || upstream.name.value.contains(|letter: char| letter.is_control() || letter.is_whitespace())
+        let name = &upstream.name;
+        if name.value.is_empty()
+            || name.value.contains(|letter: char| letter.is_control() || letter.is_whitespace())
         {
-            self.fail(&upstream.name, "a name is one word", "rules use it as in `tool: name.tool`");
+            self.fail(name, "a name is one word", "rules use it as in `tool: name.tool`");
         }
-        let target = self.target(upstream);
+    }
+
+    fn upstream(
+        &mut self,
+        upstream: &Upstream,
+        url: &Spanned<String>,
+        wait: Option<Wait>,
+        agents: &AgentSettings,
+    ) -> Option<UpstreamSettings> {
+        let path = &upstream.path;
+        let target = self.target(url, upstream);
         let headers = self.headers(&upstream.headers);
         let headers_of =
             upstream.headers_of.iter().map(|(agent, headers)| (agent.clone(), self.headers(headers)));
@@ -464,6 +510,7 @@ impl Reader {
             headers,
             headers_of,
             oauth,
+            wait,
         })
     }
 
@@ -487,42 +534,10 @@ impl Reader {
         headers
     }
 
-    fn target(&mut self, upstream: &Upstream) -> Option<Target> {
-        let url = &upstream.url;
-        const HINT: &str = "write it as http://127.0.0.1:3000/mcp";
-        let Ok(uri) = url.value.parse::<Uri>() else {
-            self.fail(url, "this is not a URL", HINT);
-            return None;
-        };
-        let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@')) else {
-            self.fail(url, "this URL names no host, or a user", HINT);
-            return None;
-        };
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let tls = match uri.scheme_str() {
-            Some("http") => None,
-            Some("https") => Some(self.client_tls(upstream, &host)?),
-            _ => {
-                self.fail(url, "this is not an http or https URL", HINT);
-                return None;
-            }
-        };
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-        Some(Target {
-            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
-            host,
-            authority: HeaderValue::try_from(authority.as_str()).ok()?,
-            uri: path.into(),
-            tls,
-        })
-    }
-
-    fn client_tls(&mut self, upstream: &Upstream, host: &str) -> Option<ClientTls> {
+    fn target(&mut self, url: &Spanned<String>, upstream: &Upstream) -> Option<Target> {
         let roots = upstream.roots.as_ref().map(|path| self.dir.join(path));
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string());
-        let tls =
-            name.and_then(|name| ClientTls::new(name, roots.as_deref()).map_err(|error| error.to_string()));
-        tls.map_err(|error| self.problem(Some(upstream.url.referenced), &error, None)).ok()
+        let target = Target::parse(&url.value, roots.as_deref());
+        target.map_err(|error| self.fail(url, &error, "write it as http://127.0.0.1:3000/mcp")).ok()
     }
 
     /// The value itself, from wherever it is.

@@ -91,14 +91,20 @@ pub struct Caller {
     pub tools: HashMap<Box<str>, Digest>,
     /// How long this client is to be kept waiting, where an operator has set it.
     pub wait: Option<Wait>,
-    /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again.
-    session: u64,
+    /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again. None
+    /// where there is no session: then each request may be another client's.
+    session: Option<u64>,
 }
 
 /// The number of the last session.
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Caller {
+    /// All clients of `server` that have no session and show that they are `principal`.
+    pub fn without_session(principal: &Principal, server: Arc<str>) -> Self {
+        Self { session: None, ..Self::new(principal, server) }
+    }
+
     /// A client of `server` that has not said anything yet.
     pub fn new(principal: &Principal, server: Arc<str>) -> Self {
         Self {
@@ -110,9 +116,14 @@ impl Caller {
             mixed_script_tools: HashSet::new(),
             tools: HashMap::new(),
             wait: None,
-            session: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            session: Some(next_session()),
         }
     }
+}
+
+/// A number that no other session of this process has.
+fn next_session() -> u64 {
+    SESSIONS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// What the policy says of one call, with what the rest of its way needs.
@@ -536,13 +547,14 @@ impl Gate {
                     return Screened::Refuse(refused.ended(HoldId([0; 16]), Cause::Unavailable, text));
                 };
                 let hold = Arc::new(hold);
-                match self.table.suspend(Arc::clone(&hold), caller.session) {
+                let session = caller.session.unwrap_or_else(next_session);
+                match self.table.suspend(Arc::clone(&hold), session) {
                     Ok(suspended) => Screened::Hold(Box::new(HeldCall {
                         bytes: frame.into_bytes(),
                         hold,
                         refused,
                         progress_token: judged.progress_token,
-                        session: caller.session,
+                        session,
                         deadline: Instant::now() + terms.timeout,
                         answer_by: judged.plan.patience.map(|patience| Instant::now() + patience),
                         is_announced: false,

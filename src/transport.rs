@@ -6,4 +6,5 @@ pub mod http;
 mod outbox;
 pub mod session;
 pub mod stdio;
+mod tools;
 mod waiting;

@@ -1,11 +1,12 @@
-//! `holdshort run`: puts a gate in front of one stdio server.
+//! `holdshort run`: puts a gate in front of one server, which is started here and speaks stdio, or is reached over HTTP.
 //!
 //! Composes policy, store, gate, control socket and transport, in the order in which a failure costs least: nothing is
 //! started before the policy is known to be good.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{collections::HashMap, ffi::OsString, sync::Arc};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
+use http::{HeaderName, HeaderValue};
 
 use super::{
     RunArguments,
@@ -18,6 +19,10 @@ use crate::{
     policy::Policy,
     principal::Principal,
     transport::{
+        http::{
+            remote,
+            settings::{OAuth, Target, UpstreamSettings},
+        },
         session::SessionLimits,
         stdio::{self, Server},
     },
@@ -42,6 +47,9 @@ pub(super) fn run(arguments: RunArguments) -> Exit {
 }
 
 async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
+    if let Some(url) = arguments.url.clone() {
+        return reach(arguments, &url, policy).await;
+    }
     let (command, rest) =
         arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
     let name: Arc<str> = arguments.server.unwrap_or_else(|| server_name(&arguments.command)).into();
@@ -54,6 +62,42 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;
     process.close().await;
     Ok(stdio::exit_code(status?))
+}
+
+/// The same for a server on HTTP.
+async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Result<u8> {
+    let target = Target::parse(url, arguments.roots.as_deref()).map_err(|error| anyhow!("{error}"))?;
+    let name: Arc<str> = arguments.server.unwrap_or_else(|| target.host.clone()).into();
+    let headers =
+        arguments.header.iter().map(|header| header_from_environment(header)).collect::<Result<_, _>>()?;
+    let settings = UpstreamSettings {
+        name: Arc::clone(&name),
+        path: String::new(),
+        target,
+        headers,
+        headers_of: HashMap::new(),
+        oauth: OAuth::Off,
+        wait: arguments.wait,
+    };
+    let process = GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)])?;
+    let mut caller = Caller::new(&Principal::client(), name);
+    caller.wait = arguments.wait;
+    let gate = Arc::clone(&process.gate);
+    let ended = remote::serve(settings, gate, caller, SessionLimits::default()).await;
+    process.close().await;
+    ended?;
+    Ok(0)
+}
+
+/// `NAME=VARIABLE`, as a header whose value stands in the environment: arguments can be seen by others.
+fn header_from_environment(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let (name, variable) = text.split_once('=').ok_or_else(|| anyhow!("`--header` wants NAME=VARIABLE"))?;
+    let value =
+        std::env::var(variable).with_context(|| format!("the variable `{variable}` cannot be used"))?;
+    let mut value =
+        HeaderValue::try_from(value).with_context(|| format!("the value of `{variable}` is no header"))?;
+    value.set_sensitive(true);
+    Ok((HeaderName::try_from(name).with_context(|| format!("`{name}` is no header"))?, value))
 }
 
 /// The server's name, from its command: `server-github` for `npx -y @modelcontextprotocol/server-github`.

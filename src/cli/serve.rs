@@ -68,7 +68,9 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
         TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     allow_many_files();
-    let servers: Vec<Arc<str>> = config.http.upstreams.iter().map(|one| Arc::clone(&one.name)).collect();
+    let on_http = config.http.upstreams.iter().map(|one| Arc::clone(&one.name));
+    let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
+    let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let process = GateProcess::open(policy, config.policy, config.store, servers)?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);

@@ -166,9 +166,15 @@ impl Event {
         }
     }
 
-    /// Whether it has an id that a client would resume at.
-    pub fn has_id(&self) -> bool {
-        self.values(b"id").next().is_some()
+    /// The id at which a client would resume. Of a repeated field the last counts; one with a NUL is none.
+    pub fn id(&self) -> Option<&[u8]> {
+        self.values(b"id").filter(|id| !id.contains(&0)).last()
+    }
+
+    /// How long a client should wait before it comes back, in milliseconds.
+    pub fn retry_ms(&self) -> Option<u64> {
+        let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(self.values(b"retry").filter(is_number).last()?).ok()?.parse().ok()
     }
 
     /// The event without its `id` and `retry` lines, for revisions that have no resumption. The bytes themselves where it has none.
@@ -285,7 +291,7 @@ mod tests {
     #[test]
     fn ids_can_be_left_out_and_a_message_becomes_an_event() {
         let event = Event { raw: Bytes::from_static(b"id: 7\nretry: 5\ndata: {}\n\n") };
-        assert!(event.has_id());
+        assert_eq!((event.id(), event.retry_ms()), (Some(&b"7"[..]), Some(5)));
         assert_eq!(event.without_resumption(), "data: {}\n\n");
         assert_eq!(Event { raw: Bytes::from_static(b"id: 7\n\n") }.without_resumption(), "");
         assert_eq!(event_of(b"{\"a\":1}\n"), "event: message\ndata: {\"a\":1}\n\n");

@@ -10,11 +10,13 @@ mod checks;
 mod headers;
 mod held;
 pub mod identity;
+pub mod lines;
 pub mod listener;
 mod oauth;
 mod accounts;
 mod post;
 mod pulse;
+pub mod remote;
 mod sessions;
 pub mod settings;
 mod stream;
@@ -41,6 +43,7 @@ use self::{
     body::Body,
     checks::{Door, TurnedAway},
     identity::AgentSettings,
+    lines::LineServers,
     pulse::{Pulse, Pulsed},
     settings::{HttpLimits, HttpSettings},
     tls::ServerTls,
@@ -64,7 +67,8 @@ pub struct Proxy {
 /// Where requests may go, and from where they may come.
 pub(in crate::transport) struct Routes {
     upstreams: Vec<Arc<Upstream>>,
-    by_path: HashMap<String, usize>,
+    lines: Vec<Arc<LineServers>>,
+    by_path: HashMap<String, Behind>,
     hosts: HashSet<String>,
     origins: HashSet<String>,
     agents: AgentSettings,
@@ -75,7 +79,7 @@ pub(in crate::transport) struct Routes {
 impl Proxy {
     /// A proxy that does what `settings` say, for `workers` workers.
     pub fn new(gate: Arc<Gate>, settings: HttpSettings, workers: usize) -> Self {
-        let routes = ArcSwap::from_pointee(Routes::new(settings, workers));
+        let routes = ArcSwap::from_pointee(Routes::new(settings, workers, &[]));
         Self {
             gate,
             routes,
@@ -86,18 +90,37 @@ impl Proxy {
         }
     }
 
-    /// From now on it does what `settings` say. Calls that wait or run go on as they began; sessions begin anew.
+    /// From now on it does what `settings` say. Calls that wait or run go on as they began; what was known
+    /// of sessions on HTTP is forgotten, and servers on stdio that are still named go on.
     pub fn change(&self, settings: HttpSettings) {
-        self.routes.store(Arc::new(Routes::new(settings, self.workers)));
+        let known = self.routes.load_full();
+        self.routes.store(Arc::new(Routes::new(settings, self.workers, &known.lines)));
     }
 }
 
+/// What is behind a path: a server on HTTP or on stdio, by its place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    Http(usize),
+    Lines(usize),
+}
+
 impl Routes {
-    fn new(settings: HttpSettings, workers: usize) -> Self {
-        let by_path = settings.upstreams.iter().enumerate().map(|(at, one)| (one.path.clone(), at)).collect();
+    /// `known`: servers on stdio that may be running already.
+    fn new(settings: HttpSettings, workers: usize, known: &[Arc<LineServers>]) -> Self {
+        let on_http =
+            settings.upstreams.iter().enumerate().map(|(at, one)| (one.path.clone(), Behind::Http(at)));
+        let on_lines =
+            settings.commands.iter().enumerate().map(|(at, one)| (one.path.clone(), Behind::Lines(at)));
+        let by_path = on_http.chain(on_lines).collect();
         let upstreams = settings.upstreams.into_iter().map(|one| Arc::new(Upstream::new(one, workers)));
+        let lines = settings.commands.into_iter().map(|one| {
+            let same = known.iter().find(|known| known.settings == one);
+            same.cloned().unwrap_or_else(|| Arc::new(LineServers::new(one)))
+        });
         Self {
             upstreams: upstreams.collect(),
+            lines: lines.collect(),
             by_path,
             hosts: settings.hosts.into_iter().collect(),
             origins: settings.origins.into_iter().collect(),
@@ -157,39 +180,55 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Pulsed<Body>>, Infallible> {
     let call = client.pulse.begin_call();
-    let response = match exchange(worker, &client, &request) {
-        Err(away) => away.into_response(),
-        Ok((exchange, Door::Metadata)) => Box::pin(oauth::metadata(exchange, request)).await,
-        Ok((exchange, Door::Endpoint)) => match *request.method() {
-            Method::POST => post::post(exchange, request).await,
-            Method::GET => return Ok(call.on_stream(Box::pin(stream::get(exchange, request)).await)),
-            Method::DELETE => Box::pin(stream::delete(exchange, request)).await,
-            _ => body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
-        },
+    let routes = worker.proxy.routes.load_full();
+    let admitted = match admit(&worker, &client, &request, &routes) {
+        Ok(admitted) => admitted,
+        Err(away) => return Ok(call.on_call(away.into_response())),
     };
-    Ok(if response.extensions().get::<Endless>().is_some() {
-        call.on_stream(response)
-    } else {
-        call.on_call(response)
-    })
+    let is_get = *request.method() == Method::GET;
+    let response = match admitted.behind {
+        Behind::Lines(at) => {
+            let (servers, limits) = (&routes.lines[at], &routes.limits);
+            Box::pin(lines::answer(&worker.proxy, servers, &admitted.principal, limits, request)).await
+        }
+        Behind::Http(at) => {
+            let upstream = Arc::clone(&routes.upstreams[at]);
+            let exchange = Exchange { worker, routes, upstream, principal: admitted.principal };
+            match (admitted.door, request.method()) {
+                (Door::Metadata, _) => Box::pin(oauth::metadata(exchange, request)).await,
+                (_, &Method::POST) => post::post(exchange, request).await,
+                (_, &Method::GET) => Box::pin(stream::get(exchange, request)).await,
+                (_, &Method::DELETE) => Box::pin(stream::delete(exchange, request)).await,
+                _ => body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
+            }
+        }
+    };
+    let is_endless = is_get || response.extensions().get::<Endless>().is_some();
+    Ok(if is_endless { call.on_stream(response) } else { call.on_call(response) })
 }
 
-/// Who asks for what, if the head of the request is in order.
-fn exchange(
-    worker: Arc<Worker>,
+/// A request whose head is in order: who asks, and for what.
+struct Admitted {
+    behind: Behind,
+    door: Door,
+    principal: Arc<Principal>,
+}
+
+fn admit(
+    worker: &Worker,
     client: &Client,
     request: &Request<Incoming>,
-) -> Result<(Exchange, Door), TurnedAway> {
-    let routes = worker.proxy.routes.load_full();
-    let (upstream, door) = checks::head(request, &routes)?;
+    routes: &Routes,
+) -> Result<Admitted, TurnedAway> {
+    let (behind, door) = checks::head(request, routes)?;
+    let anyone = &worker.proxy.anyone;
     let principal = match door {
-        Door::Endpoint => routes.agents.who(client, request.headers(), &worker.proxy.anyone)?,
+        Door::Endpoint => routes.agents.who(client, request.headers(), anyone)?,
         // Asked for before a client can show anything.
-        Door::Metadata => Arc::clone(&worker.proxy.anyone),
+        Door::Metadata => Arc::clone(anyone),
     };
     if *request.method() == Method::POST {
-        checks::content(request.headers(), &routes)?;
+        checks::content(request.headers(), routes)?;
     }
-    let upstream = Arc::clone(&routes.upstreams[upstream]);
-    Ok((Exchange { worker, routes, upstream, principal }, door))
+    Ok(Admitted { behind, door, principal })
 }

@@ -25,6 +25,7 @@ use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
 use super::{
     calls::{Call, Calls, Interest, ProgressToken, REQUESTS_MAX},
     outbox::{Downstream, Upstream},
+    tools,
     waiting::{PROGRESS_EVERY, progress_value},
 };
 use crate::{
@@ -32,7 +33,6 @@ use crate::{
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, method},
-    sanitize,
 };
 
 /// Held calls that may tell the session something at once; the others wait their turn.
@@ -43,12 +43,6 @@ const ASKED_MAX: usize = 4096;
 
 /// How often a client that is not read is looked at.
 const LOOK_FOR_CLIENT: Duration = Duration::from_millis(250);
-
-/// Tool names in several scripts that are remembered from the server's lists.
-const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
-
-/// Tools whose definitions are remembered from the server's lists; an approval does not count for others.
-const TOOLS_MAX: usize = 10_000;
 
 /// Refused and dropped messages of one session that go on record.
 const NOTES_MAX: u32 = 10_000;
@@ -545,7 +539,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 let initialize = frame.result().and_then(Initialize::from_result);
                 self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
             }
-            Interest::ToolsList => self.learn_tools(frame),
+            Interest::ToolsList => tools::learn(&mut self.caller, frame.result().unwrap_or_default()),
             Interest::None => {}
         }
         true
@@ -569,19 +563,6 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.is_answered(hold, token);
         let text = "the server has answered, and its answer is longer than this proxy passes on";
         self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
-    }
-
-    fn learn_tools(&mut self, frame: &Frame) {
-        let result = frame.result().unwrap_or_default();
-        let room = MIXED_SCRIPT_TOOLS_MAX.saturating_sub(self.caller.mixed_script_tools.len());
-        let names = mcp::tool_names(result);
-        let mixed = names.filter(|name| sanitize::is_mixed_script(name)).take(room);
-        self.caller.mixed_script_tools.extend(mixed.map(Into::into));
-        for (name, digest) in mcp::tool_definitions(result) {
-            if self.caller.tools.len() < TOOLS_MAX || self.caller.tools.contains_key(&*name) {
-                self.caller.tools.insert(name.into(), digest);
-            }
-        }
     }
 
     fn server_asks(&mut self, frame: &Frame) -> bool {

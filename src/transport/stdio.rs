@@ -64,8 +64,10 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long the session may take to put its last words on record and tell them.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
-type Reader = Box<dyn AsyncRead + Send + Unpin>;
-type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+/// One direction of a client's streams.
+pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
+/// The other direction.
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Why a server could not be wrapped.
 #[derive(Debug, thiserror::Error)]
@@ -105,28 +107,23 @@ pub struct Server {
     signals: Signals,
 }
 
-/// The signals that tell this process to stop.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
+/// The signals that tell this process to stop; none where somebody else hears them.
+struct Signals(Option<[tokio::signal::unix::Signal; 3]>);
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self(Some([terminate?, interrupt?, hangup?])))
     }
 
     /// The next one.
     async fn recv(&mut self) -> Signal {
+        let Some([terminate, interrupt, hangup]) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
-            _ = self.terminate.recv() => Signal::TERM,
-            _ = self.interrupt.recv() => Signal::INT,
-            _ = self.hangup.recv() => Signal::HUP,
+            _ = terminate.recv() => Signal::TERM,
+            _ = interrupt.recv() => Signal::INT,
+            _ = hangup.recv() => Signal::HUP,
         }
     }
 }
@@ -139,7 +136,26 @@ impl Server {
     /// When the command does not start or a guard cannot be put over it. Nothing runs then.
     pub fn start(command: &OsString, arguments: &[OsString]) -> Result<Self, WrapError> {
         // Before there is a server: from then on a signal is always passed on to it.
-        let signals = Signals::listen().map_err(setup("signals"))?;
+        Self::start_hearing(Signals::listen().map_err(setup("signals"))?, command, arguments)
+    }
+
+    /// Starts one of several servers: signals are for whoever has started them all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub(super) fn start_one_of_several(
+        command: &OsString,
+        arguments: &[OsString],
+    ) -> Result<Self, WrapError> {
+        Self::start_hearing(Signals(None), command, arguments)
+    }
+
+    fn start_hearing(
+        signals: Signals,
+        command: &OsString,
+        arguments: &[OsString],
+    ) -> Result<Self, WrapError> {
         let mut guard = Guard::start().map_err(setup("guard over the server"))?;
         // A socket, because another process of this user could write into a pipe through /proc, past the gate.
         let (stdin, server_stdin) = StdUnixStream::pair().map_err(setup("server's stdin"))?;
@@ -179,9 +195,37 @@ pub async fn serve(
     caller: Caller,
     limits: SessionLimits,
 ) -> Result<ExitStatus, WrapError> {
+    serve_client(server, gate, caller, limits, own_streams()?, own_lifecycle()).await
+}
+
+/// This process's own stdin and stdout.
+///
+/// # Errors
+///
+/// When they cannot be used.
+pub(super) fn own_streams() -> Result<(Reader, Writer), WrapError> {
+    Ok((own_stdin().map_err(setup("stdin"))?, own_stdout().map_err(setup("stdout"))?))
+}
+
+/// The signals of a session with the client on this process's stdin.
+pub(super) fn own_lifecycle() -> Lifecycle {
+    Lifecycle { client_hung_up: Some(Arc::new(stdin_has_hung_up)), ..Lifecycle::default() }
+}
+
+/// The same with a client on other streams, which `lifecycle` stops.
+///
+/// # Errors
+///
+/// When the server's end cannot be seen.
+pub(super) async fn serve_client(
+    server: Server,
+    gate: Arc<Gate>,
+    caller: Caller,
+    limits: SessionLimits,
+    client: (Reader, Writer),
+    lifecycle: Lifecycle,
+) -> Result<ExitStatus, WrapError> {
     let Server { mut process, group, guard, stdin, stdout, mut signals } = server;
-    let lifecycle = Lifecycle { client_hung_up: Some(Arc::new(stdin_has_hung_up)), ..Lifecycle::default() };
-    let client = (own_stdin().map_err(setup("stdin"))?, own_stdout().map_err(setup("stdout"))?);
     // A task of its own: what is waited for here besides would otherwise be looked at with every frame.
     let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
     let mut session = AbortOnDropHandle::new(tokio::spawn(session));
@@ -234,6 +278,7 @@ async fn ends(
     let told = tokio::select! {
         status = process.wait() => return status,
         () = lifecycle.client_gone.cancelled() => None,
+        () = lifecycle.stop.cancelled() => None,
         signal = signals.recv() => Some(signal),
     };
     let began = Instant::now();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use holdshort::{
+    config::Config,
     hold::State,
     policy::{Policy, Source},
 };
@@ -91,8 +92,17 @@ fn shell(home: &Home, script: &str) -> Command {
 
 #[test]
 fn every_block_is_of_a_kind_that_is_looked_at() {
-    const KINDS: [&str; 8] =
-        ["sh", "sh not-run", "json", "toml", "yaml", "yaml cases", "text", "text demo --reject"];
+    const KINDS: [&str; 9] = [
+        "sh",
+        "sh not-run",
+        "json",
+        "toml",
+        "yaml",
+        "yaml cases",
+        "text",
+        "text demo --reject",
+        "yaml serve",
+    ];
     for block in blocks() {
         assert!(KINDS.contains(&&*block.info), "{}: `{}`", block.place, block.info);
     }
@@ -161,10 +171,12 @@ fn settings_start_the_program_as_it_can_be_started() {
         let Some((_, rest)) = block.text.split_once("[\"run\"") else { continue };
         let list = format!("[\"run\"{}]", rest.split_once(']').unwrap().0);
         let words: Vec<String> = serde_json::from_str(&list).unwrap();
-        let dashes = words.iter().position(|word| word == "--").unwrap_or_else(|| panic!("{}", block.place));
-        assert!(words.len() > dashes + 1, "{}: there is a command", block.place);
+        let dashes = words.iter().position(|word| word == "--").unwrap_or(words.len());
+        let has_url = words.iter().any(|word| word == "--url");
+        assert!(has_url || words.len() > dashes + 1, "{}: there is a command or a URL", block.place);
         for option in words[1..dashes].iter().step_by(2) {
-            assert!(["--policy", "--server", "--store"].contains(&&**option), "{}: {option}", block.place);
+            const OPTIONS: [&str; 6] = ["--policy", "--server", "--store", "--url", "--header", "--roots"];
+            assert!(OPTIONS.contains(&&**option), "{}: {option}", block.place);
         }
         let policy = words.iter().position(|word| word == "--policy").map(|at| words[at + 1].clone());
         if let Some(policy) = policy.filter(|path| path.starts_with("examples/")) {
@@ -181,6 +193,16 @@ fn every_policy_that_is_shown_loads_without_a_warning() {
         let policy = Policy::parse(vec![Source { name: block.place.clone(), text: block.text }]);
         let policy = policy.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
         assert_eq!(policy.warnings().len(), 0, "{}: {:?}", block.place, policy.warnings());
+    }
+}
+
+#[test]
+fn every_configuration_that_is_shown_can_be_used() {
+    for block in blocks_of("yaml serve") {
+        let source = Source { name: block.place.clone(), text: block.text };
+        if let Err(error) = Config::parse(source, &root()) {
+            panic!("{error}");
+        }
     }
 }
 

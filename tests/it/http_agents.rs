@@ -216,10 +216,10 @@ fn limits_of_a_principal_are_told_and_left_again() {
     let refused = proxy.post(&[], &call("danger"));
     assert!(refused.text().contains("1 calls or 64 MiB of this agent wait already"), "{}", refused.text());
     drop(first);
-    proxy.home.wait_for_holds(0);
+    until(|| (proxy.home.holds()[0]["attached"] == false).then_some(()));
     let mut again = proxy.connect();
     again.send(&post("/mcp", &[], &call("danger")));
-    proxy.home.wait_for_holds(1);
+    until(|| (proxy.home.holds()[0]["attached"] == true).then_some(()));
     let mut stream = proxy.connect();
     stream.send(b"GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n");
     assert_eq!(stream.message().unwrap().status(), 429);

@@ -17,6 +17,8 @@ mod model;
 mod http;
 mod http_agents;
 mod patience;
+mod http_lines;
+mod http_remote;
 mod policies;
 mod quorum;
 mod real_http_peers;

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 
 use super::{
-    Routes,
+    Behind, Routes,
     body::{self, Body},
     headers, oauth,
 };
@@ -43,7 +43,7 @@ pub(super) enum Door {
 }
 
 /// Which server `request` is for, and what of it.
-pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(usize, Door), TurnedAway> {
+pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, Door), TurnedAway> {
     let headers = request.headers();
     let host = host(request)?;
     if !routes.hosts.contains(&host.host().to_ascii_lowercase()) {
@@ -60,7 +60,7 @@ pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(usize, D
         return Ok((*upstream, Door::Endpoint));
     }
     let upstream = oauth::described_at(path, routes).filter(|_| *request.method() == Method::GET);
-    upstream.map(|upstream| (upstream, Door::Metadata)).ok_or(NO_PATH)
+    upstream.map(|upstream| (Behind::Http(upstream), Door::Metadata)).ok_or(NO_PATH)
 }
 
 /// The one name by which the client calls this proxy.

@@ -3,14 +3,17 @@
 //! Used by `post`, `held` and `stream`. Only what is meant for the other end passes; a client can neither strip headers by naming them
 //! in `Connection` nor add ones that name a proxy in front of it.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
+    body::{self, Body},
     identity::AgentSettings,
     settings::{OAuth, UpstreamSettings},
 };
 use crate::{
-    jsonrpc::{ErrorCode, Frame, scan},
+    gate::Refusal,
+    jsonrpc::{ErrorCode, Frame, Kind, scan},
     mcp::{self, method},
     principal::Principal,
 };
@@ -101,7 +104,14 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
 
 /// Whether a protocol version is one of the era without sessions.
 pub(super) fn is_modern(version: Option<&str>) -> bool {
-    version.is_some_and(|version| version >= FIRST_MODERN)
+    version.is_some_and(|version| is_date(version) && version >= FIRST_MODERN)
+}
+
+/// Whether `version` has the form that revisions have.
+fn is_date(version: &str) -> bool {
+    let form =
+        |(at, byte): (usize, u8)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() };
+    version.len() == FIRST_MODERN.len() && version.bytes().enumerate().all(form)
 }
 
 /// Whether the client takes `kind` as an answer (RFC 9110 §12.5.1, without weights: who lists it takes it).
@@ -123,13 +133,26 @@ pub(super) fn is_type(value: Option<&HeaderValue>, kind: &str) -> bool {
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
 }
 
-/// A message and the headers that mirror it say different things.
+/// A message and its headers do not go together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mismatch(pub(super) &'static str);
+pub(super) struct Mismatch {
+    /// What the client is told.
+    pub(super) code: ErrorCode,
+    /// What does not fit.
+    pub(super) text: &'static str,
+}
 
 impl Mismatch {
-    /// What MCP 2026-07-28 has for it.
-    pub(super) const CODE: ErrorCode = ErrorCode(-32020);
+    /// A header says something else than the message. The code is the one that MCP 2026-07-28 has for it.
+    const fn of(text: &'static str) -> Self {
+        Self { code: ErrorCode(-32020), text }
+    }
+
+    /// What the client of `frame` hears.
+    pub(super) fn into_response(self, frame: &Frame) -> Response<Body> {
+        let id = frame.id().filter(|_| frame.kind() == Kind::Request).cloned();
+        body::refusal(StatusCode::BAD_REQUEST, &Refusal::invalid(id, self.code, self.text))
+    }
 }
 
 /// Whether `frame` is of the era without sessions. Its headers are then compared with it.
@@ -139,15 +162,24 @@ impl Mismatch {
 /// When a header is missing, there twice, or says something else than the message: whoever reads the one would not know the other.
 pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch> {
     let header = single(headers, &PROTOCOL_VERSION)
-        .map_err(|()| Mismatch("the header MCP-Protocol-Version is there twice or not plain text"))?;
-    let Some(declared) = mcp::declared_version(frame) else { return Ok(is_modern(header)) };
+        .map_err(|()| Mismatch::of("the header MCP-Protocol-Version is there twice or not plain text"))?;
+    let Some(declared) = mcp::declared_version(frame) else {
+        return match (is_modern(header), frame.kind()) {
+            (true, Kind::Request) => {
+                let text =
+                    "`params._meta` does not name the protocol version, as requests of this revision have to";
+                Err(Mismatch { code: ErrorCode::INVALID_PARAMS, text })
+            }
+            (modern, _) => Ok(modern),
+        };
+    };
     if header != Some(&*declared) {
-        return Err(Mismatch("the header MCP-Protocol-Version is not the version in the message"));
+        return Err(Mismatch::of("the header MCP-Protocol-Version is not the version in the message"));
     }
     let method = frame.method().unwrap_or_default();
     match single(headers, &METHOD) {
         Ok(Some(value)) if value == method => {}
-        _ => return Err(Mismatch("the header Mcp-Method is missing or not the method of the message")),
+        _ => return Err(Mismatch::of("the header Mcp-Method is missing or not the method of the message")),
     }
     let key = match method {
         method::TOOLS_CALL | "prompts/get" => "name",
@@ -165,52 +197,16 @@ pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch
     if matches {
         Ok(true)
     } else {
-        Err(Mismatch("the header Mcp-Name is missing or not what the message names"))
+        Err(Mismatch::of("the header Mcp-Name is missing or not what the message names"))
     }
 }
 
 /// The value behind a header's text. `None` if its encoding is broken.
 fn decoded(value: &str) -> Option<String> {
     match value.strip_prefix(ENCODED.0).and_then(|rest| rest.strip_suffix(ENCODED.1)) {
-        Some(encoded) => String::from_utf8(base64(encoded)?).ok(),
+        Some(encoded) => String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok(),
         None => Some(value.to_owned()),
     }
-}
-
-/// The bytes behind standard base64 with padding (RFC 4648 §4), read strictly.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| {
-        Some(match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        })
-    };
-    let text = text.as_bytes();
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let unpadded = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    for group in unpadded.chunks(4) {
-        let mut bits: u32 = 0;
-        for &byte in group {
-            bits = bits << 6 | u32::from(digit(byte)?);
-        }
-        let missing = 4 - group.len();
-        bits <<= 6 * missing;
-        let [_, first, second, third] = bits.to_be_bytes();
-        let whole = &[first, second, third][..3 - missing];
-        // Bits that stand for nothing must be zero, else two texts would mean the same.
-        if [first, second, third][3 - missing..].iter().any(|&rest| rest != 0) {
-            return None;
-        }
-        bytes.extend_from_slice(whole);
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -261,14 +257,40 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_read_in_one_way_only() {
-        assert_eq!(base64("").as_deref(), Some(&b""[..]));
-        assert_eq!(base64("Zg==").as_deref(), Some(&b"f"[..]));
-        assert_eq!(base64("Zm8=").as_deref(), Some(&b"fo"[..]));
-        assert_eq!(base64("Zm9v").as_deref(), Some(&b"foo"[..]));
-        for broken in ["Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zm9v=", "Zm 9", "Zg==Zg==", "===="] {
-            assert_eq!(base64(broken), None, "{broken}");
+    fn an_encoded_value_is_read_in_one_way_only() {
+        let of = |encoded: &str| decoded(&format!("=?base64?{encoded}?="));
+        assert_eq!(of("").as_deref(), Some(""));
+        assert_eq!(of("Zg==").as_deref(), Some("f"));
+        assert_eq!(of("Zm8=").as_deref(), Some("fo"));
+        assert_eq!(of("Zm9v").as_deref(), Some("foo"));
+        for broken in ["Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zm9v=", "Zm 9", "Zg==Zg==", "====", "/w=="] {
+            assert_eq!(of(broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn only_a_date_is_a_revision() {
+        for (version, modern) in [
+            ("2026-07-28", true),
+            ("2027-01-01", true),
+            ("2025-11-25", false),
+            ("zzzz", false),
+            ("9999-99", false),
+            ("2026-07-28x", false),
+        ] {
+            assert_eq!(is_modern(Some(version)), modern, "{version}");
+        }
+        assert!(!is_modern(None));
+    }
+
+    #[test]
+    fn a_request_of_the_era_without_sessions_has_to_say_so_itself() {
+        let headers = HeaderMap::from_iter([(PROTOCOL_VERSION, HeaderValue::from_static("2026-07-28"))]);
+        let frame = |text: &'static str| Frame::from_client(Bytes::from_static(text.as_bytes())).unwrap();
+        let bare = frame(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#);
+        assert_eq!(agree(&headers, &bare).unwrap_err().code, ErrorCode::INVALID_PARAMS);
+        let notification = frame(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#);
+        assert_eq!(agree(&headers, &notification), Ok(true));
     }
 
     #[test]

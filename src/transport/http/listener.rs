@@ -160,8 +160,12 @@ impl Floor {
             }
         }
         let drained = async {
-            // Also the tasks: what became of held calls is still to be written down.
-            while self.is_busy() || !self.worker.proxy.tasks.is_empty() {
+            while self.is_busy() {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            self.worker.proxy.routes.load().lines.iter().for_each(|servers| servers.stop());
+            // What became of held calls is still to be written down.
+            while !self.worker.proxy.tasks.is_empty() {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };
@@ -195,6 +199,9 @@ impl Floor {
         });
         let routes = self.worker.proxy.routes.load();
         routes.upstreams.iter().for_each(|upstream| upstream.sweep(self.worker.number));
+        if self.worker.number == 0 {
+            routes.lines.iter().for_each(|servers| servers.sweep());
+        }
     }
 
     fn serve(&self, socket: std::net::TcpStream) {

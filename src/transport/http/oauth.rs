@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::{
-    Exchange, Routes,
+    Behind, Exchange, Routes,
     body::{self, Body},
     headers,
     settings::{OAuth, UpstreamSettings},
@@ -30,7 +30,8 @@ pub(super) fn described_at(path: &str, routes: &Routes) -> Option<usize> {
     let endpoint = DESCRIPTIONS.iter().find_map(|begin| path.strip_prefix(begin))?;
     let has_oauth = |at: &usize| routes.upstreams[*at].settings.oauth != OAuth::Off;
     if !endpoint.is_empty() {
-        return routes.by_path.get(endpoint).copied().filter(has_oauth);
+        let Some(Behind::Http(at)) = routes.by_path.get(endpoint) else { return None };
+        return Some(*at).filter(has_oauth);
     }
     let mut with_oauth = (0..routes.upstreams.len()).filter(has_oauth);
     with_oauth.next().filter(|_| with_oauth.next().is_none())

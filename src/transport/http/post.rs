@@ -14,7 +14,7 @@ use super::{
     Endless, Exchange,
     accounts::Open,
     body::{self, Body},
-    headers::{self, Mismatch, SESSION_ID},
+    headers::{self, SESSION_ID},
     held::{self, Held},
     oauth::Rewriting,
     sessions::{NoSession, Session},
@@ -72,10 +72,7 @@ pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Resp
     };
     let modern = match headers::agree(&head.headers, &frame) {
         Ok(modern) => modern,
-        Err(Mismatch(text)) => {
-            let refusal = Refusal::invalid(frame.id().cloned(), Mismatch::CODE, text);
-            return body::refusal(StatusCode::BAD_REQUEST, &refusal);
-        }
+        Err(mismatch) => return mismatch.into_response(&frame),
     };
     let asked = match asked(&exchange, &head, &frame, modern) {
         Ok(asked) => asked,
@@ -155,12 +152,20 @@ fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Res
                 error_response(None, ErrorCode::INVALID_REQUEST, text, None),
             ))
         }
+        Kind::Response if !frame.id().is_some_and(|id| asked.session.take_asked(id)) => {
+            let text = "the server has not asked this; dropped";
+            exchange.gate().note(&asked.session.caller(), "", text);
+            Some(body::json(
+                StatusCode::BAD_REQUEST,
+                error_response(None, ErrorCode::INVALID_REQUEST, text, None),
+            ))
+        }
         _ => None,
     }
 }
 
 /// The body, whole.
-async fn read(mut incoming: Incoming, bytes_max: usize) -> Result<Bytes, Box<Response<Body>>> {
+pub(super) async fn read(mut incoming: Incoming, bytes_max: usize) -> Result<Bytes, Box<Response<Body>>> {
     let away = |status, text| Box::new(body::text(status, text));
     let mut first = Bytes::new();
     let mut collected = BytesMut::new();

@@ -4,7 +4,7 @@
 //! somebody is (MCP 2025-11-25, "Session Management"). Revisions without sessions share one entry for each principal.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,9 +19,10 @@ use crate::{
     gate::{Caller, Gate},
     hold::{HoldId, Withdrawal},
     jsonrpc::{Frame, RequestId},
-    mcp::{self, Initialize},
+    mcp::Initialize,
     principal::Principal,
-    sanitize,
+    transport::tools,
+    waiting::Wait,
 };
 
 /// Sessions of one server that are known at the same time.
@@ -33,8 +34,8 @@ const UNUSED_MAX: Duration = Duration::from_secs(3600);
 /// Principals of one server that are known without a session.
 const PRINCIPALS_MAX: usize = 10_000;
 
-/// Tool names in several scripts that are remembered from a server's lists.
-const MIXED_SCRIPT_TOOLS_MAX: usize = 1000;
+/// Requests of a server that one client may owe an answer to.
+const ASKED_MAX: usize = 4096;
 
 /// A session belongs to another principal, or there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub(super) enum NoSession {
 /// All clients of one server.
 pub(super) struct Sessions {
     server: Arc<str>,
+    /// How long clients are kept waiting, where an operator has set it.
+    wait: Option<Wait>,
     began: Instant,
     by_id: Mutex<HashMap<Box<str>, Arc<Session>>>,
     without: Mutex<HashMap<Arc<Principal>, Arc<Session>>>,
@@ -60,6 +63,8 @@ pub(super) struct Session {
     id: OnceLock<Box<str>>,
     caller: ArcSwap<Caller>,
     waiting: Mutex<Waiting>,
+    /// Requests of the server that the client has not answered.
+    asked: Mutex<HashSet<RequestId>>,
     /// Seconds since the process began.
     used: AtomicU64,
 }
@@ -95,8 +100,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
-    pub(super) fn new(server: Arc<str>) -> Self {
-        Self { server, began: Instant::now(), by_id: Mutex::default(), without: Mutex::default() }
+    pub(super) fn new(server: Arc<str>, wait: Option<Wait>) -> Self {
+        Self { server, wait, began: Instant::now(), by_id: Mutex::default(), without: Mutex::default() }
     }
 
     /// The client that sends `id` as its session, or no session.
@@ -132,17 +137,24 @@ impl Sessions {
         if without.len() >= PRINCIPALS_MAX {
             return Err(NoSession::TooMany);
         }
-        let session = self.fresh(principal);
+        let caller = Caller::without_session(principal, Arc::clone(&self.server));
+        let session = self.of(principal, caller);
         without.insert(Arc::clone(principal), Arc::clone(&session));
         Ok(session)
     }
 
     fn fresh(&self, principal: &Arc<Principal>) -> Arc<Session> {
+        self.of(principal, Caller::new(principal, Arc::clone(&self.server)))
+    }
+
+    fn of(&self, principal: &Arc<Principal>, mut caller: Caller) -> Arc<Session> {
+        caller.wait = self.wait;
         Arc::new(Session {
             principal: Arc::clone(principal),
             id: OnceLock::new(),
-            caller: ArcSwap::from_pointee(Caller::new(principal, Arc::clone(&self.server))),
+            caller: ArcSwap::from_pointee(caller),
             waiting: Mutex::default(),
+            asked: Mutex::default(),
             used: AtomicU64::new(self.now()),
         })
     }
@@ -227,19 +239,24 @@ impl Session {
         }
     }
 
-    /// Reads the server's answer to `tools/list`: the names in more than one script.
+    /// Reads the server's answer to `tools/list`.
     pub(super) fn learn_tools(&self, answer: &Frame) {
-        let mixed: Vec<Box<str>> = mcp::tool_names(answer.result().unwrap_or_default())
-            .filter(|name| sanitize::is_mixed_script(name))
-            .take(MIXED_SCRIPT_TOOLS_MAX)
-            .map(Into::into)
-            .collect();
-        if !mixed.is_empty() {
-            self.change(|caller| {
-                let room = MIXED_SCRIPT_TOOLS_MAX.saturating_sub(caller.mixed_script_tools.len());
-                caller.mixed_script_tools.extend(mixed.iter().take(room).cloned());
-            });
+        self.change(|caller| tools::learn(caller, answer.result().unwrap_or_default()));
+    }
+
+    /// The server asks the client something. `false` if the client owes it too many answers.
+    pub(super) fn ask(&self, id: &RequestId) -> bool {
+        let mut asked = lock(&self.asked);
+        if asked.len() >= ASKED_MAX && !asked.contains(id) {
+            return false;
         }
+        asked.insert(id.clone());
+        true
+    }
+
+    /// Whether the server has asked for an answer with `id`, which it now gets.
+    pub(super) fn take_asked(&self, id: &RequestId) -> bool {
+        lock(&self.asked).remove(id)
     }
 
     /// Whether a call with `id` waits.

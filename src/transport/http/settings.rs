@@ -2,14 +2,17 @@
 //!
 //! Made by `config`; nothing here reads a file.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
+use rustls::pki_types::ServerName;
 
 use super::{
     identity::AgentSettings,
+    lines::CommandSettings,
     tls::{ClientTls, ServerTls},
 };
+use crate::waiting::Wait;
 
 /// What bounds a proxy.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +62,39 @@ pub struct Target {
     /// What it is called in the `Host` header.
     pub authority: HeaderValue,
     /// Path and query of its endpoint, as they are asked for.
-    pub uri: http::Uri,
+    pub uri: Uri,
     /// How TLS is spoken, if it is.
     pub tls: Option<ClientTls>,
+}
+
+impl Target {
+    /// The server at `url`. With TLS, what is in `roots` vouches for it, or what this system trusts.
+    ///
+    /// # Errors
+    ///
+    /// In words, when the URL or the roots cannot be used.
+    pub fn parse(url: &str, roots: Option<&Path>) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| "this is not a URL".to_owned())?;
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+        let authority = authority.ok_or("this URL names no host, or a user")?;
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let tls = match uri.scheme_str() {
+            Some("http") => None,
+            Some("https") => {
+                let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
+                Some(ClientTls::new(name, roots).map_err(|error| error.to_string())?)
+            }
+            _ => return Err("this is not an http or https URL".to_owned()),
+        };
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Self {
+            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            authority: HeaderValue::try_from(authority.as_str()).map_err(|error| error.to_string())?,
+            host,
+            uri: path.into(),
+            tls,
+        })
+    }
 }
 
 /// One server behind the proxy.
@@ -79,6 +112,8 @@ pub struct UpstreamSettings {
     pub headers_of: HashMap<String, Headers>,
     /// What becomes of the OAuth of client and server.
     pub oauth: OAuth,
+    /// How long clients are kept waiting for people, where an operator has set it.
+    pub wait: Option<Wait>,
 }
 
 /// Headers that are set on the way.
@@ -99,8 +134,10 @@ pub enum OAuth {
 /// All that a proxy is told.
 #[derive(Clone)]
 pub struct HttpSettings {
-    /// The servers.
+    /// The servers on HTTP.
     pub upstreams: Vec<UpstreamSettings>,
+    /// The servers that are started here and speak stdio.
+    pub commands: Vec<CommandSettings>,
     /// The names by which clients may call this proxy, in lower case and without a port.
     pub hosts: Vec<String>,
     /// Origins of web pages that may speak to it, besides its own.

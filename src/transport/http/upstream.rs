@@ -100,7 +100,7 @@ impl fmt::Display for NoResponse {
 impl Upstream {
     /// A server as `settings` describe it, for `workers` workers.
     pub(super) fn new(settings: UpstreamSettings, workers: usize) -> Self {
-        let sessions = Sessions::new(Arc::clone(&settings.name));
+        let sessions = Sessions::new(Arc::clone(&settings.name), settings.wait);
         Self { settings, sessions, idle: (0..workers).map(|_| Mutex::default()).collect() }
     }
 

@@ -108,7 +108,13 @@ impl Expected {
                 );
                 false
             }
-            Kind::Request => true,
+            Kind::Request => {
+                let passes = message.id().is_some_and(|id| self.session.ask(id));
+                if !passes {
+                    tracing::warn!("the client owes the server too many answers; a request was dropped");
+                }
+                passes
+            }
             Kind::Notification => self.notification_passes(message),
         }
     }
@@ -159,7 +165,7 @@ impl Expected {
 
     /// What of `event` goes on to the client; empty if nothing does.
     pub(super) fn event(&mut self, event: &Event) -> Bytes {
-        self.is_resumable |= event.has_id();
+        self.is_resumable |= event.id().is_some();
         if let Some(data) = event.data()
             && event.name() == "message"
             && !self.text_passes(data)
@@ -200,7 +206,7 @@ impl Expected {
 
 /// The same JSON with its line ends as spaces, only to be looked at: between tokens they mean the same, and elsewhere they are an
 /// error for the client to find.
-fn one_line(text: Bytes) -> Bytes {
+pub(super) fn one_line(text: Bytes) -> Bytes {
     if memchr::memchr2(b'\r', b'\n', &text).is_none() {
         return text;
     }
