@@ -147,7 +147,7 @@ impl Bench {
 
 fn screened(gate: &Gate, caller: &Caller, id: u64) -> anyhow::Result<Box<HeldCall>> {
     let begin = format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"send_refund","arguments":{{"note":""#
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"send_refund","arguments":{{"order":{id},"note":""#
     );
     let end = "\"}}}\n";
     let note = "x".repeat(FRAME_BYTES.saturating_sub(begin.len() + end.len()));

@@ -19,7 +19,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -583,7 +583,7 @@ impl Gate {
             id,
             owner: Arc::clone(&self.instance),
             server: Arc::clone(&caller.server),
-            method: Arc::from(frame.method().unwrap_or_default()),
+            method: method_name(frame),
             tool: Arc::clone(&judged.tool),
             agent: Arc::clone(&judged.agent),
             principal: Arc::clone(&caller.principal),
@@ -691,6 +691,15 @@ impl Gate {
             policy_sha256: Some(self.policy.load().digest()),
             ..AuditEvent::new(occasion, &self.instance, Timestamp::now())
         }
+    }
+}
+
+/// The name of the frame's method. Nearly all that is held has the same one.
+fn method_name(frame: &Frame) -> Arc<str> {
+    static TOOLS_CALL: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(method::TOOLS_CALL));
+    match frame.method() {
+        Some(method::TOOLS_CALL) => Arc::clone(&TOOLS_CALL),
+        other => Arc::from(other.unwrap_or_default()),
     }
 }
 

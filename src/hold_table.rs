@@ -17,8 +17,8 @@ use crate::hold::{Absence, HoldId, NewHold, Vote, Withdrawal};
 pub(crate) enum Claim<Answer> {
     /// A person decided; the answer says what became of it.
     Verdict {
-        /// What was said, and by whom.
-        vote: Vote,
+        /// What was said, and by whom. Boxed: there is room for it in every call that waits.
+        vote: Box<Vote>,
         /// Where the approver waits to hear that it is durable.
         answer: oneshot::Sender<Answer>,
     },

@@ -57,7 +57,8 @@ pub(crate) fn write_call(frame: &mut Vec<u8>, id: u64, shape: Shape) {
         frame,
         format_args!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","#),
     );
-    frame.extend_from_slice(br#""arguments":{"text":""#);
+    // A number of its own: the same call, made again while it is held, is the same hold.
+    push(frame, format_args!(r#""arguments":{{"number":{id},"text":""#));
     let (bytes, text) = match shape {
         Shape::Small | Shape::LargeAnswer | Shape::Clock => (SMALL_FRAME_BYTES, SENTENCE),
         Shape::LargeCall => (LARGE_FRAME_BYTES, CODE),

@@ -256,7 +256,7 @@ impl Gate {
                 let _ = answer.send(Ok(State::Expired));
                 released
             }
-            Some(Claim::Verdict { vote, answer }) => self.judged(bytes, hold, refused, vote, answer).await,
+            Some(Claim::Verdict { vote, answer }) => self.judged(bytes, hold, refused, *vote, answer).await,
             Some(Claim::Withdrawn(why)) => Released::Withdrawn {
                 refusal: refused.withdrawn(hold.id, why),
                 end: Unrecorded { hold, why: Gone::Withdrawn(why) },

@@ -85,7 +85,7 @@ impl Gate {
         vote: Vote,
     ) -> Result<State, ResolveError> {
         let (answer, answered) = oneshot::channel();
-        if claim.send(Claim::Verdict { vote, answer }).is_err() {
+        if claim.send(Claim::Verdict { vote: Box::new(vote), answer }).is_err() {
             return Err(self.why_not_there(id).await);
         }
         match answered.await {
