@@ -4,10 +4,12 @@
 //! What `real_peers` says of the transcripts holds here as well; scenarios, drivers and servers are the same.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::ffi::{OsStr, OsString};
+
 use crate::{
     real_peers::{HELD, assert_alike, finish, step, text_of},
     support::{
-        peers::{ALLOW_ALL, Answers, Client, HOLD_DANGER, Home, Running, Server},
+        peers::{ALLOW_ALL, Answers, Client, HOLD_DANGER, Home, Running, Server, newer_node, node_program},
         serve::Serve,
     },
 };
@@ -145,6 +147,53 @@ mod when_a_call_is_held {
         the_rmcp_client: Rmcp with CanaryRmcp, Streamed;
         the_rmcp_client_that_probes: RmcpAuto with CanaryTsV2, Streamed;
     }
+}
+
+/// One command of the Inspector at the server at `url`.
+fn inspect(home: &Home, url: &OsStr, arguments: &[&str]) -> Running {
+    let inspector =
+        node_program("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js");
+    let mut command: Vec<OsString> = vec![newer_node(), inspector, "--cli".into(), url.into()];
+    command.extend(["--transport", "http"].map(Into::into));
+    command.extend(arguments.iter().map(Into::into));
+    Running::start(&mut home.command(&command))
+}
+
+#[test]
+fn the_inspector_prints_the_same_and_waits_for_an_approval() {
+    const DANGER: [&str; 6] =
+        ["--method", "tools/call", "--tool-name", "danger", "--tool-arg", "amount=5000"];
+    let home = Home::new();
+    let (_server, url) = home.serve(Server::CanaryTsV2, Answers::Streamed);
+    let proxy = Serve::start(&home, HOLD_DANGER, &url);
+    let printed = |url: &OsStr, arguments: &[&str]| {
+        let mut inspector = inspect(&home, url, arguments);
+        let lines = inspector.rest_as_text();
+        assert!(inspector.ended().success(), "{arguments:?}: {}", inspector.stderr());
+        assert!(lines.len() > 2, "{arguments:?}: {lines:?}");
+        lines
+    };
+    for arguments in [
+        &["--method", "tools/list"][..],
+        &["--method", "tools/call", "--tool-name", "echo", "--tool-arg", "text=grüezi"],
+    ] {
+        assert_eq!(printed(&url, arguments), printed(&proxy.url, arguments), "{arguments:?}");
+    }
+    let mut inspector = inspect(&home, &proxy.url, &DANGER);
+    let id = home.one_hold()["id"].as_str().unwrap().to_owned();
+    assert_eq!(home.canary(), None, "held means not executed");
+    home.holdshort_ok(&["approve", &id]);
+    let text = inspector.rest_as_text().join("\n");
+    assert!(text.contains("executed"), "{text}{}", inspector.stderr());
+    assert!(inspector.ended().success());
+
+    let mut inspector = inspect(&home, &proxy.url, &DANGER);
+    let id = home.one_hold()["id"].as_str().unwrap().to_owned();
+    home.holdshort_ok(&["reject", &id, "--reason", "use the staging account"]);
+    let text = inspector.rest_as_text().join("\n");
+    assert!(text.contains("use the staging account"), "{text}{}", inspector.stderr());
+    assert_eq!(home.canary().unwrap().lines().count(), 1, "only the approved one ran");
+    proxy.stop();
 }
 
 /// Whatever way a client has of giving up: a cancellation in the session era, the end of the stream in the stateless one.

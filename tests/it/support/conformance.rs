@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::peers::{Home, Running, installed, node_program};
+use super::peers::{Home, Running, newer_node, node_program};
 
 /// The frozen lists of scenarios, each run with the wire of its revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,15 +61,6 @@ impl Check {
 /// What the suite found: the checks of each scenario, sorted.
 pub(crate) type Findings = BTreeMap<String, Vec<Check>>;
 
-/// The Node that the suite runs on.
-fn node() -> OsString {
-    let architecture = match std::env::consts::ARCH {
-        "aarch64" => "arm64",
-        _ => "x64",
-    };
-    installed(&format!("node_modules/node-linux-{architecture}/bin/node"))
-}
-
 /// The server that the suite can examine, and its URL.
 pub(crate) fn fixture(home: &Home) -> (Running, OsString) {
     let command = ["node".into(), node_program("conformance_server.mjs")];
@@ -89,7 +80,7 @@ pub(crate) fn examine_client(
     requirements: Requirements,
     environment: &[(&str, OsString)],
 ) -> Findings {
-    let mut command = node();
+    let mut command = newer_node();
     command.push(" ");
     command.push(node_program("conformance_client.mjs"));
     examine(home, requirements, ["client".into(), "--command".into(), command], environment)
@@ -104,7 +95,7 @@ fn examine(
     let results = home.path("results");
     let _ = fs::remove_dir_all(&results);
     let suite = node_program("node_modules/@modelcontextprotocol/conformance/dist/index.js");
-    let mut command: Vec<OsString> = vec![node(), suite];
+    let mut command: Vec<OsString> = vec![newer_node(), suite];
     command.extend(what);
     command.extend(["--requirements".into(), requirements.revision().into()]);
     command.extend(["--output-dir".into(), results.clone().into()]);

@@ -146,6 +146,15 @@ pub(crate) fn installed(name: &str) -> OsString {
     path.into()
 }
 
+/// The Node for what does not run on the older one that the rest needs.
+pub(crate) fn newer_node() -> OsString {
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "x64",
+    };
+    installed(&format!("node_modules/node-linux-{architecture}/bin/node"))
+}
+
 /// A script of ours that imports packages, which must be there too.
 pub(crate) fn node_program(name: &str) -> OsString {
     installed("node_modules/.installed-from");
@@ -314,11 +323,12 @@ impl Home {
     /// Waits until the hold `id` is in `state`.
     pub(crate) fn until_state(&self, id: &str, state: &str) {
         let mut last = Value::Null;
-        until(&format!("the hold is {state}"), || {
-            let all = self.all_holds();
-            last = all.iter().find(|hold| hold["id"] == id).map_or(Value::Null, |hold| hold["state"].clone());
-            last == state
-        });
+        let deadline = Instant::now() + PATIENCE;
+        while last["state"] != state {
+            assert!(Instant::now() < deadline, "not {state} in {PATIENCE:?}: {last}");
+            thread::sleep(POLL);
+            last = self.all_holds().into_iter().find(|hold| hold["id"] == id).unwrap_or_default();
+        }
     }
 
     /// The record must prove itself unaltered.
@@ -481,7 +491,8 @@ impl Running {
         }
     }
 
-    fn rest_as_text(&mut self) -> Vec<String> {
+    /// Everything else that it prints, to its end.
+    pub(crate) fn rest_as_text(&mut self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
