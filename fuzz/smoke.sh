@@ -14,7 +14,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     exit 1
 fi
 
-for target in lines frame; do
+for target in lines frame policy; do
     # New inputs go to the first folder, which is not kept; the seeds are only read.
     mkdir -p "fuzz/corpus/$target"
     cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \

@@ -13,10 +13,11 @@ mod permit;
 mod quorum;
 mod refusal;
 mod reminders;
+mod tools;
 mod verdict;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
     sync::{
         Arc, LazyLock,
@@ -35,6 +36,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
+    tools::ListedTools,
 };
 use crate::{
     audit::{AuditEvent, Occasion},
@@ -87,8 +89,8 @@ pub struct Caller {
     pub revision: Option<Arc<str>>,
     /// Names in more than one script that the server has listed. Any other such name is refused: it may be a look-alike.
     pub mixed_script_tools: HashSet<Box<str>>,
-    /// The digests of the definitions of the tools that the server has listed.
-    pub tools: HashMap<Box<str>, Digest>,
+    /// The tools that the server has listed.
+    pub tools: ListedTools,
     /// How long this client is to be kept waiting, where an operator has set it.
     pub wait: Option<Wait>,
     /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again. None
@@ -114,7 +116,7 @@ impl Caller {
             agent: Arc::from(""),
             revision: None,
             mixed_script_tools: HashSet::new(),
-            tools: HashMap::new(),
+            tools: ListedTools::default(),
             wait: None,
             session: Some(next_session()),
         }
@@ -454,6 +456,7 @@ impl Gate {
         }
         let client = call.client.as_ref().map_or(&*caller.client, |client| &*client.name);
         let policy = self.policy.load();
+        let (annotations, has_changed) = caller.tools.said(&call.name);
         let decision = policy.decide(&Call {
             server: &caller.server,
             method: method::TOOLS_CALL,
@@ -461,9 +464,10 @@ impl Gate {
             arguments: call.arguments,
             client,
             principal: &caller.principal,
+            annotations,
             now: Timestamp::now(),
-            ..Call::default()
         });
+        let decision = if has_changed { held_for_change(decision) } else { decision };
         if decision.effect == Effect::Allow && decision.mode != Mode::Audit {
             return Ok(None);
         }
@@ -590,7 +594,7 @@ impl Gate {
             frame: frame.line(),
             frame_sha256: frame.sha256(),
             call_sha256: Some(call_sha256(frame)?),
-            tool_sha256: caller.tools.get(&*judged.tool).copied(),
+            tool_sha256: caller.tools.digest(&judged.tool),
             terms_sha256: Some(terms.digest(&decision.rules)),
             quorum: quorum::quorum(terms),
             policy_sha256: judged.policy_sha256,
@@ -710,6 +714,15 @@ fn plan(caller: &Caller, client: Option<&Peer<'_>>, wants_progress: bool) -> Pla
         None => (&*caller.client, caller.agent.strip_prefix(&*caller.client).unwrap_or_default().trim()),
     };
     Plan::of(Asking { client: name, version, wants_progress, wait: caller.wait })
+}
+
+/// A call that a rule allows, of a tool that is no longer what the rule's author may have known: a person is to look at it.
+fn held_for_change(decision: Decision) -> Decision {
+    if decision.effect != Effect::Allow || decision.mode < Mode::Enforce {
+        return decision;
+    }
+    let terms = Some(Arc::default());
+    Decision { effect: Effect::Hold, reason: tools::CHANGED.into(), terms, ..decision }
 }
 
 /// The answer to a name that some server might take for a gated method.

@@ -13,7 +13,7 @@ pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall
 pub use likeness::{call_sha256, tool_definitions};
 pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
 pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version, tool_names};
-pub use tool::{Annotations, ToolDefinition, tools};
+pub use tool::Annotations;
 
 use std::borrow::Cow;
 

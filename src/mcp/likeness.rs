@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::tool::Annotations;
 use crate::{
     digest::Digest,
     jsonrpc::{
@@ -37,13 +38,16 @@ pub fn call_sha256(frame: &Frame) -> Option<Digest> {
     Some(Digest::of_parts(&parts))
 }
 
-/// The tools in the `result` of `tools/list`, each with the digest of its whole definition. Those without a name are left out.
-pub fn tool_definitions(result: &str) -> impl Iterator<Item = (Cow<'_, str>, Digest)> {
+/// The tools in the `result` of `tools/list`, each with the digest of its whole definition and with its hints. Those without
+/// a name are left out.
+pub fn tool_definitions(result: &str) -> impl Iterator<Item = (Cow<'_, str>, Digest, Annotations)> {
     let tools = members(result).filter(|(key, _)| key == "tools").last().map_or("", |(_, tools)| tools);
     elements(tools).filter_map(|tool| {
         let (_, name) = members(tool).filter(|(key, _)| key == "name").last()?;
         name.starts_with('"').then_some(())?;
-        Some((unescape(name), Digest::of(canonical(tool)?.as_bytes())))
+        let hints = members(tool).filter(|(key, _)| key == "annotations").last();
+        let hints = hints.map_or_else(Annotations::default, |(_, hints)| Annotations::parse(hints));
+        Some((unescape(name), Digest::of(canonical(tool)?.as_bytes()), hints))
     })
 }
 
@@ -86,7 +90,7 @@ mod tests {
     fn a_tool_is_another_one_when_anything_of_it_is_said_otherwise() {
         let of = |tool: &str| {
             let list = format!("{{\"tools\":[{tool},{{\"title\":\"no name\"}}]}}");
-            tool_definitions(&list).map(|(name, digest)| (name.into_owned(), digest)).collect::<Vec<_>>()
+            tool_definitions(&list).map(|(name, digest, _)| (name.into_owned(), digest)).collect::<Vec<_>>()
         };
         let first = of(r#"{"name":"x","description":"Reads.","inputSchema":{"type":"object"}}"#);
         assert_eq!(first.len(), 1);

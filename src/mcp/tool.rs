@@ -1,10 +1,10 @@
-//! What a server says of its tools in `tools/list`: definitions, and the hints in them.
+//! The hints in what a server says of its tools.
 //!
-//! Used by `gate`, which remembers definitions, and by conditions. A server may say anything: nothing here is proof.
+//! Used by `gate`, which remembers them, and by conditions. A server may say anything: nothing here is proof.
 
 use std::borrow::Cow;
 
-use crate::jsonrpc::scan::{elements, members, unescape};
+use crate::jsonrpc::scan::members;
 
 /// The hints about a tool (MCP, "Tool annotations"), where the server gives them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Annotations {
     }
 
     /// Reads the raw object. Of a hint that is there twice, none is taken: programs differ about which one counts.
-    fn parse(value: &str) -> Self {
+    pub(super) fn parse(value: &str) -> Self {
         let mut found = Self::default();
         let mut seen: Vec<Cow<'_, str>> = Vec::new();
         if !value.starts_with('{') {
@@ -65,27 +65,4 @@ impl Annotations {
         }
         found
     }
-}
-
-/// One tool of a list.
-#[derive(Clone, Debug)]
-pub struct ToolDefinition<'a> {
-    /// Its name.
-    pub name: Cow<'a, str>,
-    /// All that the server says of it: the raw object.
-    pub raw: &'a str,
-    /// The hints in it.
-    pub annotations: Annotations,
-}
-
-/// The tools in the `result` of `tools/list`, in order. A tool without a name as a string is left out; of a repeated key the
-/// last counts, as it does for the clients.
-pub fn tools(result: &str) -> impl Iterator<Item = ToolDefinition<'_>> {
-    let last =
-        |object, key: &str| members(object).filter(|(name, _)| name == key).last().map(|(_, value)| value);
-    elements(last(result, "tools").unwrap_or_default()).filter_map(move |raw| {
-        let name = last(raw, "name").filter(|name| name.starts_with('"'))?;
-        let annotations = last(raw, "annotations").map_or_else(Annotations::default, Annotations::parse);
-        Some(ToolDefinition { name: unescape(name), raw, annotations })
-    })
 }
