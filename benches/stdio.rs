@@ -7,8 +7,10 @@ mod support {
     pub(crate) mod memory;
     pub(crate) mod process;
     pub(crate) mod roles;
+    pub(crate) mod sandbox;
     pub(crate) mod session;
     pub(crate) mod stats;
+    pub(crate) mod watchdog;
     pub(crate) mod wire;
 }
 
@@ -27,13 +29,12 @@ use support::{
     memory,
     process::{Cores, Pinned},
     roles::{self, Writes},
-    session::{ALLOW_ALL, ANSWERS, Bench, HOLD_ALL, Sandbox, Session, WAYS, Way},
+    sandbox::{ALLOW_ALL, HOLD_ALL, Sandbox},
+    session::{Bench, Session, WAYS, Way},
     stats::{self, Row, Spread, Target},
+    watchdog::{self, ANSWERS, HANG_SECONDS, complain},
     wire::{self, Shape},
 };
-
-/// As long as nothing comes back before the bench gives up.
-const HANG_SECONDS: u64 = 60;
 
 /// How much is measured.
 struct Effort {
@@ -103,11 +104,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a bench talks to the person who runs it")]
-fn complain(text: &str) {
-    eprintln!("{text}");
-}
-
 #[expect(clippy::print_stdout, reason = "the table is what a bench is for")]
 fn show(text: &str) {
     println!("{text}");
@@ -130,7 +126,7 @@ fn drive(arguments: &[OsString]) -> anyhow::Result<()> {
             _ => bail!("unknown argument {argument:?}; there are --quick and --control"),
         }
     }
-    thread::spawn(watch_for_hangs);
+    watchdog::watch();
     let begin = Instant::now();
     let mut rows = Vec::new();
     for cores in [Cores::Free, Cores::One, Cores::Apart] {
@@ -154,21 +150,6 @@ fn drive(arguments: &[OsString]) -> anyhow::Result<()> {
     show(&stats::table(&columns, &rows));
     show(&format!("measured in {:.0} s", begin.elapsed().as_secs_f64()));
     Ok(())
-}
-
-/// Ends the bench if nothing comes back any more: a hanging measurement is a failed one. The processes in the middle end
-/// as well, because their input does.
-fn watch_for_hangs() {
-    let mut seen = u64::MAX;
-    loop {
-        let answers = ANSWERS.load(Ordering::Relaxed);
-        if answers == seen {
-            complain(&format!("the measurement failed: nothing came back for {HANG_SECONDS} s"));
-            std::process::exit(1);
-        }
-        seen = answers;
-        thread::sleep(Duration::from_secs(HANG_SECONDS));
-    }
 }
 
 /// Three sessions side by side, one a way, so that rounds can take turns.

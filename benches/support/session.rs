@@ -4,12 +4,10 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, DirBuilder, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::atomic::Ordering,
     time::Instant,
 };
 
@@ -19,11 +17,10 @@ use memchr::memchr_iter;
 use super::{
     process,
     roles::Writes,
+    sandbox::Sandbox,
+    watchdog::ANSWERS,
     wire::{self, Shape},
 };
-
-/// Counts what came in, for the watchdog: a figure that does not move means that somebody hangs.
-pub(crate) static ANSWERS: AtomicU64 = AtomicU64::new(0);
 
 /// What stands between the driver and the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,73 +42,6 @@ pub(crate) struct Bench {
     pub(crate) holdshort: PathBuf,
     /// Measures a second relay in the place of `holdshort`: what the bench says of two equal programs.
     pub(crate) control: bool,
-}
-
-/// A place of its own for everything that `holdshort` keeps: settings, records, sockets. Gone when dropped.
-pub(crate) struct Sandbox(tempfile::TempDir);
-
-/// Allows every call, by a rule as people write it.
-pub(crate) const ALLOW_ALL: &str = "\
-version: 1
-default: hold
-rules:
-  - name: everything
-    tool: \"*\"
-    action: allow
-";
-
-/// Holds every call.
-pub(crate) const HOLD_ALL: &str = "version: 1\ndefault: hold\n";
-
-impl Sandbox {
-    pub(crate) fn new(policy: &str) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("holdshort-bench-").tempdir()?;
-        for name in ["home", "state", "runtime", "config"] {
-            DirBuilder::new().mode(0o700).create(directory.path().join(name))?;
-        }
-        fs::write(directory.path().join("policy.yaml"), policy)?;
-        Ok(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Where `holdshort` keeps its record.
-    pub(crate) fn record(&self) -> PathBuf {
-        self.path().join("record.db")
-    }
-
-    fn errors(&self) -> PathBuf {
-        self.path().join("stderr.txt")
-    }
-
-    /// Gives `command` pipes, and this place instead of the user's own.
-    fn confine(&self, command: &mut Command) -> anyhow::Result<()> {
-        let errors = File::options().create(true).append(true).open(self.errors())?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).current_dir(self.path());
-        for (name, directory) in [
-            ("HOME", "home"),
-            ("XDG_STATE_HOME", "state"),
-            ("XDG_DATA_HOME", "state"),
-            ("XDG_RUNTIME_DIR", "runtime"),
-            ("XDG_CONFIG_HOME", "config"),
-        ] {
-            command.env(name, self.path().join(directory));
-        }
-        command.env_remove("RUST_LOG");
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDSHORT"))
-        {
-            command.env_remove(name);
-        }
-        Ok(())
-    }
-
-    /// What the programs said, for the person who looks for the reason of a failure.
-    pub(crate) fn said(&self) -> String {
-        fs::read_to_string(self.errors()).unwrap_or_default()
-    }
 }
 
 /// A running way to the server.
