@@ -327,3 +327,33 @@ fn a_redirect_is_not_followed_and_not_passed_on() {
     let answer = proxy.post(&[], &call(1, "safe"));
     assert_eq!((answer.status(), answer.header("location")), (502, None));
 }
+
+#[test]
+fn an_approved_call_whose_answer_comes_on_another_stream_is_answered() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let server = Server::start(Box::new(|request, say| {
+        say(HEAD);
+        if request.first.starts_with("GET") {
+            say(b"id: 2\ndata: {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"content\":[]}}\n\n");
+        } else {
+            say(b"id: 1\nretry: 10\ndata:\n\n");
+        }
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &[("mcp-session-id", "s-1")], &call(3, "danger")));
+    decide(&proxy, &["approve"]);
+    let broken_off = client.message().unwrap();
+    assert!(
+        broken_off.text().contains("id: 1") && !broken_off.text().contains("error"),
+        "{}",
+        broken_off.text()
+    );
+    let mut client = proxy.connect();
+    client.send(
+        b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: s-1\r\nlast-event-id: 1\r\naccept: text/event-stream\r\n\r\n",
+    );
+    assert!(client.message().unwrap().text().contains("\"id\":3"));
+    assert_eq!(server.asked().last().unwrap().header("last-event-id"), Some("1"));
+    until_state(&proxy, "answered");
+}

@@ -15,6 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::watch::Witness;
 use crate::{
     gate::{Caller, Gate},
     hold::{HoldId, Withdrawal},
@@ -36,6 +37,9 @@ const PRINCIPALS_MAX: usize = 10_000;
 
 /// Requests of a server that one client may owe an answer to.
 const ASKED_MAX: usize = 4096;
+
+/// Approved calls of one client whose answers may be awaited on another stream.
+const AWAITED_MAX: usize = 1000;
 
 /// A session belongs to another principal, or there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub(super) struct Session {
     waiting: Mutex<Waiting>,
     /// Requests of the server that the client has not answered.
     asked: Mutex<HashSet<RequestId>>,
+    /// Approved calls whose answers the client comes back for.
+    awaited: Mutex<HashMap<RequestId, Witness>>,
     /// Seconds since the process began.
     used: AtomicU64,
 }
@@ -155,6 +161,7 @@ impl Sessions {
             caller: ArcSwap::from_pointee(caller),
             waiting: Mutex::default(),
             asked: Mutex::default(),
+            awaited: Mutex::default(),
             used: AtomicU64::new(self.now()),
         })
     }
@@ -257,6 +264,19 @@ impl Session {
     /// Whether the server has asked for an answer with `id`, which it now gets.
     pub(super) fn take_asked(&self, id: &RequestId) -> bool {
         lock(&self.asked).remove(id)
+    }
+
+    /// The answer to the approved call `id` is to come on another stream. One too many counts as lost.
+    pub(super) fn await_answer(&self, id: RequestId, witness: Witness) {
+        let mut awaited = lock(&self.awaited);
+        if awaited.len() < AWAITED_MAX {
+            awaited.insert(id, witness);
+        }
+    }
+
+    /// The approved call `id`, whose answer has come.
+    pub(super) fn take_awaited(&self, id: &RequestId) -> Option<Witness> {
+        lock(&self.awaited).remove(id)
     }
 
     /// Whether a call with `id` waits.

@@ -131,7 +131,13 @@ impl Expected {
             );
             return false;
         }
-        let Some(own) = &self.id else { return true };
+        let Some(own) = &self.id else {
+            // The answer to an earlier request whose stream broke off.
+            if let Some(mut witness) = self.session.take_awaited(id) {
+                witness.answered();
+            }
+            return true;
+        };
         if own != id || self.is_answered {
             tracing::warn!("the server answered what it was not asked, or for a second time; dropped");
             return false;
@@ -196,7 +202,14 @@ impl Expected {
     /// What is still to be said when a stream of events has ended: a call whose answer has not come would be waited for in vain.
     pub(super) fn last_words(&mut self) -> Option<Bytes> {
         let id = self.id.as_ref()?;
-        if self.is_answered || self.is_resumable || !self.is_tool_call {
+        if self.is_answered || !self.is_tool_call {
+            return None;
+        }
+        if self.is_resumable && !self.modern {
+            // The client comes back for it, on a stream of the session's own.
+            if let Some(witness) = self.witness.take() {
+                self.session.await_answer(id.clone(), witness);
+            }
             return None;
         }
         let text = "the server ended its answer before the result; the tool may have run";
