@@ -12,6 +12,7 @@ mod reach;
 mod render;
 mod run;
 mod serve;
+mod watch;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -44,6 +45,8 @@ enum Command {
     },
     /// List the calls that wait, of all gates of this user.
     Holds(HoldsArguments),
+    /// A terminal UI on what waits: read a call whole, approve, reject, look back.
+    Watch,
     /// Show one hold, whole: everything that will run if it is approved.
     Show(ShowArguments),
     /// Approve a call: exactly the bytes that were shown go to the server.
@@ -354,6 +357,7 @@ pub fn main() -> Exit {
         Command::Run(arguments) => run::run(arguments),
         Command::Serve { config } => serve::serve(&config),
         Command::Holds(arguments) => holds::list(&arguments),
+        Command::Watch => watch::watch(),
         Command::Show(arguments) => holds::show(&arguments),
         Command::Approve(arguments) => holds::approve(&arguments),
         Command::Reject(arguments) => holds::reject(&arguments),

@@ -147,12 +147,12 @@ fn standing(hold: &HoldView) -> String {
 }
 
 /// A name in a list. It is cut: the whole stands in `show`.
-fn name(text: &str) -> String {
+pub(super) fn name(text: &str) -> String {
     sanitize::render_cut(text, NAME_CHARS_MAX).text
 }
 
 /// The tool, or the method where it is not a tool's call.
-fn what(hold: &HoldView) -> &str {
+pub(super) fn what(hold: &HoldView) -> &str {
     if hold.tool.is_empty() { &hold.method } else { &hold.tool }
 }
 
@@ -188,46 +188,53 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
 
 /// All of one hold, row by row.
 pub(super) fn hold_card(hold: &HoldView) {
-    field("hold", hold.id);
-    field("state", state_text(hold));
-    field("server", sanitize::render(&hold.server));
-    field("tool", sanitize::render(what(hold)));
-    field("agent", format!("{} (by its own word)", sanitize::render(&hold.agent)));
-    field("principal", sanitize::render(&hold.principal));
-    field("held", format!("{} ({} ago)", hold.created_at, since(hold.created_at)));
+    card_rows(hold, row_columns()).iter().for_each(|row| line(row));
+}
+
+/// All of one hold, as rows of at most `columns` columns.
+pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
+    let mut card = Card { rows: Vec::new(), columns };
+    card.field("hold", hold.id);
+    card.field("state", state_text(hold));
+    card.field("server", sanitize::render(&hold.server));
+    card.field("tool", sanitize::render(what(hold)));
+    card.field("agent", format!("{} (by its own word)", sanitize::render(&hold.agent)));
+    card.field("principal", sanitize::render(&hold.principal));
+    card.field("held", format!("{} ({} ago)", hold.created_at, since(hold.created_at)));
     if hold.state == State::Held {
-        field("expires", format!("{} (in {})", hold.expires_at, until(hold.expires_at)));
+        card.field("expires", format!("{} (in {})", hold.expires_at, until(hold.expires_at)));
     } else if let Some(lapses_at) = hold.lapses_at {
-        field("lapses", format!("{lapses_at} (in {})", until(lapses_at)));
+        card.field("lapses", format!("{lapses_at} (in {})", until(lapses_at)));
     }
-    field("reason", sanitize::render(&hold.reason));
-    field("rules", sanitize::render(&hold.rules.join(", ")));
+    card.field("reason", sanitize::render(&hold.reason));
+    card.field("rules", sanitize::render(&hold.rules.join(", ")));
     for requirement in &hold.requirements {
-        field("approvals", sanitize::render(requirement));
+        card.field("approvals", sanitize::render(requirement));
     }
     for note in &hold.notes {
-        field("note", sanitize::render(note));
+        card.field("note", sanitize::render(note));
     }
     for vote in &hold.votes {
-        field("verdict", vote_text(vote));
+        card.field("verdict", vote_text(vote));
     }
     if let Some(note) = &hold.note {
-        field("end", sanitize::render(note));
+        card.field("end", sanitize::render(note));
     }
-    field("sha256", &hold.frame_sha256);
-    field("size", format!("{} bytes", hold.frame_bytes));
+    card.field("sha256", &hold.frame_sha256);
+    card.field("size", format!("{} bytes", hold.frame_bytes));
     for warning in &hold.warnings {
-        field("WARNING", sanitize::render(warning));
+        card.field("WARNING", sanitize::render(warning));
     }
-    let room = row_columns() - GUTTER.len();
-    field("arguments", "decoded and indented; escapes such as \\u{202E} show what is not seen");
+    let room = columns - GUTTER.len();
+    card.field("arguments", "decoded and indented; escapes such as \\u{202E} show what is not seen");
     for row in view::json_rows(hold.arguments.get(), room) {
-        line(&format!("{GUTTER}{row}"));
+        card.rows.push(format!("{GUTTER}{row}"));
     }
-    field("frame", "exactly as it was received and would be sent");
+    card.field("frame", "exactly as it was received and would be sent");
     for row in view::text_rows(hold.frame.as_deref().unwrap_or_default(), room) {
-        line(&format!("{GUTTER}{row}"));
+        card.rows.push(format!("{GUTTER}{row}"));
     }
+    card.rows
 }
 
 /// Columns of a row of one hold.
@@ -236,13 +243,28 @@ fn row_columns() -> usize {
     columns().unwrap_or(ROW_COLUMNS_MAX).clamp(32, ROW_COLUMNS_MAX)
 }
 
-/// A field, whose `value` is rendered: its first row behind the name, the others behind a gutter, so that no row begins
-/// with what somebody else chose.
+/// Prints a field.
 fn field(name: &str, value: impl Display) {
-    let mut head = format!("{name:<10} ");
-    for row in view::shown_rows(&value.to_string(), row_columns() - FIELD_COLUMNS) {
-        line(&format!("{head}{row}"));
-        head = GUTTER_OF_FIELD.to_owned();
+    let mut card = Card { rows: Vec::new(), columns: row_columns() };
+    card.field(name, value);
+    card.rows.iter().for_each(|row| line(row));
+}
+
+/// The rows of one hold, while they are written.
+struct Card {
+    rows: Vec<String>,
+    columns: usize,
+}
+
+impl Card {
+    /// A field, whose `value` is rendered: its first row behind the name, the others behind a gutter, so that no row begins
+    /// with what somebody else chose.
+    fn field(&mut self, name: &str, value: impl Display) {
+        let mut head = format!("{name:<10} ");
+        for row in view::shown_rows(&value.to_string(), self.columns - FIELD_COLUMNS) {
+            self.rows.push(format!("{head}{row}"));
+            head = GUTTER_OF_FIELD.to_owned();
+        }
     }
 }
 
@@ -253,7 +275,7 @@ fn state_text(hold: &HoldView) -> String {
     }
 }
 
-fn vote_text(vote: &Vote) -> String {
+pub(super) fn vote_text(vote: &Vote) -> String {
     let verdict = match vote.verdict {
         Verdict::Approve => "approved",
         Verdict::Reject => "rejected",
@@ -496,11 +518,11 @@ impl<const CELLS: usize> Table<CELLS> {
     }
 }
 
-fn since(from: Timestamp) -> String {
+pub(super) fn since(from: Timestamp) -> String {
     between(from, Timestamp::now())
 }
 
-fn until(to: Timestamp) -> String {
+pub(super) fn until(to: Timestamp) -> String {
     between(Timestamp::now(), to)
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Card {
     pub(super) principal: Row,
     pub(super) reason: Row,
     pub(super) rules: Row,
+    /// Who has to approve, of what more than one person is needed for.
+    pub(super) requirements: Vec<Row>,
     pub(super) notes: Vec<Row>,
     pub(super) warnings: Vec<Row>,
     pub(super) votes: Vec<Said>,
@@ -63,6 +65,8 @@ pub(super) struct Card {
 pub(super) struct Said {
     pub(super) is_approval: bool,
     pub(super) by: Row,
+    /// The person behind it, as the policy names them.
+    pub(super) person: Option<Row>,
     pub(super) comment: Option<Row>,
     pub(super) at: String,
 }
@@ -72,6 +76,7 @@ impl Said {
         Self {
             is_approval: vote.verdict == Verdict::Approve,
             by: markup::text(&vote.by),
+            person: vote.person.as_deref().map(markup::text),
             comment: vote.comment.as_deref().map(markup::text),
             at: vote.at.to_string(),
         }
@@ -94,6 +99,7 @@ impl Card {
             principal: markup::text(&hold.principal),
             reason: markup::text(&hold.reason),
             rules: markup::text(&hold.rules.join(", ")),
+            requirements: hold.requirements.iter().map(|text| markup::text(text)).collect(),
             notes: hold.notes.iter().map(|note| markup::text(note)).collect(),
             warnings: hold.warnings.iter().map(|warning| markup::text(warning)).collect(),
             votes: hold.votes.iter().map(Said::new).collect(),

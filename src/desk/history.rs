@@ -74,6 +74,7 @@ pub(super) struct Found {
 
 impl Asked {
     fn filter(&self, before: Option<HoldId>, limit: usize) -> Result<HistoryFilter, Problem> {
+        [&self.q, &self.server, &self.tool].into_iter().try_for_each(|text| pages::check_search(text))?;
         let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let states = match &*self.state {
             "" => Vec::new(),

@@ -40,8 +40,8 @@ pub(super) const PAGE_HOLDS: usize = 100;
 /// How long a gate may take to say who it is.
 const INFO: Duration = Duration::from_secs(2);
 
-/// The longest text to search for, in bytes.
-const SEARCH_BYTES_MAX: usize = 200;
+/// The longest text to search for, in characters.
+const SEARCH_CHARS_MAX: usize = 200;
 
 /// The header by which the script of a page says that it wants a piece of a page.
 const PIECE_HEADER: &str = "x-desk-piece";
@@ -172,6 +172,14 @@ pub(super) struct Listed {
     pub(super) gates: usize,
 }
 
+/// Whether a text to search for is not too long.
+pub(super) fn check_search(text: &str) -> Result<(), Problem> {
+    match text.chars().nth(SEARCH_CHARS_MAX) {
+        Some(_) => Err(Problem::new(Kind::Invalid, "the text to search for is too long")),
+        None => Ok(()),
+    }
+}
+
 /// What waits, the oldest first, behind `after`, if it says `text`.
 pub(super) fn listed(
     state: &State,
@@ -179,9 +187,7 @@ pub(super) fn listed(
     text: &str,
     limit: usize,
 ) -> Result<Listed, Problem> {
-    if text.len() > SEARCH_BYTES_MAX {
-        return Err(Problem::new(Kind::Invalid, "the text to search for is too long"));
-    }
+    check_search(text)?;
     let text = text.trim().to_lowercase();
     let board = state.hub.board();
     let matches = |hold: &&Arc<HoldView>| text.is_empty() || super::history::says(hold, &text);

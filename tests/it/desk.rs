@@ -22,20 +22,20 @@ rules:
   - {name: all, tool: '*', action: hold, reason: A person looks at it.}
 ";
 
-fn gate(home: &Home) -> Wrapped {
+pub(crate) fn gate(home: &Home) -> Wrapped {
     let policy = home.file("policy.yaml", HOLD_ALL);
     let mut command = home.command();
     command.args(["run", "--server", "billing", "--policy"]).arg(policy).args(["--", "sh", "-c", ANSWERING]);
     Wrapped::start(command)
 }
 
-fn call(id: usize, tool: &str, arguments: &Value) -> String {
+pub(crate) fn call(id: usize, tool: &str, arguments: &Value) -> String {
     let params = json!({"arguments": arguments, "name": tool});
     json!({"id": id, "jsonrpc": "2.0", "method": "tools/call", "params": params}).to_string()
 }
 
 /// A desk that has heard of `count` calls that wait, with a cookie for it.
-fn desk(home: &Home, count: usize) -> (Desk, String) {
+pub(crate) fn desk(home: &Home, count: usize) -> (Desk, String) {
     let desk = Desk::start(home);
     let cookie = desk.sign_in();
     let heading = format!("<span id=\"count\">{count}</span>");
@@ -43,7 +43,7 @@ fn desk(home: &Home, count: usize) -> (Desk, String) {
     (desk, cookie)
 }
 
-fn token(home: &Home, arguments: &[&str]) -> String {
+pub(crate) fn token(home: &Home, arguments: &[&str]) -> String {
     let output = home.holdshort([&["desk", "token", "add"], arguments].concat());
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -297,7 +297,7 @@ fn no_text_of_a_call_leaves_its_place_on_a_page() {
     }
     let page = desk.get(&hold, &[("Cookie", &cookie)]).body;
     assert!(page.contains("⟨5000 spaces⟩") && page.contains("Careful"), "{page}");
-    let shown = text_behind(&page, "aria-label=\"The whole message\" tabindex=\"0\">");
+    let shown = text_behind(&page, "aria-label=\"The whole message\">");
     assert_eq!(holdshort::sanitize::unrender(&shown), Some(frame), "the message is rebuilt from the page");
     // What is odd is not decided in passing: the list has no form for it.
     let list = desk.get("/", &[("Cookie", &cookie)]).body;

@@ -9,6 +9,7 @@ mod conformance;
 mod control;
 mod demo;
 mod desk;
+mod desk_peers;
 mod display;
 mod docs;
 mod gate;

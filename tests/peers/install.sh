@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the real MCP peers that the integration tests talk to, and the official conformance suite with the newer Node that
 # it needs, by name and at exact versions, into this directory:
-# node_modules/ (package.json, package-lock.json) and venv-mcp1/, venv-mcp2/ (requirements-mcp*.txt).
+# node_modules/ (package.json, package-lock.json) and venv-mcp1/, venv-mcp2/, venv-rest/ (requirements-*.txt). And Chromium, for
+# the pages of the desk: where there is none and this runs as root on Debian, the package; elsewhere it says what is missing.
 #
 # Needs node 20 or newer, npm, and python3 (3.10 or newer) with venv. Safe to run again: what is already there is left
 # alone, and a changed list of versions is installed anew. The registries are whatever npm and pip are configured for.
@@ -45,14 +46,26 @@ install_node() {
     print_of package-lock.json >node_modules/.installed-from
 }
 
-# install_python NAME: the SDK line mcp1 or mcp2, or the agents.
+# install_python NAME: what requirements-NAME.txt lists, in venv-NAME.
 install_python() {
     [ "$(cat "venv-$1/.installed-from" 2>/dev/null)" = "$(print_of "requirements-$1.txt")" ] && return
-    echo "installing the Python peers: $1" >&2
+    echo "installing the Python peers of $1" >&2
     rm -rf "venv-$1"
     python3 -m venv "venv-$1"
     "venv-$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "requirements-$1.txt" >&2
     print_of "requirements-$1.txt" >"venv-$1/.installed-from"
+}
+
+install_browser() {
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null && return
+    done
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        fail "chromium is needed for the tests of the desk's pages"
+    fi
+    echo "installing chromium" >&2
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >&2
 }
 
 if [ "${1:-}" = "--relock" ]; then
@@ -63,4 +76,6 @@ install_node
 install_python mcp1
 install_python mcp2
 install_python agents
+install_python rest
+install_browser
 echo "the peers are installed" >&2

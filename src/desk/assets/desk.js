@@ -79,7 +79,7 @@ function heard(kind, news) {
     if (list.dataset.live === "all") list.append(fresh);
     else changed();
   }
-  if (drawer?.open && drawer.dataset.id === news.id) drawn(news.id);
+  if (drawer?.open && drawer.dataset.id === news.id) drawn(news.id, true);
   count(news.waiting);
 }
 
@@ -137,10 +137,13 @@ document.addEventListener("submit", async (event) => {
 
 // --- the drawer
 
-async function drawn(id) {
+async function drawn(id, again = false) {
   const answer = await fetch(`/holds/${id}`, { headers: { "X-Desk-Piece": "card" } });
+  const text = await answer.text();
+  // It may have been closed while the answer was on its way.
+  if (again && !drawer.open) return;
   if (!answer.ok) { location.href = `/holds/${id}`; return; }
-  document.getElementById("drawn").replaceChildren(piece(await answer.text()));
+  document.getElementById("drawn").replaceChildren(piece(text));
   drawer.dataset.id = id;
   if (!drawer.open) drawer.showModal();
   tick();
@@ -173,14 +176,14 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (help.open) return;
-  const rows = [...list.querySelectorAll(".hold")];
+  const rows = [...list.querySelectorAll(".hold:not(.over)")];
   const at = rows.findIndex((row) => row.classList.contains("on"));
   const where = drawer.open ? drawer : rows[at];
   const go = (selector) => { where?.querySelector(selector)?.focus(); event.preventDefault(); };
   switch (event.key) {
     case "j": case "ArrowDown": if (!drawer.open && rows.length) { choose(rows[Math.min(at + 1, rows.length - 1)]); event.preventDefault(); } break;
     case "k": case "ArrowUp": if (!drawer.open && rows.length) { choose(rows[Math.max(at - 1, 0)]); event.preventDefault(); } break;
-    case "Enter": if (!drawer.open && at >= 0 && event.target === document.body) { drawn(rows[at].dataset.id); event.preventDefault(); } break;
+    case "Enter": if (!drawer.open && at >= 0 && !event.target.closest("a, button, summary, label")) { drawn(rows[at].dataset.id); event.preventDefault(); } break;
     // Not decided by one key: it goes to the button, and Enter presses it.
     case "a": go("button.yes"); break;
     case "r": go("input[name=comment]"); break;

@@ -1,0 +1,179 @@
+//! The terminal UI on a terminal in memory: what a person reads, presses and causes.
+
+use bytes::Bytes;
+use ratatui::{Terminal, backend::TestBackend};
+
+use super::*;
+use crate::{
+    cli::watch::draw::draw,
+    control::api::Watched,
+    digest::Digest,
+    hold::{HoldRecord, NewHold},
+};
+
+fn hold(number: u8, tool: &str, arguments: &str) -> HoldView {
+    let params = format!("{{\"name\":{},\"arguments\":{arguments}}}", serde_json::Value::from(tool));
+    let frame = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{params}}}");
+    let created_at = Timestamp::now();
+    let hold = NewHold {
+        id: HoldId([number; 16]),
+        owner: "gate".into(),
+        server: "billing".into(),
+        method: "tools/call".into(),
+        tool: tool.into(),
+        agent: "agent \u{202e}1".into(),
+        principal: "client-of:alice".into(),
+        frame_sha256: Digest::of(frame.as_bytes()),
+        call_sha256: None,
+        terms_sha256: None,
+        quorum: None,
+        tool_sha256: None,
+        frame: Bytes::from(frame),
+        policy_sha256: Digest::of(b""),
+        rules: Vec::new(),
+        reason: "A person looks at it.".into(),
+        notes: Vec::new(),
+        created_at,
+        expires_at: created_at + jiff::SignedDuration::from_mins(30),
+    };
+    HoldView::whole(&HoldRecord::held(hold, "gate".into()))
+}
+
+fn with(holds: &[HoldView]) -> Screen {
+    let mut screen = Screen::default();
+    for hold in holds {
+        let watched = Box::new(Watched::held(hold.clone()));
+        screen.heard(Followed::News { instance: "gate".to_owned(), watched });
+    }
+    screen
+}
+
+/// What is on a terminal of this size.
+fn seen(screen: &mut Screen, columns: u16, rows: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+    terminal.draw(|frame| draw(screen, frame)).unwrap();
+    terminal.backend().to_string()
+}
+
+fn press(screen: &mut Screen, code: KeyCode) -> Asked {
+    screen.key(KeyEvent::new(code, KeyModifiers::NONE))
+}
+
+fn type_in(screen: &mut Screen, text: &str) {
+    for c in text.chars() {
+        assert_eq!(press(screen, KeyCode::Char(c)), Asked::Nothing);
+    }
+}
+
+#[test]
+fn a_call_is_chosen_read_and_approved() {
+    let holds = [hold(1, "first", "{}"), hold(2, "send_refund", r#"{"amount":950}"#)];
+    let mut screen = with(&holds);
+    let list = seen(&mut screen, 100, 12);
+    assert!(list.contains("2 waiting") && list.contains("send_refund") && list.contains("950"), "{list}");
+    press(&mut screen, KeyCode::Char('j'));
+    assert_eq!(press(&mut screen, KeyCode::Enter), Asked::Show(holds[1].id));
+    screen.shown(Ok(Box::new(holds[1].clone())));
+    let whole = seen(&mut screen, 100, 40);
+    assert!(
+        whole.contains("\"amount\": 950") && whole.contains("tools/call") && whole.contains("a approve"),
+        "{whole}"
+    );
+    press(&mut screen, KeyCode::Char('a'));
+    type_in(&mut screen, "checkd");
+    press(&mut screen, KeyCode::Backspace);
+    type_in(&mut screen, "ed");
+    assert!(seen(&mut screen, 100, 40).contains("APPROVE with comment"));
+    let comment = Some("checked".to_owned());
+    let decided = Asked::Decide { id: holds[1].id, verdict: Verdict::Approve, comment };
+    assert_eq!(press(&mut screen, KeyCode::Enter), decided);
+    screen.decided(holds[1].id, Ok(Resolved { id: holds[1].id, state: State::Forwarding }));
+    assert!(seen(&mut screen, 100, 12).contains("forwarding"));
+}
+
+#[test]
+fn a_long_call_is_approved_only_after_its_end_was_seen() {
+    let lines: Vec<_> = (0..80).map(|n| format!("\"line {n}\"")).collect();
+    let long = hold(1, "write", &format!("{{\"lines\":[{}]}}", lines.join(",")));
+    let mut screen = with(std::slice::from_ref(&long));
+    screen.shown(Ok(Box::new(long.clone())));
+    seen(&mut screen, 80, 20);
+    assert_eq!(press(&mut screen, KeyCode::Char('a')), Asked::Nothing);
+    assert!(screen.typed.is_none() && seen(&mut screen, 80, 20).contains("read it to the end"));
+    for _ in 0..30 {
+        press(&mut screen, KeyCode::Char(' '));
+        seen(&mut screen, 80, 20);
+    }
+    press(&mut screen, KeyCode::Char('a'));
+    let decided = Asked::Decide { id: long.id, verdict: Verdict::Approve, comment: None };
+    assert_eq!(press(&mut screen, KeyCode::Enter), decided);
+}
+
+#[test]
+fn a_rejection_says_why_and_esc_decides_nothing() {
+    let one = hold(1, "danger", "{}");
+    let mut screen = with(std::slice::from_ref(&one));
+    screen.shown(Ok(Box::new(one.clone())));
+    seen(&mut screen, 80, 30);
+    press(&mut screen, KeyCode::Char('r'));
+    assert_eq!(press(&mut screen, KeyCode::Enter), Asked::Nothing);
+    assert!(screen.typed.is_some(), "it is still asked for");
+    type_in(&mut screen, "no");
+    assert_eq!(press(&mut screen, KeyCode::Esc), Asked::Nothing);
+    assert!(screen.typed.is_none());
+    press(&mut screen, KeyCode::Char('r'));
+    type_in(&mut screen, "not today");
+    let comment = Some("not today".to_owned());
+    assert_eq!(
+        press(&mut screen, KeyCode::Enter),
+        Asked::Decide { id: one.id, verdict: Verdict::Reject, comment }
+    );
+}
+
+#[test]
+fn nothing_of_a_call_leaves_its_row_or_acts_on_the_terminal() {
+    let odd = hold(
+        1,
+        "x\u{1b}[2J\nApproved by 2/2",
+        r#"{"a":"\u001b[2J\u202egnp.exe","b":"                                        ; rm -rf ~"}"#,
+    );
+    let mut screen = with(std::slice::from_ref(&odd));
+    let list = seen(&mut screen, 120, 10);
+    // The head, the title of the table, one row for the hold; the rest is empty but for the foot.
+    assert_eq!(list.lines().filter(|line| line.contains("billing")).count(), 1, "{list}");
+    assert!(list.contains("x\\u{1B}[2J\\nApproved"), "{list}");
+    screen.shown(Ok(Box::new(odd)));
+    let whole = seen(&mut screen, 120, 40);
+    for part in ["WARNING", "\\u{202E}gnp.exe", "⟨40 spaces⟩; rm -rf ~", "by its own word"] {
+        assert!(whole.contains(part), "{part} in {whole}");
+    }
+    assert!(whole.chars().all(|c| c == '\n' || sanitize::is_plain(c)), "{whole}");
+    for (columns, rows) in [(20, 5), (39, 30), (60, 7)] {
+        assert!(seen(&mut screen, columns, rows).contains("too small"));
+        assert!(screen.detail.is_none(), "nothing is decided that cannot be seen");
+    }
+}
+
+#[test]
+fn a_search_narrows_the_list_and_a_decision_elsewhere_is_told() {
+    let holds = [hold(1, "first", "{}"), hold(2, "second", r#"{"to":"bob"}"#)];
+    let mut screen = with(&holds);
+    press(&mut screen, KeyCode::Char('/'));
+    type_in(&mut screen, "BOB");
+    press(&mut screen, KeyCode::Enter);
+    let list = seen(&mut screen, 100, 10);
+    assert!(list.contains("second") && !list.contains("first"), "{list}");
+    press(&mut screen, KeyCode::Esc);
+    assert!(seen(&mut screen, 100, 10).contains("first"));
+    let mut gone = holds[0].clone();
+    gone.state = State::Withdrawn;
+    let watched = Box::new(Watched::ended(gone));
+    screen.heard(Followed::News { instance: "gate".to_owned(), watched });
+    let list = seen(&mut screen, 100, 10);
+    assert!(list.contains("1 waiting") && list.contains("withdrawn") && !list.contains("first"), "{list}");
+    assert_eq!(press(&mut screen, KeyCode::Char('h')), Asked::Past);
+    screen.past(Ok(vec![holds[0].clone()]));
+    assert!(seen(&mut screen, 100, 10).contains("BECAME"));
+    press(&mut screen, KeyCode::Esc);
+    assert_eq!(press(&mut screen, KeyCode::Char('q')), Asked::End);
+}
