@@ -73,7 +73,7 @@ fn a_hold_is_one_line_of_a_list_whatever_it_is_called() {
     let home = Home::new();
     let mut gate = gate(&home);
     for id in 2..5 {
-        gate.send(&call(id, &hostile_name(), &json!({})));
+        gate.send(&call(id, &hostile_name(), &json!({ "call": id })));
     }
     let ids = home.wait_for_holds(3);
     for columns in [60, COLUMNS, 120, 1000] {
