@@ -33,7 +33,7 @@ fn alice() -> Principal {
 /// Shows the gate a call of `danger`.
 fn screen(gate: &Gate, id: usize) -> Screened {
     let line = format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{{}}}}}}\n"
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{{\"call\":{id}}}}}}}\n"
     );
     let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
     gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap())
