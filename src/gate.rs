@@ -281,6 +281,13 @@ pub struct Unrecorded {
     why: Gone,
 }
 
+impl Unrecorded {
+    /// The hold that ends or loses its caller.
+    pub fn hold(&self) -> HoldId {
+        self.hold.id
+    }
+}
+
 /// Why nobody waits.
 #[derive(Clone, Copy, Debug)]
 enum Gone {

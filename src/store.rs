@@ -256,6 +256,14 @@ impl Store {
         self.write(Job::Detach { id, holder, note, at: Timestamp::now() }).await.map(drop)
     }
 
+    /// Withdraws a hold that has no caller. Gives whether it was one: it may have a caller again, or have ended.
+    pub async fn take_back(&self, id: HoldId, note: &'static str) -> Result<bool, StoreError> {
+        match self.write(Job::TakeBack { id, note, at: Timestamp::now() }).await? {
+            Written::TakenBack(is_taken_back) => Ok(is_taken_back),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
     /// Records a verdict on a hold that has no caller; what comes of it is remembered until `lapses_at`. Gives the state:
     /// granted or rejected.
     ///

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Gate, News, ResolveError};
 use crate::{
-    hold::{COMMENT_CHARS_MAX, HoldId, HoldRecord, State, Verdict, Vote},
+    hold::{COMMENT_CHARS_MAX, HoldId, HoldRecord, State, Verdict, Vote, Withdrawal},
     hold_table::Claim,
     principal::Principal,
     store::StoreError,
@@ -55,7 +55,7 @@ impl Gate {
             }
             match self.store.decide(id, vote.clone(), self.lapses_at(vote.at)).await {
                 Ok(state) => {
-                    self.announce_decided(id, state, vote).await;
+                    self.announce_now(id, state, Some(vote)).await;
                     return Ok(state);
                 }
                 Err(StoreError::Attached { .. }) if self.table.is_taken_back(id) => {
@@ -119,12 +119,23 @@ impl Gate {
         }
     }
 
-    async fn announce_decided(&self, id: HoldId, state: State, vote: Vote) {
-        match self.store.hold(id).await {
-            Ok(Some(record)) => {
-                self.announce(News::Now { hold: Arc::new(record.hold), state, vote: Some(vote) });
+    /// Whoever made the call `id` has gone, and now takes it back: unless the same call was made again since, or ran, it is
+    /// over.
+    pub async fn take_back(&self, id: HoldId, why: Withdrawal) {
+        match self.store.take_back(id, why.note()).await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(hold = %id, why = why.note(), "hold withdrawn");
+                self.announce_now(id, State::Withdrawn, None).await;
             }
-            _ => tracing::warn!(hold = %id, "a verdict was recorded, and nobody could be told"),
+            Err(error) => tracing::error!(hold = %id, %error, "a withdrawal could not be recorded"),
+        }
+    }
+
+    async fn announce_now(&self, id: HoldId, state: State, vote: Option<Vote>) {
+        match self.store.hold(id).await {
+            Ok(Some(record)) => self.announce(News::Now { hold: Arc::new(record.hold), state, vote }),
+            _ => tracing::warn!(hold = %id, "the end of a hold was recorded, and nobody could be told"),
         }
     }
 

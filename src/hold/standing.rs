@@ -223,6 +223,21 @@ impl Standing {
         Ok(self.state)
     }
 
+    /// Whoever made the call takes it back after having gone. `false`: it has a caller again, or has ended.
+    pub fn take_back(&mut self, now: Timestamp) -> bool {
+        self.lapse(now);
+        let is_left = match self.state {
+            State::Held => self.holder.is_none(),
+            State::Granted => true,
+            _ => false,
+        };
+        if is_left {
+            self.state = State::Withdrawn;
+            self.is_awaited = false;
+        }
+        is_left
+    }
+
     /// Lets time pass: what nobody decided expires if nobody keeps it, and what nobody came back for lapses. Gives the new
     /// state, if there is one.
     pub fn lapse(&mut self, now: Timestamp) -> Option<State> {

@@ -235,6 +235,27 @@ pub(super) fn decide(
     Ok(state)
 }
 
+/// Ends a hold that has no caller, because the one that it had takes the call back. Gives whether that was so.
+pub(super) fn take_back(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    note: &str,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let (seq, found) = hold_without_frame(db, id)?;
+    let mut found = lapse(db, head, seq, &found, at)?.unwrap_or(found);
+    let before = found.state;
+    let mut standing = found.standing();
+    let is_taken_back = standing.take_back(at);
+    if is_taken_back {
+        found.stand(standing);
+        found.note = Some(note.to_owned());
+        update(db, head, seq, before, &mut found, at)?;
+    }
+    Ok(is_taken_back)
+}
+
 /// Adds a vote that is not enough yet, with its event: gives the hold with all votes so far.
 pub(super) fn vote(
     db: &Connection,

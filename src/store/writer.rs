@@ -40,6 +40,7 @@ pub(super) enum Job {
     End { id: HoldId, state: State, votes: Vec<Vote>, note: Option<String>, at: Timestamp },
     Arrive { hold: Box<NewHold>, is_own: bool, at: Timestamp },
     Detach { id: HoldId, holder: Arc<str>, note: &'static str, at: Timestamp },
+    TakeBack { id: HoldId, note: &'static str, at: Timestamp },
     Decide { id: HoldId, vote: Vote, lapses_at: Timestamp },
     Vote { id: HoldId, gate: Arc<str>, vote: Vote },
     Sweep { at: Timestamp },
@@ -54,6 +55,7 @@ pub(super) enum Written {
     Done,
     Arrived(Arrived),
     State(State),
+    TakenBack(bool),
     Voted(Box<HoldRecord>),
     Swept(usize),
     Recovered(Recovered),
@@ -312,6 +314,9 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
             return waiting::arrive(db, head, hold, *is_own, *at).map(Written::Arrived);
         }
         Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
+        Job::TakeBack { id, note, at } => {
+            return waiting::take_back(db, head, *id, note, *at).map(Written::TakenBack);
+        }
         Job::Decide { id, vote, lapses_at } => {
             return waiting::decide(db, head, *id, vote, *lapses_at).map(Written::State);
         }

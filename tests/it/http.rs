@@ -137,6 +137,39 @@ fn a_call_whose_client_takes_it_back_or_leaves_never_runs() {
 }
 
 #[test]
+fn a_client_whose_connection_is_gone_can_still_take_its_call_back() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let (session, other) = ([("mcp-session-id", "s-1")], [("mcp-session-id", "s-2")]);
+    let cancelled = |id| {
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
+    };
+    for (request, is_approved) in [(5, false), (6, true)] {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &session, &call(request, "danger")));
+        proxy.home.wait_for_holds(1);
+        drop(client);
+        let hold = until(|| proxy.home.holds().into_iter().find(|hold| hold["attached"] == false));
+        if is_approved {
+            assert!(proxy.home.holdshort(["approve", hold["id"].as_str().unwrap()]).status.success());
+            until_state(&proxy, "granted");
+        }
+        let asked = server.asked().len();
+        proxy.post(&other, &cancelled(request));
+        assert_eq!(server.asked().len(), asked + 1, "another session's request: for the server to know");
+        assert_eq!(proxy.post(&session, &cancelled(request)).status(), 202);
+        let ended = until_state(&proxy, "withdrawn");
+        assert_eq!((&ended["id"], &ended["note"]), (&hold["id"], &json!("the client cancelled the call")));
+    }
+    // Made again, it is a call of its own: nobody has approved it.
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &session, &call(7, "danger")));
+    assert_eq!(proxy.home.wait_for_holds(1).len(), 1);
+    assert!(server.asked().iter().all(|asked| !asked.text().contains("danger")), "it never ran");
+    proxy.home.verify();
+}
+
+#[test]
 fn events_of_a_server_pass_as_they_are_and_false_answers_do_not() {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     let server = Server::start(Box::new(|_, say| {

@@ -72,6 +72,7 @@ enum Step {
     Cancel(usize),
     Leave(usize),
     Decide(usize, Verdict),
+    TakeBack(usize),
     Expire(usize),
     Commit(usize),
     Answer(usize),
@@ -133,6 +134,10 @@ impl World {
                 steps.extend([Step::Decide(row, Verdict::Approve), Step::Decide(row, Verdict::Reject)]);
             }
         }
+        let is_left = |row: &Row| {
+            row.standing.holder.is_none() && matches!(row.standing.state, State::Held | State::Granted)
+        };
+        steps.extend((0..self.rows.len()).filter(|&row| is_left(&self.rows[row])).map(Step::TakeBack));
         if self.ticks_left > 0 {
             steps.push(Step::Tick);
         }
@@ -165,6 +170,15 @@ impl World {
                 self.gates[gate].doing = Some((row, Doing::Expiring));
             }
             Step::Decide(row, verdict) => self.decide(row, verdict),
+            Step::TakeBack(row) => {
+                let row = &mut self.rows[row];
+                let has_ended = row.standing.lapse(at(self.now)).is_some();
+                assert_ne!(
+                    row.standing.take_back(at(self.now)),
+                    has_ended,
+                    "nobody waits for it, and it has not run"
+                );
+            }
             Step::Commit(gate) => self.commit(gate),
             Step::Answer(gate) => {
                 let row = self.gates[gate].sent.take().unwrap();

@@ -87,7 +87,12 @@ try {
   await page.keyboard.press("?");
   await page.getByRole("dialog", { name: "Keys" }).waitFor();
   await page.keyboard.press("Escape");
+  await page.keyboard.press("k");
+  await page.keyboard.press("a");
   await page.keyboard.press("j");
+  await page.locator(".hold.on", { hasText: "get_user" }).waitFor();
+  must((await page.evaluate(() => document.activeElement.matches(".hold.on"))), "Enter would still approve the row above");
+  await page.keyboard.press("k");
   await page.locator(".hold.on", { hasText: "create_issue" }).waitFor();
   await page.keyboard.press("Enter");
   await drawer.getByRole("heading", { name: "create_issue" }).waitFor();
@@ -119,6 +124,13 @@ try {
   must(wide <= 360, `the page is ${wide} wide on a phone`);
   must(faults.length === 0, faults.join("\n"));
   say("clean for axe");
+} catch (error) {
+  // What was on the screen says more than the step that waited.
+  for (const page of browser.contexts().flatMap((context) => context.pages())) {
+    console.error(page.url(), await page.locator("body").ariaSnapshot().catch(String));
+  }
+  console.error(faults);
+  throw error;
 } finally {
   await browser.close();
 }

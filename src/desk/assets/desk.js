@@ -56,10 +56,17 @@ function changed() {
   if (note) note.hidden = false;
 }
 
+function exchange(old, fresh) {
+  const chosen = old.classList.contains("on");
+  const focused = old.contains(document.activeElement);
+  old.replaceWith(fresh);
+  if (chosen) choose(fresh, focused);
+}
+
 function heard(kind, news) {
   if (kind === "missed") {
     // Nobody who is reading or writing is interrupted.
-    const busy = drawer?.open || help?.open || document.activeElement?.matches("input, select, summary");
+    const busy = drawer?.open || help?.open || list.querySelector(".on") || document.activeElement?.matches("input, select, summary");
     if (busy || location.search) changed();
     else location.reload();
     return;
@@ -69,11 +76,9 @@ function heard(kind, news) {
   if (old && kind === "held") {
     // What somebody is writing stays.
     const written = old.querySelector("input[name=comment]");
-    if (!written || written.value === "") old.replaceWith(fresh);
+    if (!written || written.value === "") exchange(old, fresh);
   } else if (old) {
-    const chosen = old.classList.contains("on");
-    old.replaceWith(fresh);
-    if (chosen) choose(fresh);
+    exchange(old, fresh);
     setTimeout(() => { fresh.remove(); count(Number(document.getElementById("count").textContent)); }, GONE_AFTER_MS);
   } else if (kind === "held") {
     if (list.dataset.live === "all") list.append(fresh);
@@ -121,7 +126,7 @@ document.addEventListener("submit", async (event) => {
     if (answer.ok) {
       const row = form.closest(".hold");
       const fresh = piece(text).firstElementChild;
-      if (row?.isConnected) row.replaceWith(fresh);
+      if (row?.isConnected) exchange(row, fresh);
       if (drawer?.open) drawer.close();
       if (!list) location.reload();
       return;
@@ -140,8 +145,8 @@ document.addEventListener("submit", async (event) => {
 async function drawn(id, again = false) {
   const answer = await fetch(`/holds/${id}`, { headers: { "X-Desk-Piece": "card" } });
   const text = await answer.text();
-  // It may have been closed while the answer was on its way.
-  if (again && !drawer.open) return;
+  // It may have been closed, or opened for another hold, while the answer was on its way.
+  if (again && !(drawer.open && drawer.dataset.id === id)) return;
   if (!answer.ok) { location.href = `/holds/${id}`; return; }
   document.getElementById("drawn").replaceChildren(piece(text));
   drawer.dataset.id = id;
@@ -163,9 +168,12 @@ document.addEventListener("click", (event) => {
 
 // --- keys
 
-function choose(row) {
+function choose(row, focused = true) {
   list.querySelectorAll(".on").forEach((other) => other.classList.remove("on"));
   row.classList.add("on");
+  // The keys belong to this row now: Enter must not press a button of another one.
+  row.tabIndex = -1;
+  if (focused) row.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
 }
 

@@ -158,19 +158,27 @@ impl Waiting {
     /// Nobody waits for the answer any more.
     async fn client_gone(self, holding: Holding) {
         let gate = self.held.exchange.gate();
+        let session = &self.held.asked.session;
+        // Before the hold loses its caller, so that a cancellation which comes now finds either.
+        session.leaves(&self.here);
         // Since 2026-07-28 a client that goes takes its call back; before, it may be a connection that has broken.
         if self.held.asked.modern {
             gate.withdraw(self.hold, Withdrawal::ClientGone);
         } else {
             gate.detach(self.hold, Absence::ClientGone);
         }
-        self.held.asked.session.no_longer_held(&self.here);
         match holding.await {
             // An approval was faster, and it is being recorded just now; the call is then not sent.
             Released::Resume(approved) => {
                 gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
             }
-            Released::Withdrawn { end, .. } => gate.record_withdrawal(end).await,
+            Released::Withdrawn { end, .. } => {
+                let hold = end.hold();
+                gate.record_withdrawal(end).await;
+                if session.has_left(&self.here, hold) {
+                    gate.take_back(hold, Withdrawal::Cancelled).await;
+                }
+            }
             Released::Refuse(_) => {}
         }
     }

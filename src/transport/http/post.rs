@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     gate::{Permitted, Refusal, Screened, Why},
+    hold::Withdrawal,
     jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, RequestId, error_response},
     mcp::{Cancelled, Initialize, method},
 };
@@ -141,9 +142,17 @@ fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Res
     match frame.kind() {
         Kind::Notification if frame.method() == Some(method::CANCELLED) => {
             let id = frame.params().and_then(Cancelled::parse)?.request;
+            let cancelled = asked.session.cancel(exchange.gate(), &id);
+            let gate = Arc::clone(exchange.gate());
+            if !cancelled.left.is_empty() {
+                exchange.worker.proxy.tasks.spawn(async move {
+                    for hold in cancelled.left {
+                        gate.take_back(hold, Withdrawal::Cancelled).await;
+                    }
+                });
+            }
             // The server has never seen a call that is held.
-            let is_held = asked.session.cancel(exchange.gate(), &id);
-            is_held.then(|| body::empty(StatusCode::ACCEPTED))
+            cancelled.is_held.then(|| body::empty(StatusCode::ACCEPTED))
         }
         Kind::Response if asked.modern => {
             let text = "clients of this revision send no responses";

@@ -4,7 +4,7 @@
 //! somebody is (MCP 2025-11-25, "Session Management"). Revisions without sessions share one entry for each principal.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -40,6 +40,9 @@ const ASKED_MAX: usize = 4096;
 
 /// Approved calls of one client whose answers may be awaited on another stream.
 const AWAITED_MAX: usize = 1000;
+
+/// Calls of one client that it has left and may still take back. Of more, the oldest are forgotten: they stay to be decided.
+const LEFT_MAX: usize = 64;
 
 /// A session belongs to another principal, or there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,24 @@ struct Waiting {
     by_id: HashMap<RequestId, Vec<Arc<HeldHere>>>,
     /// The progress tokens of those that have one, and how many share it.
     tokens: HashMap<Box<str>, usize>,
+    /// Those that the client no longer waits for, though it has not taken them back.
+    left: VecDeque<Left>,
+}
+
+/// A held call whose client has gone: the call in its session, and the hold as people know it.
+struct Left {
+    here: Arc<HeldHere>,
+    /// `None` while its absence is being recorded.
+    hold: Option<HoldId>,
+}
+
+/// What a cancellation has found.
+#[derive(Debug, Default)]
+pub(super) struct Cancelled {
+    /// Whether any call has its id: then the server has never seen it.
+    pub(super) is_held: bool,
+    /// Holds that nobody waits for, to be taken back.
+    pub(super) left: Vec<HoldId>,
 }
 
 /// A held call, as its session knows it.
@@ -325,15 +346,47 @@ impl Session {
         }
     }
 
-    /// The client takes the call `id` back. `false` if none with this id waits.
-    pub(super) fn cancel(&self, gate: &Gate, id: &RequestId) -> bool {
-        let waiting = lock(&self.waiting);
+    /// Its client is gone, and may take the call back all the same while the session lasts. Only one client can mean it.
+    pub(super) fn leaves(&self, here: &Arc<HeldHere>) {
+        if self.is_one_client() {
+            let mut waiting = lock(&self.waiting);
+            if waiting.left.len() == LEFT_MAX {
+                waiting.left.pop_front();
+            }
+            waiting.left.push_back(Left { here: Arc::clone(here), hold: None });
+        }
+        // In this order: a cancellation finds it twice rather than not at all.
+        self.no_longer_held(here);
+    }
+
+    /// That its client is gone is on record, as an absence from `hold`. Gives whether it was taken back meanwhile.
+    pub(super) fn has_left(&self, here: &Arc<HeldHere>, hold: HoldId) -> bool {
+        let mut waiting = lock(&self.waiting);
+        if let Some(left) = waiting.left.iter_mut().find(|left| Arc::ptr_eq(&left.here, here)) {
+            left.hold = Some(hold);
+        }
+        here.is_cancelled()
+    }
+
+    /// The client takes the call `id` back.
+    pub(super) fn cancel(&self, gate: &Gate, id: &RequestId) -> Cancelled {
+        let mut waiting = lock(&self.waiting);
         let found = waiting.by_id.get(id).map(|held| mark(held.iter())).unwrap_or_default();
+        let mut cancelled = Cancelled { is_held: !found.is_empty(), left: Vec::new() };
+        waiting.left.retain(|left| {
+            let is_it = left.here.id == *id;
+            if is_it {
+                cancelled.is_held = true;
+                left.here.cancelled.store(true, Ordering::Release);
+                cancelled.left.extend(left.hold);
+            }
+            !is_it
+        });
         drop(waiting);
         for hold in &found {
             gate.withdraw(*hold, Withdrawal::Cancelled);
         }
-        !found.is_empty()
+        cancelled
     }
 
     /// The session ends: nothing of it may run any more.
