@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    hold::{HoldId, HoldRecord, NewHold, Quorum, State, Vote},
+    hold::{Edit, HoldId, HoldRecord, NewHold, Quorum, Remembered, State, Verdict, Vote},
 };
 
 /// What the first line of a chain is linked to.
@@ -59,6 +59,15 @@ pub enum Occasion {
     RejectionTold,
     /// A call made again was refused, because nobody knows whether the first one ran.
     RetryRefused,
+    /// An approver has written other arguments into a call; `frame_sha256` is that of the call as it is then.
+    Edited,
+    /// An approval is to count for further calls, until `expires_at`; `note` says for which and for how many.
+    Remembered,
+    /// A held call goes on under the approval of another hold (`remembered`), and nobody is asked; `note` says for the how
+    /// manieth time.
+    RememberedUsed,
+    /// An approval no longer counts for further calls.
+    RememberedRevoked,
     /// Events were lost, because too many waited or the disk failed; `note` says how many.
     EventsDropped,
 }
@@ -120,6 +129,9 @@ pub struct AuditEvent {
     /// Who has to say yes, where one person is not enough.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub quorum: Option<Quorum>,
+    /// The hold whose remembered approval was used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remembered: Option<HoldId>,
     /// The names of the rules that decided.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub rules: Vec<String>,
@@ -197,6 +209,43 @@ impl AuditEvent {
         }
     }
 
+    /// The event with which the record of an edited call begins.
+    pub fn edited(hold: &NewHold, vote: &Vote, edit: &Edit) -> Self {
+        Self {
+            who: Some(vote.by.clone()),
+            frame_sha256: Some(edit.frame_sha256),
+            ..Self::of(Occasion::Edited, hold, &hold.owner, vote.at)
+        }
+    }
+
+    /// The event with which an approval of a hold of `gate` begins to count for further calls.
+    ///
+    /// INVARIANT: a function of what never changes of it, because a verification builds it again from the stored row.
+    pub fn remembered(remembered: &Remembered, gate: &str) -> Self {
+        let Remembered { by, person, since, same, uses_max, .. } = remembered;
+        let vote = Vote {
+            verdict: Verdict::Approve,
+            by: by.clone(),
+            comment: None,
+            at: *since,
+            person: person.clone(),
+        };
+        Self {
+            hold: Some(remembered.of),
+            who: Some(by.clone()),
+            server: Some(remembered.server.to_string()),
+            method: Some(remembered.method.to_string()),
+            tool: Some(remembered.tool.to_string()),
+            call_sha256: remembered.call_sha256,
+            tool_sha256: remembered.tool_sha256,
+            terms_sha256: remembered.terms_sha256,
+            expires_at: Some(remembered.until),
+            votes: vec![vote],
+            note: Some(format!("for the same {}, {uses_max} times at most", same.word())),
+            ..Self::new(Occasion::Remembered, gate, *since)
+        }
+    }
+
     fn of_hold(state: State, hold: &NewHold, at: Timestamp) -> Self {
         Self {
             hold: Some(hold.id),
@@ -226,6 +275,7 @@ impl AuditEvent {
             terms_sha256: None,
             policy_sha256: None,
             quorum: None,
+            remembered: None,
             rules: Vec::new(),
             reason: None,
             notes: Vec::new(),
@@ -387,7 +437,10 @@ pub enum Fault {
     /// State, votes, note or time differ from the last event.
     #[error("the state or the votes of hold {0} are not those of its last event")]
     Outcome(HoldId),
-    /// Holds that no event tells of.
+    /// A remembered approval, its uses or its end are not what the events say.
+    #[error("the remembered approval of hold {0} is not what its events say")]
+    Remembered(HoldId),
+    /// Holds, or what belongs to them, that no event tells of.
     #[error("{0} hold(s) have no event")]
     NoEvent(u64),
     /// The log ends before the checkpoint: its end was cut, or the checkpoint is of another log.

@@ -5,6 +5,7 @@
 mod audit;
 mod demo;
 mod desk;
+mod edit;
 mod holds;
 mod policy;
 mod process;
@@ -19,7 +20,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::audit::store_path;
-use crate::{control::client::AskError, exit, exit::Exit, telemetry, waiting::Wait};
+use crate::{control::client::AskError, exit, exit::Exit, hold::Same, telemetry, waiting::Wait};
 
 /// Holds an agent's risky tool calls until people approve them.
 ///
@@ -51,6 +52,8 @@ enum Command {
     Show(ShowArguments),
     /// Approve a call: exactly the bytes that were shown go to the server.
     Approve(ApproveArguments),
+    /// List the approvals that count for further calls, and take them back.
+    Remembered(RememberedArguments),
     /// Reject a call: it does not run, and the agent reads the reason.
     Reject(RejectArguments),
     /// Say whether a call ran of which nobody knows; until then the same call is refused.
@@ -151,6 +154,56 @@ struct ApproveArguments {
     /// A comment for the record, at most 500 characters.
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+    /// Remember it, for a time such as `15m`: calls like this one then run without asking. Only where the rule says `remember`,
+    /// so long and so often as it says.
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "edit")]
+    remember_for: Option<jiff::SignedDuration>,
+    /// With --for, which calls: those of the same tool with the same arguments, or with any arguments.
+    #[arg(long, value_name = "WHAT", requires = "remember_for", default_value = "arguments")]
+    same: SameWord,
+    /// Change the arguments first: those in this file, or `-` for stdin; without a value, in your editor ($VISUAL, $EDITOR).
+    /// What runs is what you wrote, and the agent is told. Only where the rule says `edit: true`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    edit: Option<PathBuf>,
+    /// With --edit: do not ask whether the difference is meant.
+    #[arg(long, requires = "edit")]
+    yes: bool,
+}
+
+/// How alike calls have to be for which an approval is remembered.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SameWord {
+    /// The same tool with the same arguments.
+    Arguments,
+    /// The same tool.
+    Tool,
+}
+
+impl From<SameWord> for Same {
+    fn from(word: SameWord) -> Self {
+        match word {
+            SameWord::Arguments => Self::Arguments,
+            SameWord::Tool => Self::Tool,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct RememberedArguments {
+    #[command(subcommand)]
+    command: Option<RememberedCommand>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum RememberedCommand {
+    /// Take one back: from now on people are asked again.
+    Revoke {
+        /// The id of the hold whose approval it is, or any unique beginning of it.
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -360,6 +413,7 @@ pub fn main() -> Exit {
         Command::Watch => watch::watch(),
         Command::Show(arguments) => holds::show(&arguments),
         Command::Approve(arguments) => holds::approve(&arguments),
+        Command::Remembered(arguments) => holds::remembered(&arguments),
         Command::Reject(arguments) => holds::reject(&arguments),
         Command::Resolve(arguments) => holds::resolve_unknown(&arguments),
         Command::History(arguments) => audit::history(&arguments),

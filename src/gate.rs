@@ -7,6 +7,7 @@
 //! How a hold ends, in one place: whoever removes it from the table owns the end. A verdict is handed to the task in
 //! [`Gate::hold`], which alone writes the end down and only then lets it take effect.
 
+mod approvals;
 mod keep;
 mod observe;
 mod permit;
@@ -33,6 +34,7 @@ use tokio::{
 };
 
 pub use self::{
+    approvals::{EDIT_BYTES_MAX, Edited},
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
@@ -209,12 +211,18 @@ pub struct Approved {
     permitted: Permitted,
     hold: HoldId,
     refused: Refused,
+    edited: Option<Arc<Edited>>,
 }
 
 impl Approved {
     /// The hold that was approved. It is not the id under which the call came, if that was a retry.
     pub fn hold(&self) -> HoldId {
         self.hold
+    }
+
+    /// What the server's answer has to say to the agent, if the call was changed.
+    pub fn edited(&self) -> Option<Arc<Edited>> {
+        self.edited.clone()
     }
 
     /// The frame to send.
@@ -354,6 +362,20 @@ pub enum ResolveError {
     /// The same human has said the same before.
     #[error("you have voted already: one human has one vote, whatever the channel")]
     VotedBefore,
+    /// The approval may not count for further calls.
+    #[error("this approval cannot be remembered: {0}")]
+    NotRemembered(&'static str),
+    /// The call may not be edited, or not so.
+    #[error("this call cannot be edited: {0}")]
+    NotEdited(String),
+    /// What was written are no arguments.
+    #[error("these arguments cannot be used: {0}")]
+    BadEdit(String),
+    /// An approval that says more than yes has to be enough alone.
+    #[error(
+        "more people have to approve this call, so one of them can neither edit it nor have it remembered"
+    )]
+    NotAlone,
     /// The policy has changed, and denies the call now.
     #[error("the policy has changed and denies this call now: {0}")]
     DeniedNow(String),

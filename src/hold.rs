@@ -3,6 +3,7 @@
 //! Spoken by `policy` (which sets the terms), `store` (which keeps the record), `gate` (which moves a hold from state to
 //! state) and the control socket. Pure words: nothing here waits, writes or decides.
 
+mod approval;
 mod standing;
 mod terms;
 
@@ -11,6 +12,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::approval::{Approval, Edit, Remembered, Remembering, Said};
 pub use self::standing::{Arrival, NotDetached, Standing, State};
 pub use self::terms::{Quorum, Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
 use crate::digest::Digest;
@@ -134,6 +136,8 @@ pub struct HoldTerms {
     pub remind: Option<Duration>,
     /// How an approval may be remembered, if all matching rules allow it.
     pub remember: Option<Remember>,
+    /// Whether whoever approves may change the arguments, if all matching rules allow it.
+    pub may_edit: bool,
 }
 
 impl HoldTerms {
@@ -155,6 +159,7 @@ impl Default for HoldTerms {
             required_rejections: 1,
             remind: None,
             remember: None,
+            may_edit: false,
         }
     }
 }
@@ -336,6 +341,8 @@ pub struct HoldRecord {
     pub lapses_at: Option<Timestamp>,
     /// Whether a caller that makes the call again finds it.
     pub is_awaited: bool,
+    /// What the approver has made of the call, if it was changed.
+    pub edit: Option<Edit>,
 }
 
 impl HoldRecord {
@@ -350,6 +357,7 @@ impl HoldRecord {
             holder: Some(holder),
             lapses_at: None,
             is_awaited: true,
+            edit: None,
         }
     }
 

@@ -10,15 +10,15 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::hold::{Absence, HoldId, NewHold, Vote, Withdrawal};
+use crate::hold::{Absence, Approval, HoldId, NewHold, Vote, Withdrawal};
 
 /// What the winner of the claim tells the task that keeps the hold.
 #[derive(Debug)]
 pub(crate) enum Claim<Answer> {
     /// A person decided; the answer says what became of it.
     Verdict {
-        /// What was said, and by whom. Boxed: there is room for it in every call that waits.
-        vote: Box<Vote>,
+        /// What was said, and by whom, and what it brings along. Boxed: there is room for it in every call that waits.
+        vote: Box<(Vote, Approval)>,
         /// Where the approver waits to hear that it is durable.
         answer: oneshot::Sender<Answer>,
     },

@@ -53,14 +53,15 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use approval::{REMEMBER_MAX, REMIND_MIN};
+pub use approval::{
+    HOLD_MESSAGE_CHARS_MAX, REMEMBER_MAX, REMEMBER_USES_MAX, REMIND_MIN, TIMEOUT_DEFAULT, TIMEOUT_MAX,
+    TIMEOUT_MIN,
+};
 pub use cases::{CaseOutcome, Report, run_tests};
 pub use convert::{Converted, convert, convert_file};
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
 pub use diff::{CaseChange, Change, Difference, Direction, diff};
-pub use document::{
-    HOLD_MESSAGE_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
-};
+pub use document::{NAME_CHARS_MAX, REASON_CHARS_MAX};
 pub use explain::{Answer, Explanation, RuleAnswer, check_arguments};
 pub use learn::{RECORDED_CALLS_MAX, RecordedCall, ReplayedCall, propose, replay};
 pub use overrides::{Overridden, Override};

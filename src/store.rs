@@ -8,6 +8,7 @@
 //! A method that returns `Ok` has made its effect durable; one that returns an error has recorded nothing that the caller
 //! may rely on. Dropping a method's future does not take its job back.
 
+mod approvals;
 mod error;
 mod place;
 mod reader;
@@ -42,7 +43,7 @@ use self::{
 };
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, EventKind, Verification},
-    hold::{HoldId, HoldRecord, NewHold, State, Vote},
+    hold::{Approval, HoldId, HoldRecord, NewHold, Remembered, State, Vote},
 };
 
 /// How long a write waits for another process that is writing, in seconds.
@@ -206,7 +207,14 @@ impl Store {
         votes: Vec<Vote>,
         note: Option<String>,
     ) -> Result<(), StoreError> {
-        self.write(Job::End { id, state, votes, note, at: Timestamp::now() }).await.map(drop)
+        let approval = Box::default();
+        self.write(Job::End { id, state, votes, approval, note, at: Timestamp::now() }).await.map(drop)
+    }
+
+    /// The same for an approval by `vote` whose call goes to the server: with what it brings along, in one commit.
+    pub async fn approve(&self, id: HoldId, vote: Vote, approval: Approval) -> Result<(), StoreError> {
+        let (state, approval, at) = (State::Forwarding, Box::new(approval), Timestamp::now());
+        self.write(Job::End { id, state, votes: vec![vote], approval, note: None, at }).await.map(drop)
     }
 
     /// Hands over an event that nobody waits for: it becomes durable with the next commit, or a quarter of a second later
@@ -242,9 +250,16 @@ impl Store {
     }
 
     /// Records a call that is to be held, or lets it take the place of an earlier one of the same content. `is_own`: a call
-    /// that waits with a caller or was sent is left alone. Of all processes on the record, one redeems a grant.
-    pub async fn arrive(&self, hold: NewHold, is_own: bool) -> Result<Arrived, StoreError> {
-        match self.write(Job::Arrive { hold: Box::new(hold), is_own, at: Timestamp::now() }).await? {
+    /// that waits with a caller or was sent is left alone. `remembered`: the approval of that hold may count for it, and then
+    /// it is as if it redeemed a grant. Of all processes on the record, one redeems it, and one has its last use.
+    pub async fn arrive(
+        &self,
+        hold: NewHold,
+        is_own: bool,
+        remembered: Option<HoldId>,
+    ) -> Result<Arrived, StoreError> {
+        let hold = Box::new(hold);
+        match self.write(Job::Arrive { hold, is_own, remembered, at: Timestamp::now() }).await? {
             Written::Arrived(arrived) => Ok(arrived),
             _ => Err(StoreError::Closed),
         }
@@ -264,13 +279,19 @@ impl Store {
         }
     }
 
-    /// Records a verdict on a hold that has no caller; what comes of it is remembered until `lapses_at`. Gives the state:
-    /// granted or rejected.
+    /// Records a verdict on a hold that has no caller, with what an approval brings along; what comes of it is known until
+    /// `lapses_at`. Gives the state: granted or rejected.
     ///
     /// # Errors
     /// [`StoreError::Attached`] if it has a caller, who has to hear of it.
-    pub async fn decide(&self, id: HoldId, vote: Vote, lapses_at: Timestamp) -> Result<State, StoreError> {
-        match self.write(Job::Decide { id, vote, lapses_at }).await? {
+    pub async fn decide(
+        &self,
+        id: HoldId,
+        vote: Vote,
+        approval: Approval,
+        lapses_at: Timestamp,
+    ) -> Result<State, StoreError> {
+        match self.write(Job::Decide { id, vote, approval: Box::new(approval), lapses_at }).await? {
             Written::State(state) => Ok(state),
             _ => Err(StoreError::Closed),
         }
@@ -303,6 +324,33 @@ impl Store {
             Written::Recovered(recovered) => Ok(recovered),
             _ => Err(StoreError::Closed),
         }
+    }
+
+    /// Takes back the remembered approval of the hold `of`, for `by`, at the process `gate`. `false` if there is none, or it was
+    /// taken back before.
+    pub async fn revoke(&self, of: HoldId, by: String, gate: Arc<str>) -> Result<bool, StoreError> {
+        match self.write(Job::Revoke { of, by, gate, at: Timestamp::now() }).await? {
+            Written::Revoked(revoked) => Ok(revoked),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Remembered approvals that count now and may cover a call of `tool` at `server` by `principal`, the newest first.
+    pub async fn remembered_for(
+        &self,
+        server: Arc<str>,
+        tool: Arc<str>,
+        principal: Arc<str>,
+    ) -> Result<Vec<Remembered>, StoreError> {
+        let of = move |db: &Connection| {
+            approvals::remembered_for(db, (&server, &tool, &principal), Timestamp::now())
+        };
+        self.read(of).await
+    }
+
+    /// Remembered approvals whose time was not over at `after`, the newest first, at most [`ROWS_READ_MAX`].
+    pub async fn remembered(&self, after: Timestamp) -> Result<Vec<Remembered>, StoreError> {
+        self.read(move |db| approvals::all_remembered(db, after, ROWS_READ_MAX)).await
     }
 
     /// The hold of this id.

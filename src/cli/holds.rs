@@ -1,13 +1,18 @@
-//! `holdshort holds`, `show`, `approve`, `reject`, `resolve`: what operators see and say, over the control sockets of all
+//! `holdshort holds`, `show`, `approve`, `remembered`, `reject`, `resolve`: what operators see and say, over the control sockets of all
 //! gates, or in the record where none runs.
 
 use super::{
-    ApproveArguments, HoldsArguments, RejectArguments, ResolveArguments, ShowArguments, audit::recorded,
-    block_on, reach::Reach, render,
+    ApproveArguments, HoldsArguments, RejectArguments, RememberedArguments, RememberedCommand,
+    ResolveArguments, ShowArguments,
+    audit::recorded,
+    block_on,
+    edit::{self, NoEdit},
+    reach::Reach,
+    render,
 };
 use crate::{
     control::{
-        api::{ControlClient, HoldView, Watched},
+        api::{ControlClient, HoldView, RememberFor, Watched},
         client::{AskError, GateClient},
         follow::{self, Followed},
     },
@@ -96,7 +101,55 @@ pub(super) fn show(arguments: &ShowArguments) -> Exit {
 }
 
 pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
-    resolve(&arguments.id, Verdict::Approve, arguments.comment.clone())
+    if arguments.remember_for.is_none() && arguments.edit.is_none() {
+        return resolve(&arguments.id, Verdict::Approve, arguments.comment.clone());
+    }
+    block_on(async {
+        let reach = Reach::find().await?;
+        if let Some(error) = too_short(&arguments.id) {
+            return Ok(render::usage(&error));
+        }
+        let remember = arguments.remember_for.map(|time| RememberFor {
+            seconds: u64::try_from(time.as_secs()).unwrap_or(0),
+            same: arguments.same.into(),
+        });
+        let mut edited = None;
+        if let Some(place) = &arguments.edit {
+            let hold = reach.show(&arguments.id).await?;
+            edited = match edit::arguments(&hold, place, arguments.yes) {
+                Ok(text) => Some(text),
+                Err(error @ (NoEdit::NotConfirmed | NoEdit::Editor(_))) => return Ok(render::failed(&error)),
+                Err(error) => return Ok(render::usage(&error)),
+            };
+        }
+        let resolved = reach.approve(&arguments.id, arguments.comment.clone(), remember, edited).await?;
+        render::resolved(&resolved);
+        if remember.is_some() {
+            render::talk(&format!("to take it back: holdshort remembered revoke {}", resolved.id.short()));
+        }
+        Ok(exit_of(Verdict::Approve, resolved.state))
+    })
+}
+
+pub(super) fn remembered(arguments: &RememberedArguments) -> Exit {
+    block_on(async {
+        let reach = match (Reach::find().await, &arguments.command) {
+            // Nothing runs and nothing was ever recorded.
+            (Err(AskError::NoGate), None) => None,
+            (reach, _) => Some(reach?),
+        };
+        match (&arguments.command, &reach) {
+            (Some(RememberedCommand::Revoke { id }), Some(reach)) => {
+                if let Some(error) = too_short(id) {
+                    return Ok(render::usage(&error));
+                }
+                render::revoked(reach.revoke(id).await?);
+            }
+            (_, Some(reach)) => render::remembered(&reach.remembered().await?, arguments.json),
+            (_, None) => render::remembered(&[], arguments.json),
+        }
+        Ok(Exit::Done)
+    })
 }
 
 pub(super) fn reject(arguments: &RejectArguments) -> Exit {
@@ -131,11 +184,16 @@ fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>) -> Exit {
         }
         let resolved = reach.resolve(prefix, verdict, comment).await?;
         render::resolved(&resolved);
-        Ok(match (verdict, resolved.state) {
-            (Verdict::Approve, State::Forwarding | State::Answered | State::Granted)
-            | (Verdict::Reject, State::Rejected)
-            | (_, State::Held) => Exit::Done,
-            _ => Exit::Failed,
-        })
+        Ok(exit_of(verdict, resolved.state))
     })
+}
+
+/// What a command ends with whose verdict has led to `state`.
+fn exit_of(verdict: Verdict, state: State) -> Exit {
+    match (verdict, state) {
+        (Verdict::Approve, State::Forwarding | State::Answered | State::Granted)
+        | (Verdict::Reject, State::Rejected)
+        | (_, State::Held) => Exit::Done,
+        _ => Exit::Failed,
+    }
 }

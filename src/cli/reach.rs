@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::audit::{open, store_path};
 use crate::{
     control::{
-        api::{ControlClient, HoldView, Resolved},
+        api::{ControlClient, HoldView, RememberFor, RememberedView, Resolved},
         client::{self, AskError, GateClient},
         place, server,
     },
     gate::{Gate, GateLimits, ResolveError},
-    hold::{HoldId, Verdict},
+    hold::{HoldId, Said, Verdict},
     policy::Policy,
     principal::Principal,
     store::StoreError,
@@ -96,6 +96,72 @@ impl Reach {
                 let id = find_in(gate, prefix).await?;
                 let state = gate.resolve(id, verdict, &operator(), comment.as_deref()).await;
                 state.map(|state| Resolved { id, state }).map_err(refused)
+            }
+        }
+    }
+
+    /// Approves a hold, and says more than yes.
+    pub(super) async fn approve(
+        &self,
+        prefix: &str,
+        comment: Option<String>,
+        remember: Option<RememberFor>,
+        arguments: Option<String>,
+    ) -> Result<Resolved, AskError> {
+        match self {
+            Self::Gates(gates) => {
+                let (gate, id) = client::find(gates, prefix).await?;
+                Ok(gate.rpc.approve(id, comment, remember, arguments).await?)
+            }
+            Self::Record(gate) => {
+                let id = find_in(gate, prefix).await?;
+                let remember = remember.map(|asked| (asked.seconds, asked.same));
+                let said = Said { verdict: Verdict::Approve, remember, arguments };
+                let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
+                state.map(|state| Resolved { id, state }).map_err(refused)
+            }
+        }
+    }
+
+    /// Approvals that count for further calls, the newest first.
+    pub(super) async fn remembered(&self) -> Result<Vec<RememberedView>, AskError> {
+        let gates = match self {
+            Self::Gates(gates) => gates,
+            Self::Record(gate) => {
+                return Ok(gate
+                    .remembered()
+                    .await
+                    .map_err(failed)?
+                    .iter()
+                    .map(RememberedView::from)
+                    .collect());
+            }
+        };
+        let mut all: Vec<RememberedView> = Vec::new();
+        for gate in gates {
+            for remembered in gate.rpc.remembered().await? {
+                // Gates on one record all tell of the same.
+                if !all.iter().any(|known| known.id == remembered.id) {
+                    all.push(remembered);
+                }
+            }
+        }
+        all.sort_by_key(|remembered| (std::cmp::Reverse(remembered.since), remembered.id));
+        Ok(all)
+    }
+
+    /// Takes a remembered approval back.
+    pub(super) async fn revoke(&self, prefix: &str) -> Result<HoldId, AskError> {
+        match self {
+            Self::Gates(gates) => {
+                let (gate, id) = client::find(gates, prefix).await?;
+                gate.rpc.revoke(id).await?;
+                Ok(id)
+            }
+            Self::Record(gate) => {
+                let id = find_in(gate, prefix).await?;
+                gate.revoke(id, &operator()).await.map_err(refused)?;
+                Ok(id)
             }
         }
     }

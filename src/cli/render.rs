@@ -22,11 +22,11 @@ pub(super) use self::policy::policy_errors;
 use crate::{
     config::ConfigError,
     control::{
-        api::{HoldView, Resolved, VerificationView, Watched, error_code},
+        api::{HoldView, RememberedView, Resolved, VerificationView, Watched, error_code},
         client::AskError,
     },
     exit::Exit,
-    hold::{HOLD_ID_SHORT_CHARS, HoldId, State, Verdict, Vote},
+    hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
     sanitize,
     view::{self, between},
 };
@@ -156,6 +156,11 @@ pub(super) fn what(hold: &HoldView) -> &str {
     if hold.tool.is_empty() { &hold.method } else { &hold.tool }
 }
 
+/// The moment so many seconds after the beginning of all times.
+fn after_epoch(seconds: u64) -> Timestamp {
+    i64::try_from(seconds).ok().and_then(|at| Timestamp::from_second(at).ok()).unwrap_or(Timestamp::MAX)
+}
+
 /// The shortest number of characters, from [`HOLD_ID_SHORT_CHARS`] on, by which the ids differ.
 fn short_id_chars(ids: impl Iterator<Item = HoldId>) -> usize {
     let mut ids: Vec<_> = ids.map(|id| id.to_string()).collect();
@@ -195,6 +200,7 @@ pub(super) fn hold_card(hold: &HoldView) {
 pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
     let mut card = Card { rows: Vec::new(), columns };
     card.field("hold", hold.id);
+    let waits = hold.state == State::Held;
     card.field("state", state_text(hold));
     card.field("server", sanitize::render(&hold.server));
     card.field("tool", sanitize::render(what(hold)));
@@ -210,6 +216,14 @@ pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
     card.field("rules", sanitize::render(&hold.rules.join(", ")));
     for requirement in &hold.requirements {
         card.field("approvals", sanitize::render(requirement));
+    }
+    if let Some(Remember { seconds_max, whole_tool, uses_max }) = hold.may_remember.filter(|_| waits) {
+        let same = if whole_tool { "arguments|tool" } else { "arguments" };
+        let most = between(Timestamp::UNIX_EPOCH, after_epoch(seconds_max));
+        card.field("remember", format!("--for {most} at most, --same {same}, {uses_max} calls at most"));
+    }
+    if hold.may_edit && waits {
+        card.field("edit", "the arguments may be changed: --edit");
     }
     for note in &hold.notes {
         card.field("note", sanitize::render(note));
@@ -230,7 +244,19 @@ pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
     for row in view::json_rows(hold.arguments.get(), room) {
         card.rows.push(format!("{GUTTER}{row}"));
     }
-    card.field("frame", "exactly as it was received and would be sent");
+    if let Some(edit) = &hold.edit {
+        card.field("edited", "the approver has changed the arguments; what ran, and what it was made of:");
+        for row in super::edit::difference(hold.arguments.get(), edit.arguments.get(), room) {
+            card.rows.push(format!("{GUTTER}{row}"));
+        }
+        card.field("edited256", &edit.frame_sha256);
+    }
+    let sent = if hold.edit.is_some() {
+        "exactly as it was received"
+    } else {
+        "exactly as it was received and would be sent"
+    };
+    card.field("frame", sent);
     for row in view::text_rows(hold.frame.as_deref().unwrap_or_default(), room) {
         card.rows.push(format!("{GUTTER}{row}"));
     }
@@ -238,7 +264,7 @@ pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
 }
 
 /// Columns of a row of one hold.
-fn row_columns() -> usize {
+pub(super) fn row_columns() -> usize {
     // What is narrower than this cannot be read anyway.
     columns().unwrap_or(ROW_COLUMNS_MAX).clamp(32, ROW_COLUMNS_MAX)
 }
@@ -304,6 +330,39 @@ pub(super) fn resolved(resolved: &Resolved) {
         _ => "ended",
     };
     line(&format!("{} {text}", resolved.id.short()));
+}
+
+/// A remembered approval was taken back.
+pub(super) fn revoked(id: HoldId) {
+    line(&format!("{} revoked: people are asked again", id.short()));
+}
+
+/// Approvals that count for further calls, or did.
+pub(super) fn remembered(all: &[RememberedView], as_json: bool) {
+    if as_json {
+        return json(&all);
+    }
+    if all.is_empty() {
+        return talk("no approval is remembered");
+    }
+    let chars = short_id_chars(all.iter().map(|remembered| remembered.id));
+    let head = ["ID", "STANDING", "SERVER", "TOOL", "SAME", "USED", "LEFT", "FOR", "BY"];
+    let mut table = Table::new(head, &[2, 3, 7, 8]);
+    for remembered in all {
+        let tool = if remembered.tool.is_empty() { &remembered.method } else { &remembered.tool };
+        table.add([
+            short(remembered.id, chars),
+            remembered.standing.clone(),
+            name(&remembered.server),
+            name(tool),
+            remembered.same.word().to_owned(),
+            format!("{} of {}", remembered.uses, remembered.uses_max),
+            until(remembered.until),
+            name(&remembered.principal),
+            name(&remembered.by),
+        ]);
+    }
+    table.print();
 }
 
 /// The head of a live list.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOwned};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     audit::{self, Verification},
-    hold::{HoldId, HoldRecord, NewHold, State, Verdict, Vote},
+    hold::{Edit, HoldId, HoldRecord, NewHold, Remember, Remembered, Same, State, Verdict, Vote},
     jsonrpc::Frame,
     mcp::ToolCall,
     view,
@@ -27,8 +28,8 @@ pub const PAGE_FRAME_BYTES_MAX: usize = 8 << 20;
 /// The longest answer of the control socket: a page whose last frame is the largest there can be, written as JSON text.
 pub const ANSWER_BYTES_MAX: u32 = 256 << 20;
 
-/// The longest question: ids, a comment and a page's end.
-pub const QUESTION_BYTES_MAX: u32 = 64 << 10;
+/// The longest question: an approval with the arguments that the call is to run with, written as JSON text.
+pub const QUESTION_BYTES_MAX: u32 = 1 << 20;
 
 /// The longest arguments that a watcher is sent with its news, in bytes: what a watcher that does not read keeps waiting in
 /// the gate must be little.
@@ -62,6 +63,15 @@ pub struct HoldView {
     /// Who has to say yes, in words; none where one person is enough.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub requirements: Vec<String>,
+    /// How an approval may count for further calls; none if it may not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub may_remember: Option<Remember>,
+    /// Whether whoever approves may change the arguments.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub may_edit: bool,
+    /// What the approver has made of the call, if it was changed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub edit: Option<EditView>,
     /// The rules that hold it.
     pub rules: Vec<String>,
     /// What an approver should know besides: errors in conditions.
@@ -110,12 +120,15 @@ impl HoldView {
             tool: hold.tool.to_string(),
             agent: hold.agent.to_string(),
             principal: hold.principal.to_string(),
-            arguments: arguments(hold),
+            arguments: arguments(&hold.frame),
             truncated: false,
             reason: hold.reason.to_string(),
             requirements: hold.quorum.as_ref().map_or_else(Vec::new, |quorum| {
                 quorum.requirements.iter().map(ToString::to_string).collect()
             }),
+            may_remember: hold.quorum.as_ref().and_then(|quorum| quorum.remember),
+            may_edit: hold.quorum.as_ref().is_some_and(|quorum| quorum.may_edit),
+            edit: record.edit.as_ref().map(EditView::new),
             rules: hold.rules.iter().map(ToString::to_string).collect(),
             notes: hold.notes.clone(),
             created_at: hold.created_at,
@@ -152,6 +165,7 @@ impl HoldView {
         if self.arguments.get().len() > NEWS_ARGUMENT_BYTES_MAX {
             self.arguments = empty_object();
             self.truncated = true;
+            self.edit = None;
         }
         self
     }
@@ -162,9 +176,85 @@ impl HoldView {
     }
 }
 
-/// The arguments in a held frame, exactly as written; the params of other methods.
-fn arguments(hold: &NewHold) -> Box<RawValue> {
-    let frame = Frame::from_client(hold.frame.clone()).ok();
+/// A call with the arguments that its approver has written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EditView {
+    /// The arguments that it ran with, as they were written.
+    pub arguments: Box<RawValue>,
+    /// SHA-256 of the frame with them.
+    pub frame_sha256: String,
+}
+
+impl EditView {
+    fn new(edit: &Edit) -> Self {
+        Self { arguments: arguments(&edit.frame), frame_sha256: edit.frame_sha256.to_string() }
+    }
+}
+
+/// An approval that counts for further calls, as operators see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RememberedView {
+    /// The hold whose approval it is.
+    pub id: HoldId,
+    /// Whether it still `counts`, is `used up`, `revoked` or `over`.
+    pub standing: String,
+    /// The server's name.
+    pub server: String,
+    /// The method, nearly always `tools/call`.
+    pub method: String,
+    /// The tool.
+    pub tool: String,
+    /// Whose calls it covers.
+    pub principal: String,
+    /// How alike they have to be.
+    pub same: Same,
+    /// Who approved.
+    pub by: String,
+    /// When.
+    pub since: Timestamp,
+    /// Until when it counts.
+    pub until: Timestamp,
+    /// How many calls it has covered.
+    pub uses: u32,
+    /// How many it may cover.
+    pub uses_max: u32,
+    /// Who has taken it back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revoked_by: Option<String>,
+}
+
+impl From<&Remembered> for RememberedView {
+    fn from(remembered: &Remembered) -> Self {
+        Self {
+            id: remembered.of,
+            standing: remembered.standing(Timestamp::now()).to_owned(),
+            server: remembered.server.to_string(),
+            method: remembered.method.to_string(),
+            tool: remembered.tool.to_string(),
+            principal: remembered.principal.to_string(),
+            same: remembered.same,
+            by: remembered.by.clone(),
+            since: remembered.since,
+            until: remembered.until,
+            uses: remembered.uses,
+            uses_max: remembered.uses_max,
+            revoked_by: remembered.revoked.as_ref().map(|(_, by)| by.clone()),
+        }
+    }
+}
+
+/// For which further calls an approval is to count.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RememberFor {
+    /// For how long, in seconds.
+    pub seconds: u64,
+    /// How alike they have to be.
+    pub same: Same,
+}
+
+/// The arguments in a frame, exactly as written; the params of other methods.
+fn arguments(frame: &Bytes) -> Box<RawValue> {
+    let frame = Frame::from_client(frame.clone()).ok();
     let text = frame.as_ref().and_then(|frame| match ToolCall::parse(frame) {
         Ok(call) => Some(call.arguments.to_owned()),
         Err(_) => frame.params().map(str::to_owned),
@@ -341,6 +431,24 @@ pub trait Control {
         verdict: Verdict,
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned>;
+
+    /// Approves a hold, and says more than yes: that it counts for further calls, or that the call runs with these arguments.
+    #[method(name = "approve", param_kind = map, with_extensions)]
+    async fn approve(
+        &self,
+        id: HoldId,
+        comment: Option<String>,
+        remember: Option<RememberFor>,
+        arguments: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned>;
+
+    /// Approvals that count for further calls, and those that have ceased to within a day, the newest first.
+    #[method(name = "remembered")]
+    async fn remembered(&self) -> Result<Vec<RememberedView>, ErrorObjectOwned>;
+
+    /// Takes back the remembered approval of the hold `id`. Answers once it is durable.
+    #[method(name = "revoke", param_kind = map, with_extensions)]
+    async fn revoke(&self, id: HoldId) -> Result<(), ErrorObjectOwned>;
 
     /// Says whether a call ran of which nobody knew. Answers once it is durable.
     #[method(name = "resolve_unknown", param_kind = map, with_extensions)]

@@ -29,14 +29,15 @@ use tower::layer::util::Identity;
 use super::{
     api::{
         ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
-        PolicyReloaded, QUESTION_BYTES_MAX, Resolved, VerificationView, Watched, WatchedEvent, error_code,
+        PolicyReloaded, QUESTION_BYTES_MAX, RememberFor, RememberedView, Resolved, VerificationView, Watched,
+        WatchedEvent, error_code,
     },
     place::Registration,
 };
 use crate::{
     audit::{BadCheckpoint, Checkpoint},
     gate::{Gate, News, ResolveError},
-    hold::{HoldId, HoldRecord, NewHold, Verdict},
+    hold::{HoldId, HoldRecord, NewHold, Said, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, StoreError},
@@ -298,6 +299,29 @@ impl ControlServer for Desk {
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
     }
 
+    async fn approve(
+        &self,
+        extensions: &Extensions,
+        id: HoldId,
+        comment: Option<String>,
+        remember: Option<RememberFor>,
+        arguments: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        let remember = remember.map(|asked| (asked.seconds, asked.same));
+        let said = Said { verdict: Verdict::Approve, remember, arguments };
+        let state = self.gate.resolve(id, said, approver(extensions)?, comment.as_deref()).await;
+        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
+    async fn remembered(&self) -> Result<Vec<RememberedView>, ErrorObjectOwned> {
+        let found = self.gate.remembered().await.map_err(unavailable)?;
+        Ok(found.iter().map(RememberedView::from).collect())
+    }
+
+    async fn revoke(&self, extensions: &Extensions, id: HoldId) -> Result<(), ErrorObjectOwned> {
+        self.gate.revoke(id, approver(extensions)?).await.map_err(|error| resolve_error(&error))
+    }
+
     async fn resolve_unknown(
         &self,
         extensions: &Extensions,
@@ -440,8 +464,11 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         | ResolveError::OwnCall
         | ResolveError::NobodyMay
         | ResolveError::VotedBefore
+        | ResolveError::NotRemembered(_)
+        | ResolveError::NotEdited(_)
+        | ResolveError::NotAlone
         | ResolveError::DeniedNow(_) => error_code::NOT_ALLOWED,
-        ResolveError::NoReason => error_code::INVALID,
+        ResolveError::NoReason | ResolveError::BadEdit(_) => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,
     };
     let detail = match error {

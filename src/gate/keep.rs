@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Answer, Approved, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, refusal::Refused,
+    Answer, Approved, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, approvals,
+    refusal::Refused,
 };
 use crate::{
-    hold::{Absence, Cause, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
+    hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
     hold_table::{Again, Claim},
     jsonrpc::FrameBytes,
     policy::Overridden,
@@ -24,6 +25,9 @@ const HANDOVER: Duration = Duration::from_secs(1);
 
 /// How often it is looked anew what a call that was made again finds, before it becomes a hold of its own.
 const LOOKS_MAX: u32 = 8;
+
+/// Why a call does not run whose bytes are not what was shown.
+const CHANGED_IN_MEMORY: &str = "the held bytes have changed in memory";
 
 impl Gate {
     /// Keeps a held call until it ends: record ▸ announce ▸ wait ▸ claim. Run it in a task of its own.
@@ -44,10 +48,11 @@ impl Gate {
     /// What becomes of it at once: it is refused, or has been decided already.
     pub async fn record(&self, mut held: Box<HeldCall>) -> Result<Box<HeldCall>, Box<Released>> {
         let mut is_own = false;
+        let remembered = self.remembered_for(&held.hold).await;
         for _ in 0..LOOKS_MAX {
             // Listened to before it is looked, so that nothing is missed in between.
             let moved = self.moved.notified();
-            let arrived = match self.store.arrive(NewHold::clone(&held.hold), is_own).await {
+            let arrived = match self.store.arrive(NewHold::clone(&held.hold), is_own, remembered).await {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     tracing::error!(hold = %held.hold.id, %error, "a call could not be held, so it was refused");
@@ -76,7 +81,7 @@ impl Gate {
                     self.moved.notify_waiters();
                     return overridden.map_or(Ok(held), |released| Err(Box::new(released)));
                 }
-                Arrived::Redeemed(record) => return Err(Box::new(self.redeemed(*held, &record))),
+                Arrived::Redeemed(record) => return Err(Box::new(self.redeemed(*held, &record).await)),
                 Arrived::Rejected(record) => return Err(Box::new(self.rejected_before(*held, &record))),
                 Arrived::Unknown(record) => {
                     let refused = held.refused.clone();
@@ -136,7 +141,8 @@ impl Gate {
         }
     }
 
-    fn redeemed(&self, held: HeldCall, record: &HoldRecord) -> Released {
+    /// The call goes on because of what was decided about `record` before.
+    async fn redeemed(&self, held: HeldCall, record: &HoldRecord) -> Released {
         let id = record.hold.id;
         let hold = Arc::new(held.as_retry_of(record));
         if self.table.claim(held.suspended.ticket()).is_none() {
@@ -146,9 +152,25 @@ impl Gate {
             let end = Unrecorded { hold, why: Gone::Withdrawn(why) };
             return Released::Withdrawn { refusal: held.refused.withdrawn(id, why), end };
         }
-        self.announce(News::Now { hold, state: State::Forwarding, vote: record.votes.last().cloned() });
-        let permitted = Permitted::approved(held.bytes, id);
-        Released::Resume(Box::new(Approved { permitted, hold: id, refused: held.refused }))
+        let vote = record.votes.last().cloned();
+        let (bytes, edited) = match &record.edit {
+            None => (held.bytes, None),
+            Some(edit) => match approvals::apply(held.bytes, edit) {
+                Some(frame) => {
+                    let comment = vote.as_ref().and_then(|vote| vote.comment.as_deref());
+                    let edited = Edited::new(id, &frame, comment);
+                    (frame.into_bytes(), Some(Arc::new(edited)))
+                }
+                None => {
+                    let (state, why) = approvals::DOES_NOT_FIT;
+                    self.ended_upstream(id, state, Some(why.to_owned())).await;
+                    return Released::Refuse(held.refused.ended(id, Cause::Unavailable, why));
+                }
+            },
+        };
+        self.announce(News::Now { hold, state: State::Forwarding, vote });
+        let permitted = Permitted::approved(bytes, id);
+        Released::Resume(Box::new(Approved { permitted, hold: id, refused: held.refused, edited }))
     }
 
     /// Lets a call that is on record as held go on if whoever writes the policy wants that. On record as such: the approval
@@ -182,7 +204,7 @@ impl Gate {
         let hold = Arc::clone(&held.hold);
         self.announce(News::Now { hold, state: State::Forwarding, vote: Some(vote) });
         let permitted = Permitted::approved(held.bytes.clone(), id);
-        Some(Released::Resume(Box::new(Approved { permitted, hold: id, refused })))
+        Some(Released::Resume(Box::new(Approved { permitted, hold: id, refused, edited: None })))
     }
 
     async fn is_overridden(&self, hold: &NewHold, of: Overridden) -> bool {
@@ -313,41 +335,49 @@ impl Gate {
         bytes: FrameBytes,
         hold: Arc<NewHold>,
         refused: Refused,
-        vote: Vote,
+        (vote, mut approval): (Vote, Approval),
         answer: oneshot::Sender<Answer>,
     ) -> Released {
+        let id = hold.id;
         // INVARIANT: what is sent is what was shown. Nothing can have changed it; if it has, memory is not to be trusted.
-        let intact = bytes.sha256() == hold.frame_sha256;
-        let (state, note) = match vote.verdict {
-            Verdict::Approve if intact => (State::Forwarding, None),
-            Verdict::Approve => {
-                (State::Unavailable, Some("the held bytes have changed in memory".to_owned()))
-            }
-            Verdict::Reject => (State::Rejected, None),
+        let mut sent = (bytes.sha256() == hold.frame_sha256).then_some(bytes);
+        let mut edited = None;
+        if let Some(edit) = approval.edit.take()
+            && let Some(frame) = sent.take().and_then(|bytes| approvals::apply(bytes, &edit))
+        {
+            approval.edit = Some(Edit { frame_sha256: frame.sha256(), frame: frame.line() });
+            edited = Some(Arc::new(Edited::new(id, &frame, vote.comment.as_deref())));
+            sent = Some(frame.into_bytes());
+        }
+        let state = match (vote.verdict, &sent) {
+            (Verdict::Approve, Some(_)) => State::Forwarding,
+            (Verdict::Approve, None) => State::Unavailable,
+            (Verdict::Reject, _) => State::Rejected,
         };
-        let recorded = self.store.end(hold.id, state, vec![vote.clone()], note).await;
+        let recorded = match state {
+            State::Forwarding => self.store.approve(id, vote.clone(), approval).await,
+            _ => {
+                let note = (state == State::Unavailable).then(|| CHANGED_IN_MEMORY.to_owned());
+                self.store.end(id, state, vec![vote.clone()], note).await
+            }
+        };
         self.moved.notify_waiters();
         if let Err(error) = recorded {
             tracing::error!(hold = %hold.id, %error, "a verdict could not be recorded, so the call was refused");
             let reason = "the verdict could not be recorded";
             let _ = answer.send(Err(error));
-            return Released::Refuse(refused.ended(hold.id, Cause::Unavailable, reason));
+            return Released::Refuse(refused.ended(id, Cause::Unavailable, reason));
         }
         let _ = answer.send(Ok(state));
         let reason = vote.comment.clone().unwrap_or_default();
-        let id = hold.id;
         self.announce(News::Now { hold, state, vote: Some(vote) });
-        match state {
-            State::Forwarding => {
+        match (state, sent) {
+            (State::Forwarding, Some(bytes)) => {
                 let permitted = Permitted::approved(bytes, id);
-                Released::Resume(Box::new(Approved { permitted, hold: id, refused }))
+                Released::Resume(Box::new(Approved { permitted, hold: id, refused, edited }))
             }
-            State::Rejected => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
-            _ => Released::Refuse(refused.ended(
-                id,
-                Cause::Unavailable,
-                "the held bytes have changed in memory",
-            )),
+            (State::Rejected, _) => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
+            _ => Released::Refuse(refused.ended(id, Cause::Unavailable, CHANGED_IN_MEMORY)),
         }
     }
 

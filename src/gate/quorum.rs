@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use super::{Gate, News, ResolveError};
 use crate::{
-    hold::{HoldId, HoldRecord, NewHold, Quorum, Requirement, Verdict, Vote},
+    hold::{Approval, HoldId, HoldRecord, NewHold, Quorum, Requirement, Said, Verdict, Vote},
     jsonrpc::Frame,
     mcp::ToolCall,
-    policy::{Call, Effect, People, Person, Policy},
+    policy::{Call, Decision, Effect, People, Person, Policy},
     principal::Principal,
     store::StoreError,
 };
@@ -27,15 +27,26 @@ enum Tally {
     Enough,
 }
 
+/// A vote that counts.
+pub(super) struct Weighed {
+    pub(super) vote: Vote,
+    /// What an approval brings along.
+    pub(super) approval: Approval,
+    /// Whether enough people have said the same.
+    pub(super) is_enough: bool,
+}
+
 impl Gate {
     /// Whether `vote` is one that counts, and enough together with those before it. A vote that is not enough is recorded
-    /// here; one that is, is the caller's to put into effect. Gives it with the human behind it.
+    /// here; one that is, is the caller's to put into effect. Gives it with the human behind it, and with what it brings along
+    /// if it is an approval that says more than yes: such a one has to be enough alone.
     pub(super) async fn weigh(
         &self,
         id: HoldId,
         vote: Vote,
         approver: &Principal,
-    ) -> Result<(Vote, bool), ResolveError> {
+        said: &Said,
+    ) -> Result<Weighed, ResolveError> {
         let policy = self.policy.load_full();
         let hold = match self.table.get(id) {
             Some(hold) => hold,
@@ -50,12 +61,21 @@ impl Gate {
         if vote.verdict == Verdict::Approve && hold.policy_sha256 != policy.digest() {
             requirements.extend(asked_now(&policy, &hold)?);
         }
+        let (approval, needed) = self.approval(&policy, &hold, said, vote.at)?;
+        requirements.extend(needed);
         let waited = waited(&hold, vote.at);
         let person = may_vote(policy.people(), &hold, &requirements, approver, vote.verdict, waited)?;
+        if approval != Approval::default() && !requirements.is_empty() {
+            // Whoever may decide only because others were silent, has nothing to say of calls that nobody has been asked about.
+            let waited = if approval.remember.is_some() { Duration::ZERO } else { waited };
+            if !person.is_some_and(|person| is_enough_alone(policy.people(), &requirements, person, waited)) {
+                return Err(ResolveError::NotAlone);
+            }
+        }
         let vote = Vote { person: person.map(|person| person.name.to_string()), ..vote };
         let rejections = hold.quorum.as_ref().map_or(1, |quorum| quorum.required_rejections);
         if requirements.is_empty() && rejections <= 1 {
-            return Ok((vote, true));
+            return Ok(Weighed { vote, approval, is_enough: true });
         }
         // One vote at a time: of two that arrive together, the second has to see the first.
         let _turn = self.voting.lock().await;
@@ -72,7 +92,7 @@ impl Gate {
         };
         let together: Vec<Vote> = record.votes.iter().cloned().chain([vote.clone()]).collect();
         if count(&together) == Tally::Enough {
-            return Ok((vote, true));
+            return Ok(Weighed { vote, approval, is_enough: true });
         }
         match self.store.vote(id, Arc::clone(&self.instance), vote.clone()).await {
             Ok(record) => {
@@ -81,7 +101,7 @@ impl Gate {
                 if !enough {
                     self.announce(News::Voted { hold, vote: vote.clone() });
                 }
-                Ok((vote, enough))
+                Ok(Weighed { vote, approval, is_enough: enough })
             }
             Err(StoreError::NoSuchHold(_) | StoreError::NotHeld { .. }) => Err(self.ended(id, record)),
             Err(error) => Err(ResolveError::Unrecorded(error)),
@@ -101,9 +121,27 @@ fn waited(hold: &NewHold, at: Timestamp) -> Duration {
 
 /// What another policy than the one that held the call asks for: it cannot make what waits wider, only stricter.
 fn asked_now(policy: &Policy, hold: &NewHold) -> Result<Vec<Requirement>, ResolveError> {
-    let Ok(frame) = Frame::from_client(hold.frame.clone()) else { return Ok(Vec::new()) };
-    let call = ToolCall::parse(&frame).ok().filter(|_| !hold.tool.is_empty());
-    let decision = policy.decide(&Call {
+    let Some(decision) = decide_now(policy, hold, None) else { return Ok(Vec::new()) };
+    match decision.effect {
+        Effect::Deny => Err(ResolveError::DeniedNow(decision.reason.to_string())),
+        Effect::Hold => Ok(decision.terms.map_or_else(Vec::new, |terms| terms.requirements.clone())),
+        Effect::Allow => Ok(Vec::new()),
+    }
+}
+
+/// What `policy` says now of a held call, or of `edited`, what somebody has made of it. The server's hints about the tool are
+/// not known here, which makes nothing looser.
+pub(super) fn decide_now(policy: &Policy, hold: &NewHold, edited: Option<&Frame>) -> Option<Decision> {
+    let held;
+    let frame = match edited {
+        Some(edited) => edited,
+        None => {
+            held = Frame::from_client(hold.frame.clone()).ok()?;
+            &held
+        }
+    };
+    let call = ToolCall::parse(frame).ok().filter(|_| !hold.tool.is_empty());
+    Some(policy.decide(&Call {
         server: &hold.server,
         method: &hold.method,
         tool: call.as_ref().map(|call| &*call.name),
@@ -112,12 +150,18 @@ fn asked_now(policy: &Policy, hold: &NewHold) -> Result<Vec<Requirement>, Resolv
         principal: &hold.principal,
         now: hold.created_at,
         ..Call::default()
-    });
-    match decision.effect {
-        Effect::Deny => Err(ResolveError::DeniedNow(decision.reason.to_string())),
-        Effect::Hold => Ok(decision.terms.map_or_else(Vec::new, |terms| terms.requirements.clone())),
-        Effect::Allow => Ok(Vec::new()),
-    }
+    }))
+}
+
+/// Whether `person`, who did not ask, is all that `requirements` ask for, `waited` after the call was held.
+pub(super) fn is_enough_alone(
+    people: &People,
+    requirements: &[Requirement],
+    person: &Person,
+    waited: Duration,
+) -> bool {
+    let is = |person: &&Person, name: &str| people.is(person, name);
+    requirements.iter().all(|requirement| requirement.is_filled(&[person], waited, &is))
 }
 
 /// The human behind `approver`, if they may say this of the call. None where the policy names no people, and one is enough.
@@ -184,12 +228,18 @@ fn tally(
 
 /// What is left of the terms when they go into the record: nothing where one person decides.
 pub(super) fn quorum(terms: &crate::hold::HoldTerms) -> Option<Arc<Quorum>> {
-    let simple = terms.requirements.is_empty() && terms.required_rejections <= 1 && terms.remind.is_none();
+    let simple = terms.requirements.is_empty()
+        && terms.required_rejections <= 1
+        && terms.remind.is_none()
+        && terms.remember.is_none()
+        && !terms.may_edit;
     (!simple).then(|| {
         Arc::new(Quorum {
             requirements: terms.requirements.clone(),
             required_rejections: terms.required_rejections,
             remind_seconds: terms.remind.map(|every| every.as_secs()),
+            remember: terms.remember,
+            may_edit: terms.may_edit,
         })
     })
 }

@@ -8,9 +8,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{Gate, News, ResolveError};
+use super::{Gate, News, ResolveError, quorum::Weighed};
 use crate::{
-    hold::{COMMENT_CHARS_MAX, HoldId, HoldRecord, State, Verdict, Vote, Withdrawal},
+    hold::{Approval, COMMENT_CHARS_MAX, HoldId, HoldRecord, Said, State, Verdict, Vote, Withdrawal},
     hold_table::Claim,
     principal::Principal,
     store::StoreError,
@@ -23,7 +23,7 @@ const HANDOVER: Duration = Duration::from_secs(1);
 const LOOKS_MAX: u32 = 4;
 
 impl Gate {
-    /// The one door for verdicts, whatever the channel.
+    /// The one door for verdicts, whatever the channel. An approval may say more than yes ([`Said`]), where the rules let it.
     ///
     /// # Errors
     ///
@@ -31,16 +31,18 @@ impl Gate {
     pub async fn resolve(
         &self,
         id: HoldId,
-        verdict: Verdict,
+        said: impl Into<Said>,
         approver: &Principal,
         comment: Option<&str>,
     ) -> Result<State, ResolveError> {
+        let said = said.into();
+        let verdict = said.verdict;
         let comment = person(approver, comment)?;
         if verdict == Verdict::Reject && comment.is_none() {
             return Err(ResolveError::NoReason);
         }
         let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now(), person: None };
-        let (vote, is_enough) = self.weigh(id, vote, approver).await?;
+        let Weighed { vote, approval, is_enough } = self.weigh(id, vote, approver, &said).await?;
         if !is_enough {
             return Ok(State::Held);
         }
@@ -48,12 +50,12 @@ impl Gate {
             // Listened to before it is looked, so that nothing is missed in between.
             let moved = self.moved.notified();
             if let Some(claim) = self.table.claim_recorded(id) {
-                return self.hand_over(id, claim, vote).await;
+                return self.hand_over(id, claim, vote, approval).await;
             }
             if self.table.is_being_recorded(id) {
                 return Err(ResolveError::NotFound);
             }
-            match self.store.decide(id, vote.clone(), self.lapses_at(vote.at)).await {
+            match self.store.decide(id, vote.clone(), approval.clone(), self.lapses_at(vote.at)).await {
                 Ok(state) => {
                     self.announce_now(id, state, Some(vote)).await;
                     return Ok(state);
@@ -83,9 +85,10 @@ impl Gate {
         id: HoldId,
         claim: oneshot::Sender<Claim<super::Answer>>,
         vote: Vote,
+        approval: Approval,
     ) -> Result<State, ResolveError> {
         let (answer, answered) = oneshot::channel();
-        if claim.send(Claim::Verdict { vote: Box::new(vote), answer }).is_err() {
+        if claim.send(Claim::Verdict { vote: Box::new((vote, approval)), answer }).is_err() {
             return Err(self.why_not_there(id).await);
         }
         match answered.await {

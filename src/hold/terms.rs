@@ -20,6 +20,12 @@ pub struct Quorum {
     /// How often whoever may decide is reminded, in seconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub remind_seconds: Option<u64>,
+    /// How an approval may be remembered, if at all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remember: Option<Remember>,
+    /// Whether whoever approves may change the arguments.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub may_edit: bool,
 }
 
 impl Quorum {
@@ -75,6 +81,8 @@ pub struct Remember {
     pub seconds_max: u64,
     /// Whether other arguments of the same tool may be covered too.
     pub whole_tool: bool,
+    /// How many calls one may cover.
+    pub uses_max: u32,
 }
 
 /// How much a remembered approval covers.
@@ -87,6 +95,21 @@ pub enum Same {
     Tool,
 }
 
+impl Same {
+    /// The word in policies, on the command line and in the record.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Arguments => "arguments",
+            Self::Tool => "tool",
+        }
+    }
+
+    /// What [`Same::word`] names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Arguments, Self::Tool].into_iter().find(|same| same.word() == word)
+    }
+}
+
 impl Remember {
     /// What both of two rules allow.
     #[must_use]
@@ -94,6 +117,7 @@ impl Remember {
         Self {
             seconds_max: self.seconds_max.min(other.seconds_max),
             whole_tool: self.whole_tool && other.whole_tool,
+            uses_max: self.uses_max.min(other.uses_max),
         }
     }
 }

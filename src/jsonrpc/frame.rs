@@ -10,6 +10,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{
+    error::one_line as one_line_of,
     fault::{ErrorCode, Fault},
     id::RequestId,
     scan::{self, MAX_TEXT_BYTES, Member, Outline, Param, Params, Profile, Span, Top},
@@ -236,6 +237,31 @@ impl Frame {
     /// The raw text of a response's `error`.
     pub fn error(&self) -> Option<&str> {
         if let Payload::Error(span) = self.payload { Some(self.str(span)) } else { None }
+    }
+
+    /// The request with the one JSON object `arguments` in the place of `params.arguments`, read anew under the strict profile;
+    /// every other byte is what it was. For what a person has written instead of the client.
+    ///
+    /// # Errors
+    /// Arguments that are not one JSON object, or that make the message one that the strict profile refuses.
+    pub fn with_arguments(&self, arguments: &str) -> Result<Self, FrameError> {
+        let bad = || FrameError::new(Fault::BadParams, None);
+        // One value and nothing behind it, which could be another member of `params`.
+        let one: &serde_json::value::RawValue = serde_json::from_str(arguments).map_err(|_| bad())?;
+        // Outside of strings a line end is white space, and strings have none.
+        let one = one_line_of(one.get());
+        if !one.starts_with('{') {
+            return Err(bad());
+        }
+        let (from, to, before) = match (self.params.get(Param::Arguments), self.payload) {
+            (Some(span), _) => (span.start, span.end, ""),
+            (None, Payload::Params(span)) => (span.end - 1, span.end - 1, ",\"arguments\":"),
+            _ => return Err(bad()),
+        };
+        let (head, tail) = (self.bytes.get(..from as usize), self.bytes.get(to as usize..));
+        let (Some(head), Some(tail)) = (head, tail) else { return Err(bad()) };
+        let edited = Self::from_client([head, before.as_bytes(), one.as_bytes(), tail].concat().into())?;
+        if edited.param(Param::Arguments) == Some(&*one) { Ok(edited) } else { Err(bad()) }
     }
 
     /// The digest over the bytes without the line terminator: what people see and the record keeps.

@@ -177,6 +177,14 @@ impl Event {
         std::str::from_utf8(self.values(b"retry").filter(is_number).last()?).ok()?.parse().ok()
     }
 
+    /// An event that says `message`, one JSON text, where this one says something else; with its `id` where a client may resume.
+    pub fn saying(&self, message: &[u8], is_resumable: bool) -> Bytes {
+        match self.id().filter(|_| is_resumable) {
+            Some(id) => [b"id: ", id, b"\n", &*event_of(message)].concat().into(),
+            None => event_of(message),
+        }
+    }
+
     /// The event without its `id` and `retry` lines, for revisions that have no resumption. The bytes themselves where it has none.
     pub fn without_resumption(&self) -> Bytes {
         let is_plain = |line: &&[u8]| !line.starts_with(b"id") && !line.starts_with(b"retry");

@@ -4,14 +4,24 @@
 
 use std::{ops::Range, time::Duration};
 
-use crate::hold::{HoldTerms, OnRejection, Remember, Requirement, SEAT_PEOPLE_MAX, Seat, Step};
+use crate::hold::{
+    HOLD_TIMEOUT_DEFAULT, HoldTerms, OnRejection, Remember, Requirement, SEAT_PEOPLE_MAX, Seat, Step,
+};
 
 use super::{
     Effect,
-    document::{HOLD_MESSAGE_CHARS_MAX, Keys, Reader, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN},
+    document::{Keys, Reader},
     yaml::{Node, Value},
 };
 
+/// How long people have when a rule does not say.
+pub const TIMEOUT_DEFAULT: Duration = HOLD_TIMEOUT_DEFAULT;
+/// The shortest time that people can be given.
+pub const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The longest time that people can be given.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest hold message, in characters: clients show it beside a spinner.
+pub const HOLD_MESSAGE_CHARS_MAX: usize = 300;
 /// The most seats of one rule.
 pub(super) const SEATS_MAX: usize = 10;
 /// The most names that may fill a seat.
@@ -20,15 +30,19 @@ pub(super) const APPROVERS_MAX: usize = 50;
 pub(super) const STEPS_MAX: usize = 10;
 /// The longest that an approval may be remembered.
 pub const REMEMBER_MAX: Duration = Duration::from_secs(8 * 3600);
+/// Calls that one remembered approval may cover where a rule does not say.
+pub(super) const REMEMBER_USES_DEFAULT: u32 = 20;
+/// The most calls that one remembered approval may cover.
+pub const REMEMBER_USES_MAX: u32 = 1_000;
 /// Reminders come at most this often.
 pub const REMIND_MIN: Duration = Duration::from_secs(60);
 
 pub(super) const SEAT_KEYS: [&str; 2] = ["approvers", "approvals"];
 pub(super) const STEP_KEYS: [&str; 2] = ["to", "timeout"];
-pub(super) const REMEMBER_KEYS: [&str; 2] = ["for", "same"];
+pub(super) const REMEMBER_KEYS: [&str; 3] = ["for", "same", "uses"];
 
 /// Keys that only a rule that holds has.
-const HOLD_KEYS: [&str; 10] = [
+pub(super) const HOLD_KEYS: [&str; 11] = [
     "timeout",
     "on_timeout",
     "hold_message",
@@ -39,6 +53,7 @@ const HOLD_KEYS: [&str; 10] = [
     "escalate",
     "remind",
     "remember",
+    "edit",
 ];
 
 impl Reader<'_> {
@@ -66,6 +81,7 @@ impl Reader<'_> {
             escalate,
             remind,
             remember,
+            edit,
         ] = nodes.map(|(_, node)| node);
         let on_rejection = keys.take("on_rejection");
         self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
@@ -78,13 +94,22 @@ impl Reader<'_> {
             rejections.map_or(Some(1), |node| self.count(node, "required_rejections", SEAT_PEOPLE_MAX));
         let remind = remind.and_then(|node| self.timeout(node, "remind", REMIND_MIN, TIMEOUT_MAX));
         let remember = remember.and_then(|node| self.remember(node));
+        let may_edit = edit.and_then(|node| self.flag(node, "edit")).unwrap_or_default();
         let hold_message = message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
         let place = approvers.or(requires).or(approvals).or(escalate);
         let span = place.map_or(rule.span.start..rule.span.start, |node| node.span.clone());
-        if remember.is_some() && seats.iter().map(|seat| seat.people).sum::<u32>() > 1 {
-            let hint = "take `remember` out, or ask for one person";
-            let message = "an approval that several people give is not remembered";
-            self.fail("P0506", span.clone(), message, hint);
+        if seats.iter().map(|seat| seat.people).sum::<u32>() > 1 {
+            if remember.is_some() {
+                let hint = "take `remember` out, or ask for one person";
+                let message = "an approval that several people give is not remembered";
+                self.fail("P0506", span.clone(), message, hint);
+            }
+            if may_edit {
+                let hint = "take `edit` out, or ask for one person";
+                let message =
+                    "a call that several people approve is not edited: all of them vote on one call";
+                self.fail("P0506", span.clone(), message, hint);
+            }
         }
         if self.problems[before..].iter().any(|found| found.severity() == super::Severity::Error) {
             return None;
@@ -99,6 +124,7 @@ impl Reader<'_> {
             required_rejections: required_rejections?,
             remind,
             remember,
+            may_edit,
         };
         Some((terms, span))
     }
@@ -216,9 +242,9 @@ impl Reader<'_> {
         (steps, total)
     }
 
-    /// `remember: 15m`, or `{for: 15m, same: [arguments, tool]}`.
+    /// `remember: 15m`, or `{for: 15m, same: [arguments, tool], uses: 20}`.
     fn remember(&mut self, node: &Node) -> Option<Remember> {
-        let (time, same) = match &node.value {
+        let (time, same, uses) = match &node.value {
             Value::Map(_) => {
                 let mut keys = self.mapping(node, "`remember`", &REMEMBER_KEYS)?;
                 let Some(time) = keys.take("for") else {
@@ -231,33 +257,38 @@ impl Reader<'_> {
                     return None;
                 };
                 let same = keys.take("same").map_or_else(Vec::new, |node| self.words(node, "same", 2));
-                (time, same)
+                let uses = keys.take("uses");
+                let hint = "at each use a call runs without anybody being asked: 20 if left out";
+                let uses = uses.map(|node| self.whole_number(node, "uses", REMEMBER_USES_MAX, "", hint));
+                (time, same, uses.unwrap_or(Some(REMEMBER_USES_DEFAULT))?)
             }
-            _ => (node, Vec::new()),
+            _ => (node, Vec::new(), REMEMBER_USES_DEFAULT),
         };
         if let Some(odd) = same.iter().find(|word| !matches!(word.as_str(), "arguments" | "tool")) {
             let message = format!("`same` is `arguments` or `tool`, not `{odd}`");
             self.fail("P0013", node.span.clone(), message, "`arguments` covers the very same call only");
         }
         let longest = self.timeout(time, "remember", TIMEOUT_MIN, REMEMBER_MAX)?;
-        Some(Remember { seconds_max: longest.as_secs(), whole_tool: same.iter().any(|word| word == "tool") })
+        let whole_tool = same.iter().any(|word| word == "tool");
+        Some(Remember { seconds_max: longest.as_secs(), whole_tool, uses_max: uses })
     }
 
     /// A whole number of people.
     fn count(&mut self, node: &Node, key: &str, most: u32) -> Option<u32> {
+        let hint = "with nobody to ask, write `action: allow` or `deny`";
+        self.whole_number(node, key, most, " of people", hint)
+    }
+
+    /// A whole number from 1 to `most`.
+    fn whole_number(&mut self, node: &Node, key: &str, most: u32, of: &str, hint: &str) -> Option<u32> {
         let number = match &node.value {
             Value::Number(text) => text.parse::<u32>().ok(),
             _ => None,
         };
         let number = number.filter(|number| (1..=most).contains(number));
         if number.is_none() {
-            let message = format!("`{key}` is a whole number of people, 1 to {most}");
-            self.fail(
-                "P0019",
-                node.span.clone(),
-                message,
-                "with nobody to ask, write `action: allow` or `deny`",
-            );
+            let message = format!("`{key}` is a whole number{of}, 1 to {most}");
+            self.fail("P0019", node.span.clone(), message, hint);
         }
         number
     }

@@ -173,6 +173,7 @@ fn together(several: &[&Rule]) -> HoldTerms {
         required_rejections: terms().map(|terms| terms.required_rejections).min().unwrap_or(1),
         remind: terms().filter_map(|terms| terms.remind).min(),
         remember: remember.fold(first, |all, one| Some(Remember::both(all?, one?))),
+        may_edit: terms().all(|terms| terms.may_edit),
     }
 }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use super::{
+    approval::{HOLD_KEYS, TIMEOUT_MAX},
     diagnostic::{Diagnostic, Severity, Source, did_you_mean},
-    document::{Keys, NAME_CHARS_MAX, Reader, TIMEOUT_MAX},
+    document::{Keys, NAME_CHARS_MAX, Reader},
     pattern::{Index, Pattern},
     yaml::{Node, Value},
 };
@@ -24,22 +25,8 @@ const NAME_FROM_TOOL_CHARS_MAX: usize = NAME_CHARS_MAX - 20;
 /// How many warnings of one kind a file gets; the rest would only hide them.
 const WARNINGS_OF_A_KIND_MAX: usize = 20;
 
-/// Keys of a rule that only the native form has.
-const NATIVE_RULE_KEYS: [&str; 13] = [
-    "server",
-    "method",
-    "timeout",
-    "on_timeout",
-    "on_rejection",
-    "hold_message",
-    "approvers",
-    "required_approvals",
-    "required_rejections",
-    "requires",
-    "escalate",
-    "remind",
-    "remember",
-];
+/// Keys of a rule that only the native form has, besides those of a rule that holds.
+const NATIVE_RULE_KEYS: [&str; 3] = ["server", "method", "on_rejection"];
 
 /// A way to write a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +101,9 @@ fn form_of(root: &Node, source: &Arc<Source>, problems: &mut Vec<Diagnostic>) ->
                 ("action", Some("escalate")) => mark(Form::Escalate, "action: escalate", value),
                 ("action", Some("hold")) => mark(Form::Native, "action: hold", value),
                 (name, _) => {
-                    if let Some(native) = NATIVE_RULE_KEYS.into_iter().find(|key| *key == name) {
+                    if let Some(native) =
+                        NATIVE_RULE_KEYS.into_iter().chain(HOLD_KEYS).find(|key| *key == name)
+                    {
                         mark(Form::Native, native, key);
                     }
                 }

@@ -273,7 +273,12 @@ fn changed(before: &Rule, after: &Rule, default: Effect, changes: &mut Vec<Chang
 /// Whether other terms ask for more. Only what is certain: the same people, and more of them.
 fn asks(old: &HoldTerms, new: &HoldTerms) -> Direction {
     let alike = HoldTerms { requirements: new.requirements.clone(), ..old.clone() };
-    let without_remembering = HoldTerms { remember: None, ..old.clone() };
+    // Without a way around asking, and without one to run another call than was made, it can only be stricter.
+    let less = HoldTerms {
+        remember: old.remember.filter(|_| new.remember.is_some()),
+        may_edit: old.may_edit && new.may_edit,
+        ..old.clone()
+    };
     let more = match (old.requirements.as_slice(), new.requirements.as_slice()) {
         ([], [_]) => true,
         ([old], [new]) => {
@@ -285,9 +290,11 @@ fn asks(old: &HoldTerms, new: &HoldTerms) -> Direction {
         }
         _ => false,
     };
-    let certain =
-        (alike.remember == new.remember && alike.required_rejections == new.required_rejections && more)
-            || without_remembering == *new;
+    let certain = (alike.remember == new.remember
+        && alike.may_edit == new.may_edit
+        && alike.required_rejections == new.required_rejections
+        && more)
+        || less == *new;
     if certain { Direction::Stricter } else { Direction::Unknown }
 }
 

@@ -3,12 +3,13 @@
 //! Called by the policy when it is loaded. Everything that can be wrong with a rule is told at once, with its place; a key
 //! that is not known is an error, because a rule that is only half understood is not the rule that was written.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc};
 
 use crate::hold::HoldTerms;
 
 use super::{
     Effect,
+    approval::HOLD_KEYS,
     condition::Condition,
     diagnostic::{Diagnostic, Source, did_you_mean},
     dialect, matchers,
@@ -19,14 +20,6 @@ use super::{
     yaml::{self, Node, Value},
 };
 
-/// How long people have when a rule does not say.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
-/// The shortest time that people can be given.
-pub const TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// The longest time that people can be given.
-pub const TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The longest hold message, in characters: clients show it beside a spinner.
-pub const HOLD_MESSAGE_CHARS_MAX: usize = 300;
 /// The longest reason, in characters.
 pub const REASON_CHARS_MAX: usize = 500;
 /// The longest name of a rule, in characters.
@@ -48,26 +41,19 @@ pub(super) const DOCUMENT_KEYS: [&str; 12] = [
     "overrides",
     "rules",
 ];
-pub(super) const RULE_KEYS: [&str; 18] = [
-    "name",
-    "tool",
-    "server",
-    "method",
-    "when",
-    "action",
-    "reason",
-    "timeout",
-    "on_timeout",
-    "on_rejection",
-    "hold_message",
-    "approvers",
-    "required_approvals",
-    "required_rejections",
-    "requires",
-    "escalate",
-    "remind",
-    "remember",
-];
+/// Keys that every rule may have, whatever it says.
+const ANY_RULE_KEYS: [&str; 8] =
+    ["name", "tool", "server", "method", "when", "action", "reason", "on_rejection"];
+
+/// All keys of a rule.
+pub(super) const RULE_KEYS: [&str; ANY_RULE_KEYS.len() + HOLD_KEYS.len()] = {
+    let mut keys = [""; ANY_RULE_KEYS.len() + HOLD_KEYS.len()];
+    let (any, _) = keys.split_at_mut(ANY_RULE_KEYS.len());
+    any.copy_from_slice(&ANY_RULE_KEYS);
+    let (_, hold) = keys.split_at_mut(ANY_RULE_KEYS.len());
+    hold.copy_from_slice(&HOLD_KEYS);
+    keys
+};
 
 /// A policy file, read.
 #[derive(Default)]

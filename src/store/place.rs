@@ -16,10 +16,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_holds_and_audit.sql"),
     include_str!("migrations/0002_waiting.sql"),
     include_str!("migrations/0003_quorum.sql"),
+    include_str!("migrations/0004_approvals.sql"),
 ];
 
 /// The version of a file that has had them all.

@@ -13,11 +13,11 @@ use rusqlite::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{HistoryFilter, error::StoreError};
+use super::{HistoryFilter, approvals, error::StoreError};
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, link},
     digest::Digest,
-    hold::{HOLD_ID_CHARS, HoldId, HoldRecord, NewHold, Quorum, State, Vote},
+    hold::{Approval, HOLD_ID_CHARS, HoldId, HoldRecord, NewHold, Quorum, State, Vote},
 };
 
 /// The columns that [`record`] reads, in its order.
@@ -29,10 +29,15 @@ macro_rules! hold_columns {
     };
 }
 
-/// A hold with its frame, whose column follows those of [`record`].
+/// A hold with its frame and what an approver has made of it, whose columns follow those of [`record`].
 macro_rules! select_hold {
     ($rest:literal) => {
-        concat!("SELECT ", hold_columns!(), ", f.frame FROM holds h JOIN frames f ON f.hold = h.seq ", $rest)
+        concat!(
+            "SELECT ",
+            hold_columns!(),
+            ", f.frame, e.frame FROM holds h JOIN frames f ON f.hold = h.seq LEFT JOIN edits e ON e.hold = h.seq ",
+            $rest
+        )
     };
 }
 
@@ -183,13 +188,14 @@ pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold
     Ok(())
 }
 
-/// Moves a hold to `state`, if it may become that now, with `votes` added to those it has.
+/// Moves a hold to `state`, if it may become that now, with `votes` added to those it has, the last of which brings
+/// `approval` with it.
 pub(super) fn end(
     db: &Connection,
     head: &mut Checkpoint,
     id: HoldId,
     state: State,
-    votes: Vec<Vote>,
+    (votes, approval): (Vec<Vote>, &Approval),
     note: Option<String>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
@@ -198,6 +204,9 @@ pub(super) fn end(
     let mut standing = found.standing();
     standing.end(state).map_err(|state| StoreError::NotHeld { state })?;
     found.stand(standing);
+    if let Some(vote) = votes.last() {
+        approvals::keep(db, head, (seq, &found.hold), vote, approval)?;
+    }
     // A vote that was recorded before it was enough is there already.
     votes.into_iter().for_each(|vote| add(&mut found.votes, vote));
     found.note = note.or(found.note);
@@ -315,7 +324,9 @@ fn records(rows: Vec<(u64, HoldRecord)>) -> Vec<HoldRecord> {
 }
 
 fn record_with_frame(row: &Row<'_>) -> rusqlite::Result<(u64, HoldRecord)> {
-    record(row, Bytes::from(row.get::<_, Vec<u8>>(FRAME_COLUMN)?))
+    let (seq, found) = record(row, Bytes::from(row.get::<_, Vec<u8>>(FRAME_COLUMN)?))?;
+    let edit = row.get::<_, Option<Vec<u8>>>(FRAME_COLUMN + 1)?.map(approvals::edit_of);
+    Ok((seq, HoldRecord { edit, ..found }))
 }
 
 /// Reads the columns of `hold_columns!`.
@@ -353,6 +364,7 @@ pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, Hold
         holder: row.get(22)?,
         lapses_at: time(23)?,
         is_awaited: row.get::<_, i64>(24)? != 0,
+        edit: None,
     };
     Ok((number(row, 0)?, record))
 }
@@ -385,7 +397,7 @@ fn json_list<'a>(items: impl Iterator<Item = &'a str>) -> Result<String, StoreEr
     Ok(serde_json::to_string(&items.collect::<Vec<_>>())?)
 }
 
-fn timestamp(nanoseconds: i64, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn timestamp(nanoseconds: i64, column: usize) -> rusqlite::Result<Timestamp> {
     Timestamp::from_nanosecond(nanoseconds.into())
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error)))
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{error::StoreError, sqlite};
+use super::{approvals, error::StoreError, sqlite};
 use crate::{
     audit::{AuditEvent, AuditLine, Break, Checkpoint, EventKind, Fault, Occasion, Verification, link},
     digest::Digest,
@@ -16,9 +16,11 @@ use crate::{
 
 const ALL_LINES: &str = "SELECT seq, line, hash FROM audit ORDER BY seq";
 const COUNT_HOLDS: &str = "SELECT (SELECT count(*) FROM holds), (SELECT count(*) FROM frames), \
-     (SELECT count(*) FROM retries)";
+     (SELECT count(*) FROM retries) + (SELECT count(*) FROM edits), (SELECT count(*) FROM remembered)";
 const RETRY: &str =
     "SELECT r.frame FROM retries r JOIN holds h ON r.hold = h.seq WHERE r.seq = ?1 AND h.id = ?2";
+const EDIT: &str =
+    "SELECT e.frame FROM edits e JOIN holds h ON e.hold = h.seq WHERE e.seq = ?1 AND h.id = ?2";
 
 /// Verifies log and holds, and that the log still has the line of `against`.
 pub(super) fn verify(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
@@ -39,15 +41,25 @@ struct Pass<'db> {
     against: Option<Checkpoint>,
     head: Checkpoint,
     holds: u64,
-    /// Calls that were made again and took the place of the first one.
-    retries: u64,
+    /// Frames beside those of holds: calls that were made again and took the place of the first one, and edited calls.
+    frames: u64,
+    /// What the events say of remembered approvals: how often each was used, and when and by whom it was taken back.
+    remembered: HashMap<HoldId, (u32, Option<(jiff::Timestamp, String)>)>,
     /// The last event of every hold that has not ended.
     open: HashMap<HoldId, AuditEvent>,
 }
 
 impl<'db> Pass<'db> {
     fn new(db: &'db Connection, against: Option<Checkpoint>) -> Self {
-        Self { db, against, head: Checkpoint::EMPTY, holds: 0, retries: 0, open: HashMap::new() }
+        Self {
+            db,
+            against,
+            head: Checkpoint::EMPTY,
+            holds: 0,
+            frames: 0,
+            remembered: HashMap::new(),
+            open: HashMap::new(),
+        }
     }
 
     fn run(mut self) -> Result<Verification, StoreError> {
@@ -90,7 +102,12 @@ impl<'db> Pass<'db> {
             return Ok(Some(Fault::Misplaced));
         }
         match event.kind {
-            EventKind::Occasion(Occasion::Attached) => self.retry(&event),
+            EventKind::Occasion(Occasion::Attached) => self.frame(RETRY, &event),
+            EventKind::Occasion(Occasion::Edited) => self.frame(EDIT, &event),
+            EventKind::Occasion(Occasion::Remembered) => self.remembered(&event),
+            EventKind::Occasion(Occasion::RememberedUsed | Occasion::RememberedRevoked) => {
+                Ok(self.remembered_later(event))
+            }
             EventKind::Occasion(Occasion::Voted) => Ok(self.vote(event)),
             EventKind::Occasion(_) => Ok(None),
             EventKind::State(state) => self.step(state, event),
@@ -131,14 +148,38 @@ impl<'db> Pass<'db> {
         None
     }
 
-    /// A call that took the place of the first one: the bytes that are kept of it are those of the event.
-    fn retry(&mut self, event: &AuditEvent) -> Result<Option<Fault>, StoreError> {
+    /// An approval that counts for further calls.
+    fn remembered(&mut self, event: &AuditEvent) -> Result<Option<Fault>, StoreError> {
+        let Some(id) = event.hold else { return Ok(Some(Fault::NotAnEvent)) };
+        let Some(((seq, gate), stored)) = approvals::one_remembered(self.db, id)? else {
+            return Ok(Some(Fault::NoHold(id)));
+        };
+        let expected = AuditEvent { seq, prev: event.prev, ..AuditEvent::remembered(&stored, &gate) };
+        let is_first = self.remembered.insert(id, (0, None)).is_none();
+        Ok((!is_first || expected != *event).then_some(Fault::Remembered(id)))
+    }
+
+    /// One more use of it, or its end.
+    fn remembered_later(&mut self, event: AuditEvent) -> Option<Fault> {
+        let is_use = event.remembered.is_some();
+        let Some(id) = event.remembered.or(event.hold) else { return Some(Fault::NotAnEvent) };
+        let Some((uses, revoked)) = self.remembered.get_mut(&id) else { return Some(Fault::NoHold(id)) };
+        if is_use {
+            *uses += 1;
+        } else {
+            *revoked = event.who.map(|who| (event.at, who));
+        }
+        None
+    }
+
+    /// A frame beside that of the hold: the bytes that are kept of it, by `query`, are those of the event.
+    fn frame(&mut self, query: &str, event: &AuditEvent) -> Result<Option<Fault>, StoreError> {
         let Some(id) = event.hold else { return Ok(Some(Fault::NotAnEvent)) };
         let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
-        let frame = self.db.prepare_cached(RETRY)?.query_row(rusqlite::params![seq, id.0], |row| {
+        let frame = self.db.prepare_cached(query)?.query_row(rusqlite::params![seq, id.0], |row| {
             Ok(row.get_ref(0)?.as_blob().ok().map(Digest::of))
         });
-        self.retries += 1;
+        self.frames += 1;
         match frame.optional()? {
             Some(digest) if digest.is_some() && digest == event.frame_sha256 => Ok(None),
             Some(_) => Ok(Some(Fault::Frame(id))),
@@ -192,10 +233,22 @@ impl<'db> Pass<'db> {
                 return Ok(Some((last.seq, fault)));
             }
         }
-        let (holds, frames, retries): (i64, i64, i64) =
-            self.db.query_row(COUNT_HOLDS, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let strangers = u64::try_from(holds.max(frames)).unwrap_or(0).saturating_sub(self.holds)
-            + u64::try_from(retries).unwrap_or(0).saturating_sub(self.retries);
+        let known_remembered = self.remembered.len() as u64;
+        for (id, (uses, revoked)) in std::mem::take(&mut self.remembered) {
+            let stored = approvals::one_remembered(self.db, id)?;
+            if !stored.is_some_and(|(_, stored)| stored.uses == uses && stored.revoked == revoked) {
+                return Ok(Some((self.head.seq, Fault::Remembered(id))));
+            }
+        }
+        let counted = |row: &Row<'_>| {
+            let count =
+                |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
+            Ok((count(0)?.max(count(1)?), count(2)?, count(3)?))
+        };
+        let (holds, frames, remembered) = self.db.query_row(COUNT_HOLDS, [], counted)?;
+        let strangers = holds.saturating_sub(self.holds)
+            + frames.saturating_sub(self.frames)
+            + remembered.saturating_sub(known_remembered);
         if strangers > 0 {
             return Ok(Some((self.head.seq, Fault::NoEvent(strangers))));
         }

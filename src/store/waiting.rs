@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::{
-    Arrived, Recovered,
+    Arrived, Recovered, approvals,
     error::StoreError,
     sqlite::{
         AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, add, append, collect, hold_without_frame,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, Occasion},
-    hold::{Arrival, HoldId, HoldRecord, NewHold, NotDetached, State, Vote},
+    hold::{Approval, Arrival, HoldId, HoldRecord, NewHold, NotDetached, State, Vote},
 };
 
 /// What recovery notes on a call of which nobody knows whether it ran.
@@ -62,12 +62,13 @@ const INSERT_RETRY: &str = "INSERT INTO retries (seq, hold, frame) VALUES (?1, ?
 const LOOKED_AT_MAX: i64 = 64;
 
 /// A call that is to be held arrives: it takes the place of an earlier one of the same content, or it is recorded as a hold
-/// of its own. With `is_own`, calls that wait or run are left alone.
+/// of its own. With `is_own`, calls that wait or run are left alone. With `remembered`, it goes on at once if the approval of
+/// that hold counts for it.
 pub(super) fn arrive(
     db: &Connection,
     head: &mut Checkpoint,
     hold: &mut NewHold,
-    is_own: bool,
+    (is_own, remembered): (bool, Option<HoldId>),
     at: Timestamp,
 ) -> Result<Arrived, StoreError> {
     let mut best: Option<(u64, HoldRecord, Arrival)> = None;
@@ -103,12 +104,21 @@ pub(super) fn arrive(
             return Ok(Arrived::Waits { ids: Vec::new(), holder });
         }
     }
+    // What is with the server may be this very call, made again: whether it is to run twice is for a person to say.
+    let covering = match remembered.filter(|_| sent.is_none()) {
+        Some(of) => approvals::covering(db, of, hold, at)?,
+        None => None,
+    };
     if let Some(sent) = sent {
         hold.notes
             .push(format!("the same call is with the server just now, as hold {}", sent.hold.id.short()));
     }
     remind(db, hold, at)?;
     record_hold(db, head, hold)?;
+    if let Some(remembered) = covering {
+        let record = approvals::go_on(db, head, &remembered, hold, at)?;
+        return Ok(Arrived::Redeemed(Box::new(record)));
+    }
     Ok(Arrived::Held { notes: hold.notes.clone() })
 }
 
@@ -180,6 +190,9 @@ fn take(
     standing.take(arrival, &retry.owner);
     found.stand(standing);
     update(db, head, seq, before, &mut found, at)?;
+    if *arrival == Arrival::Redeem {
+        found.edit = approvals::edit(db, found.hold.id)?;
+    }
     let found = Box::new(found);
     Ok(match arrival {
         Arrival::Redeem => Arrived::Redeemed(found),
@@ -218,7 +231,7 @@ pub(super) fn decide(
     db: &Connection,
     head: &mut Checkpoint,
     id: HoldId,
-    vote: &Vote,
+    (vote, approval): (&Vote, &Approval),
     lapses_at: Timestamp,
 ) -> Result<State, StoreError> {
     let (seq, found) = hold_without_frame(db, id)?;
@@ -230,6 +243,11 @@ pub(super) fn decide(
         NotDetached::Ended(state) => StoreError::NotHeld { state },
     })?;
     found.stand(standing);
+    approvals::keep(db, head, (seq, &found.hold), vote, approval)?;
+    if state == State::Rejected {
+        // Whoever thinks better of an approval does not want it to count for others either.
+        approvals::revoke(db, head, id, &vote.by, &found.hold.owner, vote.at)?;
+    }
     add(&mut found.votes, vote.clone());
     update(db, head, seq, before, &mut found, vote.at)?;
     Ok(state)

@@ -18,14 +18,14 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Arrived, Recovered,
+    Arrived, Recovered, approvals,
     error::StoreError,
     place::{Opened, Place},
     sqlite, waiting,
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
-    hold::{HoldId, HoldRecord, NewHold, State, Vote},
+    hold::{Approval, HoldId, HoldRecord, NewHold, State, Vote},
 };
 
 /// Jobs in one commit at most: bounds how long the first of them waits for the others.
@@ -37,14 +37,55 @@ const RIDE_WAIT_MS: u64 = 250;
 /// Something to write.
 pub(super) enum Job {
     Record(Box<NewHold>),
-    End { id: HoldId, state: State, votes: Vec<Vote>, note: Option<String>, at: Timestamp },
-    Arrive { hold: Box<NewHold>, is_own: bool, at: Timestamp },
-    Detach { id: HoldId, holder: Arc<str>, note: &'static str, at: Timestamp },
-    TakeBack { id: HoldId, note: &'static str, at: Timestamp },
-    Decide { id: HoldId, vote: Vote, lapses_at: Timestamp },
-    Vote { id: HoldId, gate: Arc<str>, vote: Vote },
-    Sweep { at: Timestamp },
-    Recover { dead: Arc<str>, at: Timestamp },
+    End {
+        id: HoldId,
+        state: State,
+        votes: Vec<Vote>,
+        approval: Box<Approval>,
+        note: Option<String>,
+        at: Timestamp,
+    },
+    Arrive {
+        hold: Box<NewHold>,
+        is_own: bool,
+        remembered: Option<HoldId>,
+        at: Timestamp,
+    },
+    Revoke {
+        of: HoldId,
+        by: String,
+        gate: Arc<str>,
+        at: Timestamp,
+    },
+    Detach {
+        id: HoldId,
+        holder: Arc<str>,
+        note: &'static str,
+        at: Timestamp,
+    },
+    TakeBack {
+        id: HoldId,
+        note: &'static str,
+        at: Timestamp,
+    },
+    Decide {
+        id: HoldId,
+        vote: Vote,
+        approval: Box<Approval>,
+        lapses_at: Timestamp,
+    },
+    Vote {
+        id: HoldId,
+        gate: Arc<str>,
+        vote: Vote,
+    },
+    Sweep {
+        at: Timestamp,
+    },
+    Recover {
+        dead: Arc<str>,
+        at: Timestamp,
+    },
     Ride(Box<AuditEvent>),
     Flush,
 }
@@ -58,6 +99,7 @@ pub(super) enum Written {
     TakenBack(bool),
     Voted(Box<HoldRecord>),
     Swept(usize),
+    Revoked(bool),
     Recovered(Recovered),
 }
 
@@ -307,18 +349,22 @@ fn write_jobs(
 fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
     match job {
         Job::Record(hold) => sqlite::record_hold(db, head, hold)?,
-        Job::End { id, state, votes, note, at } => {
-            sqlite::end(db, head, *id, *state, std::mem::take(votes), note.take(), *at)?;
+        Job::End { id, state, votes, approval, note, at } => {
+            let votes = std::mem::take(votes);
+            sqlite::end(db, head, *id, *state, (votes, approval), note.take(), *at)?;
         }
-        Job::Arrive { hold, is_own, at } => {
-            return waiting::arrive(db, head, hold, *is_own, *at).map(Written::Arrived);
+        Job::Arrive { hold, is_own, remembered, at } => {
+            return waiting::arrive(db, head, hold, (*is_own, *remembered), *at).map(Written::Arrived);
+        }
+        Job::Revoke { of, by, gate, at } => {
+            return approvals::revoke(db, head, *of, by, gate, *at).map(Written::Revoked);
         }
         Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
         Job::TakeBack { id, note, at } => {
             return waiting::take_back(db, head, *id, note, *at).map(Written::TakenBack);
         }
-        Job::Decide { id, vote, lapses_at } => {
-            return waiting::decide(db, head, *id, vote, *lapses_at).map(Written::State);
+        Job::Decide { id, vote, approval, lapses_at } => {
+            return waiting::decide(db, head, *id, (vote, approval), *lapses_at).map(Written::State);
         }
         Job::Vote { id, gate, vote } => {
             return waiting::vote(db, head, *id, gate, vote).map(Box::new).map(Written::Voted);

@@ -3,9 +3,9 @@
 //! The session asks here whether an id is in flight, whose answer a response is, and what a cancellation means. Ids are
 //! raw tokens: `7` and `"7"` are two requests.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use crate::{hold::HoldId, jsonrpc::RequestId};
+use crate::{gate::Edited, hold::HoldId, jsonrpc::RequestId};
 
 /// The raw JSON token by which a client recognises the progress of a request.
 pub(super) type ProgressToken = Box<str>;
@@ -35,6 +35,8 @@ pub(super) enum Call {
         hold: Option<HoldId>,
         /// The token of its progress, if the client was told of progress while it was held.
         token: Option<ProgressToken>,
+        /// What its answer has to say, if an approver has changed it.
+        edited: Option<Arc<Edited>>,
         /// Whether the client has taken it back; the server may answer all the same.
         cancelled: bool,
     },
@@ -49,6 +51,14 @@ pub(super) enum Call {
         /// Whether the client has taken it back while an approval was being recorded: then it is not sent.
         cancelled: bool,
     },
+}
+
+/// A request that has its answer: what was known of it.
+pub(super) struct Answered {
+    pub(super) interest: Interest,
+    pub(super) hold: Option<HoldId>,
+    pub(super) token: Option<ProgressToken>,
+    pub(super) edited: Option<Arc<Edited>>,
 }
 
 /// The client's requests in flight, by id.
@@ -83,15 +93,14 @@ impl Calls {
     }
 
     /// Takes out the forwarded request that a response with `id` answers. `None` if the server was not asked.
-    pub(super) fn answer(
-        &mut self,
-        id: &RequestId,
-    ) -> Option<(Interest, Option<HoldId>, Option<ProgressToken>)> {
+    pub(super) fn answer(&mut self, id: &RequestId) -> Option<Answered> {
         if matches!(self.0.get(id)?, Call::Held { .. }) {
             return None;
         }
         match self.0.remove(id)? {
-            Call::Forwarded { interest, hold, token, .. } => Some((interest, hold, token)),
+            Call::Forwarded { interest, hold, token, edited, .. } => {
+                Some(Answered { interest, hold, token, edited })
+            }
             Call::Held { .. } => None,
         }
     }

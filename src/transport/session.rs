@@ -29,7 +29,7 @@ use super::{
     waiting::{PROGRESS_EVERY, progress_value},
 };
 use crate::{
-    gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
+    gate::{Caller, Edited, Gate, HeldCall, Refusal, Released, Screened},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, method},
@@ -366,7 +366,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         };
         match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => {
-                self.begin(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false });
+                let call =
+                    Call::Forwarded { interest, hold: None, token: None, edited: None, cancelled: false };
+                self.begin(id, call);
                 self.upstream.send(permitted);
             }
             Screened::Refuse(refusal) => self.refuse(&refusal),
@@ -506,23 +508,27 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Ok(frame) => frame,
             Err(error) => return server_unreadable(&error),
         };
+        let mut edited = None;
         let passes = match frame.kind() {
-            Kind::Response => self.server_answers(&frame),
+            Kind::Response => self.server_answers(&frame, &mut edited),
             Kind::Request => self.server_asks(&frame),
             Kind::Notification => self.server_notifies(&frame),
         };
-        if passes {
-            self.downstream.send(frame.into_bytes().into_line());
+        match edited {
+            _ if !passes => {}
+            None => self.downstream.send(frame.into_bytes().into_line()),
+            Some(edited) => self.downstream.send(edited.told_in(&frame)),
         }
     }
 
-    fn server_answers(&mut self, frame: &Frame) -> bool {
+    /// Whether an answer of the server passes; `edited` is what it has to say besides.
+    fn server_answers(&mut self, frame: &Frame, edited: &mut Option<Arc<Edited>>) -> bool {
         let Some(id) = frame.id() else { return false };
         if id.is_null() {
             // The server could not read something; it can only say so to nobody in particular.
             return frame.error().is_some();
         }
-        let Some((interest, hold, token)) = self.calls.answer(id) else {
+        let Some(answered) = self.calls.answer(id) else {
             let text = match self.calls.get_mut(id) {
                 Some(_) => {
                     "the server answered a call that it does not have, because it is still held; dropped"
@@ -533,8 +539,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return false;
         };
-        self.is_answered(hold, token);
-        match interest {
+        self.is_answered(answered.hold, answered.token);
+        *edited = answered.edited;
+        match answered.interest {
             Interest::Initialize => {
                 let initialize = frame.result().and_then(Initialize::from_result);
                 self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
@@ -559,8 +566,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// A line was too long to be read. If it was an answer, the client is not left waiting for it.
     fn server_says_too_much(&mut self, head: &[u8]) {
         let Some(id) = Frame::id_of_head(head) else { return };
-        let Some((_, hold, token)) = self.calls.answer(&id) else { return };
-        self.is_answered(hold, token);
+        let Some(answered) = self.calls.answer(&id) else { return };
+        self.is_answered(answered.hold, answered.token);
         let text = "the server has answered, and its answer is longer than this proxy passes on";
         self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
     }
@@ -622,13 +629,13 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         };
         match (released, too_late) {
             (Released::Resume(approved), None) => {
-                let hold = approved.hold();
+                let (hold, edited) = (Some(approved.hold()), approved.edited());
                 self.upstream.send(approved.into_permitted());
                 if let Some(token) = token.as_ref().filter(|_| told > 0) {
                     self.progress.insert(token.clone(), progress_value(told));
                 }
                 let interest = Interest::None;
-                self.begin(id, Call::Forwarded { interest, hold: Some(hold), token, cancelled: false });
+                self.begin(id, Call::Forwarded { interest, hold, token, edited, cancelled: false });
             }
             (Released::Resume(approved), Some(why)) => {
                 let hold = approved.hold();

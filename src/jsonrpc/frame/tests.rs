@@ -642,3 +642,53 @@ fn the_beginning_of_a_response_says_whose_answer_it_is_or_nothing() {
         assert_eq!(id(unclear), None, "{unclear}");
     }
 }
+
+#[test]
+fn other_arguments_take_the_place_of_the_first_ones_and_nothing_else_changes() {
+    let with = |line: &str, arguments: &str| {
+        let edited = client(line).unwrap().with_arguments(arguments)?;
+        Ok::<_, FrameError>(String::from_utf8(edited.bytes().to_vec()).unwrap())
+    };
+    let call = |arguments: &str| {
+        format!(
+            "{{ \"id\":\"a\\u0062\", \"params\" : {{\"arguments\": {arguments} ,\"name\":\"x\",\"_meta\":{{\"n\":1.0}}}},\"jsonrpc\":\"2.0\",\"method\":\"tools/call\"}}\r\n"
+        )
+    };
+    assert_eq!(with(&call("{\"a\":1}"), "{\"b\" : [2.50]}").unwrap(), call("{\"b\" : [2.50]}"));
+    // As an editor writes them: line ends between tokens are spaces.
+    assert_eq!(with(&call("{}"), "\n{\n  \"b\": 1\r\n}\n").unwrap(), call("{   \"b\": 1  }"));
+    let bare = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}";
+    assert_eq!(
+        with(bare, "{\"b\":1}").unwrap(),
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\",\"arguments\":{\"b\":1}}}"
+    );
+}
+
+#[test]
+fn what_is_not_one_object_in_the_strict_profile_is_no_argument() {
+    let frame = client(CALL).unwrap();
+    for arguments in [
+        "",
+        "[1]",
+        "\"{}\"",
+        "null",
+        "{",
+        "{}}",
+        "{},\"_meta\":{}",
+        "{}},\"id\":7",
+        "{} {}",
+        "{\"a\":1,\"a\":2}",
+        "{\"a\":1,\"\\u0061\":2}",
+        "{\"a\":\"\\ud800\"}",
+        "{\"a\":1e400}",
+        "{\"a\":NaN}",
+        "{\"a\":\"line\nend\"}",
+        "{\"a\":\"\u{0}\"}",
+        "{/**/}",
+    ] {
+        assert!(frame.with_arguments(arguments).is_err(), "{arguments}");
+    }
+    assert!(frame.with_arguments(&"[".repeat(70)).is_err());
+    let ping = client("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}").unwrap();
+    assert!(ping.with_arguments("{}").is_err());
+}

@@ -161,7 +161,7 @@ async fn again(store: &Store, model: &mut Model, call: u8, at: u8, is_own: bool)
     let mut retry = new_hold(call.into(), &gate(at));
     retry.id = HoldId(u128::from_be_bytes([model.retries; 16]).to_be_bytes());
     let word = model.again(call, &gate(at), is_own, retry.id);
-    let arrived = match store.arrive(retry, is_own).await.unwrap() {
+    let arrived = match store.arrive(retry, is_own, None).await.unwrap() {
         Arrived::Held { .. } => "held",
         Arrived::Attached(_) => "attached",
         Arrived::Redeemed(_) => "redeemed",
@@ -203,7 +203,7 @@ async fn check(store: &Store, steps: &[Step]) {
             }
             Step::Decide(hold, verdict) => {
                 let vote = Vote { verdict, ..approval("a").remove(0) };
-                let decided = store.decide(id(hold), vote, lapses_at).await.is_ok();
+                let decided = store.decide(id(hold), vote, Approval::default(), lapses_at).await.is_ok();
                 assert_eq!(decided, model.decide(id(hold), verdict), "{step:?}");
             }
             Step::Again(call, at, is_own) => again(store, &mut model, call, at, is_own).await,

@@ -29,7 +29,7 @@ async fn written() -> (Disk, Connection, Checkpoint) {
         if end == State::Granted {
             store.detach(id, "gate-1".into(), "gone").await.unwrap();
             let lapses_at = Timestamp::now() + Duration::from_secs(60);
-            store.decide(id, approval("a").remove(0), lapses_at).await.unwrap();
+            store.decide(id, approval("a").remove(0), Approval::default(), lapses_at).await.unwrap();
         } else if !matches!(end, State::Held | State::Forwarding) {
             store.end(id, end, vec![], Some("so it was".to_owned())).await.unwrap();
         }
@@ -38,9 +38,9 @@ async fn written() -> (Disk, Connection, Checkpoint) {
     store.record_hold(new_hold(10, "gate-1")).await.unwrap();
     store.detach(new_hold(10, "").id, "gate-1".into(), "gone").await.unwrap();
     let lapses_at = Timestamp::now() + Duration::from_secs(60);
-    store.decide(new_hold(10, "").id, approval("a").remove(0), lapses_at).await.unwrap();
+    store.decide(new_hold(10, "").id, approval("a").remove(0), Approval::default(), lapses_at).await.unwrap();
     let retry = NewHold { id: HoldId([7; 16]), ..new_hold(10, "gate-1") };
-    assert!(matches!(store.arrive(retry, false).await, Ok(Arrived::Redeemed(_))));
+    assert!(matches!(store.arrive(retry, false, None).await, Ok(Arrived::Redeemed(_))));
     store.ride_along(denied());
     store.flush().await.unwrap();
     let head = sound(&store).await.head;
@@ -213,7 +213,7 @@ async fn mistakes_meet_a_trigger() {
     let store = Store::open(&disk.path);
     store.record_hold(new_hold(1, "gate-1")).await.unwrap();
     store.detach(new_hold(1, "").id, "gate-1".into(), "gone").await.unwrap();
-    store.arrive(NewHold { id: HoldId([7; 16]), ..new_hold(1, "gate-1") }, false).await.unwrap();
+    store.arrive(NewHold { id: HoldId([7; 16]), ..new_hold(1, "gate-1") }, false, None).await.unwrap();
     let raw = Connection::open(&disk.path).unwrap();
     for mistake in [
         "UPDATE audit SET line = ''",

@@ -78,6 +78,12 @@ pub(super) fn for_upstream(
     headers
 }
 
+/// Takes out what mirrors single arguments (MCP 2026-07-28, `x-mcp-header`), for a call whose arguments are not the client's any
+/// more: which header stands for which is not known here, and a server must not read one thing and whoever is before it another.
+pub(super) fn drop_mirrored_arguments(headers: &mut HeaderMap) {
+    remove(headers, |name| name.as_str().starts_with("mcp-param-"));
+}
+
 /// The headers of a server's response as the client gets them.
 pub(super) fn for_client(headers: &mut HeaderMap) {
     remove(headers, |name| match *name {

@@ -209,9 +209,9 @@ impl Waiting {
         }
     }
 
-    fn witness(&self, hold: HoldId) -> Witness {
+    fn witness(&self, approved: &Approved) -> Witness {
         let proxy = &self.held.exchange.worker.proxy;
-        Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), Some(hold))
+        Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), approved)
     }
 
     /// Nothing has been sent yet: the client gets the server's own response.
@@ -223,9 +223,12 @@ impl Waiting {
                 return self.record(end).await;
             }
         };
-        let witness = self.witness(approved.hold());
+        let witness = self.witness(&approved);
         let (permitted, unanswered) = approved.split();
-        let Held { exchange, head, asked } = self.held;
+        let Held { exchange, mut head, asked } = self.held;
+        if witness.is_of_edited() {
+            headers::drop_mirrored_arguments(&mut head.headers);
+        }
         let request = post::request_upstream(&exchange, head, permitted);
         let sent = tokio::select! {
             biased;
@@ -260,10 +263,13 @@ impl Waiting {
                 return self.record(end).await;
             }
         };
-        let witness = self.witness(approved.hold());
+        let witness = self.witness(&approved);
         let (permitted, unanswered) = approved.split();
         let floor = self.token.filter(|_| self.told > 0).map(|token| (token, progress_value(self.told)));
-        let Held { exchange, head, asked } = self.held;
+        let Held { exchange, mut head, asked } = self.held;
+        if witness.is_of_edited() {
+            headers::drop_mirrored_arguments(&mut head.headers);
+        }
         let request = post::request_upstream(&exchange, head, permitted);
         let mut sending = Box::pin(exchange.send(request));
         let sent = loop {
@@ -335,7 +341,7 @@ fn answered(
     response: Response<UpstreamBody>,
     mut witness: Witness,
 ) -> Response<Body> {
-    if response.status().is_success() {
+    if response.status().is_success() || witness.is_of_edited() {
         return post::pass_on(
             exchange,
             asked,

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{accounts::Open, sessions::Session, upstream::UpstreamBody};
 use crate::{
-    gate::Gate,
+    gate::{Approved, Edited, Gate},
     hold::{HoldId, Withdrawal},
     jsonrpc::{
         ErrorCode, Fault, Frame, Kind, RequestId, error_response,
@@ -38,12 +38,19 @@ pub(super) struct Witness {
     gate: Arc<Gate>,
     tasks: TaskTracker,
     hold: Option<HoldId>,
+    /// What the answer has to say, if an approver has changed the call.
+    edited: Option<Arc<Edited>>,
 }
 
 impl Witness {
-    /// The call of `hold` is being sent.
-    pub(super) fn new(gate: Arc<Gate>, tasks: TaskTracker, hold: Option<HoldId>) -> Self {
-        Self { gate, tasks, hold }
+    /// This call is being sent.
+    pub(super) fn new(gate: Arc<Gate>, tasks: TaskTracker, approved: &Approved) -> Self {
+        Self { gate, tasks, hold: Some(approved.hold()), edited: approved.edited() }
+    }
+
+    /// Whether an approver has changed the call.
+    pub(super) fn is_of_edited(&self) -> bool {
+        self.edited.is_some()
     }
 
     /// The server has answered it.
@@ -51,6 +58,37 @@ impl Witness {
         if let Some(hold) = self.hold.take() {
             let gate = Arc::clone(&self.gate);
             self.tasks.spawn(async move { gate.answered(hold).await });
+        }
+    }
+
+    /// The server has answered it with `answer`: what of that goes on to the client.
+    fn answered_with(&mut self, answer: &Frame) -> Passed {
+        self.answered();
+        self.edited.as_ref().map_or(Passed::AsItCame, |edited| Passed::Instead(edited.told_in(answer)))
+    }
+}
+
+/// What of a message of a server goes on to the client.
+enum Passed {
+    /// Nothing.
+    Nothing,
+    /// The message.
+    AsItCame,
+    /// This text.
+    Instead(Bytes),
+}
+
+impl Passed {
+    fn if_so(passes: bool) -> Self {
+        if passes { Self::AsItCame } else { Self::Nothing }
+    }
+
+    /// The text, if any, that goes on of `text`.
+    fn of(self, text: &Bytes) -> Option<Bytes> {
+        match self {
+            Self::Nothing => None,
+            Self::AsItCame => Some(text.clone()),
+            Self::Instead(text) => Some(text),
         }
     }
 }
@@ -98,60 +136,55 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Whether `message` of the server goes on to the client.
-    fn passes(&mut self, message: &Frame) -> bool {
+    /// What of `message` of the server goes on to the client.
+    fn passes(&mut self, message: &Frame) -> Passed {
         match message.kind() {
             Kind::Response => self.answer_passes(message),
             Kind::Request if self.modern => {
                 tracing::warn!(
                     "the server sent a request, which the client's revision does not have; dropped"
                 );
-                false
+                Passed::Nothing
             }
             Kind::Request => {
                 let passes = message.id().is_some_and(|id| self.session.ask(id));
                 if !passes {
                     tracing::warn!("the client owes the server too many answers; a request was dropped");
                 }
-                passes
+                Passed::if_so(passes)
             }
-            Kind::Notification => self.notification_passes(message),
+            Kind::Notification => Passed::if_so(self.notification_passes(message)),
         }
     }
 
-    fn answer_passes(&mut self, answer: &Frame) -> bool {
-        let Some(id) = answer.id() else { return false };
+    fn answer_passes(&mut self, answer: &Frame) -> Passed {
+        let Some(id) = answer.id() else { return Passed::Nothing };
         if id.is_null() {
             // The server could not read something; it can only say so to nobody in particular.
-            return answer.error().is_some();
+            return Passed::if_so(answer.error().is_some());
         }
         if self.session.is_held(id) {
             tracing::warn!(
                 "the server answered a call that it does not have, because it is still held; dropped"
             );
-            return false;
+            return Passed::Nothing;
         }
         let Some(own) = &self.id else {
             // The answer to an earlier request whose stream broke off.
-            if let Some(mut witness) = self.session.take_awaited(id) {
-                witness.answered();
-            }
-            return true;
+            let awaited = self.session.take_awaited(id);
+            return awaited.map_or(Passed::AsItCame, |mut witness| witness.answered_with(answer));
         };
         if own != id || self.is_answered {
             tracing::warn!("the server answered what it was not asked, or for a second time; dropped");
-            return false;
+            return Passed::Nothing;
         }
         self.is_answered = true;
-        if let Some(witness) = &mut self.witness {
-            witness.answered();
-        }
         match self.interest {
             Interest::None => {}
             Interest::Initialize => self.session.learn_revision(answer),
             Interest::ToolsList => self.session.learn_tools(answer),
         }
-        true
+        self.witness.as_mut().map_or(Passed::AsItCame, |witness| witness.answered_with(answer))
     }
 
     /// Progress of a call that was held must not go back behind what the client has already seen.
@@ -174,28 +207,47 @@ impl Expected {
         self.is_resumable |= event.id().is_some();
         if let Some(data) = event.data()
             && event.name() == "message"
-            && !self.text_passes(data)
         {
-            return Bytes::new();
+            match self.text_passes(data) {
+                Passed::Nothing => return Bytes::new(),
+                Passed::AsItCame => {}
+                Passed::Instead(text) => return event.saying(&text, !self.modern),
+            }
         }
         if self.modern { event.without_resumption() } else { event.raw.clone() }
     }
 
-    /// Whether a message or a batch of them passes.
-    fn text_passes(&mut self, text: Bytes) -> bool {
+    /// What of a message or a batch of them passes.
+    fn text_passes(&mut self, text: Bytes) -> Passed {
         let text = one_line(text);
         match Frame::from_server(text.clone()) {
             Ok(frame) => self.passes(&frame),
             Err(error) if error.fault == Fault::Batch && !self.modern => {
-                let elements = Frame::batch_from_server(&text).unwrap_or_default();
-                let frames: Result<Vec<_>, _> = elements.into_iter().map(Frame::from_server).collect();
-                // All of it or nothing: an event is not rewritten.
-                frames.is_ok_and(|frames| !frames.is_empty() && frames.iter().all(|frame| self.passes(frame)))
+                self.batch_passes(&Frame::batch_from_server(&text).unwrap_or_default())
             }
             Err(error) => {
                 tracing::warn!(%error, "something that the server sent is not a message, so the client did not get it");
-                false
+                Passed::Nothing
             }
+        }
+    }
+
+    /// All of a batch or nothing.
+    fn batch_passes(&mut self, elements: &[Bytes]) -> Passed {
+        let frames: Result<Vec<_>, _> = elements.iter().cloned().map(Frame::from_server).collect();
+        let Ok(frames) = frames else { return Passed::Nothing };
+        let mut texts: Vec<Bytes> = Vec::with_capacity(frames.len());
+        let mut is_as_it_came = true;
+        for (frame, element) in frames.iter().zip(elements) {
+            let passed = self.passes(frame);
+            is_as_it_came &= matches!(passed, Passed::AsItCame);
+            let Some(text) = passed.of(element) else { return Passed::Nothing };
+            texts.push(text);
+        }
+        match (texts.is_empty(), is_as_it_came) {
+            (true, _) => Passed::Nothing,
+            (_, true) => Passed::AsItCame,
+            _ => Passed::Instead([&b"["[..], &texts.join(&b","[..]), b"]"].concat().into()),
         }
     }
 
@@ -331,8 +383,11 @@ impl Watched {
             Form::Message { collected, .. } => {
                 let message = collected.split().freeze();
                 // Some revisions answer with nothing.
-                if message.is_empty() || self.expected.text_passes(message.clone()) {
-                    return (!message.is_empty()).then_some(Ok(message));
+                if message.is_empty() {
+                    return None;
+                }
+                if let Some(passed) = self.expected.text_passes(message.clone()).of(&message) {
+                    return Some(Ok(passed));
                 }
                 let text = "the server's answer cannot be read, or answers something else";
                 Some(Ok(error_response(self.expected.id.as_ref(), ErrorCode::INTERNAL_ERROR, text, None)))

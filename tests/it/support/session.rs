@@ -9,6 +9,7 @@
 //! s< {"jsonrpc":…}        the server must receive exactly this line
 //! s> {"jsonrpc":…}        the server sends this line
 //! c< {"jsonrpc":…}        the client must receive exactly this line
+//! c< edited 1 {"x":2}     … the result for id 1, which says that it was changed, and these arguments
 //! c< refused 1 denied     … a tool result for id 1 with isError and this word
 //! c< error 1 -32600       … a JSON-RPC error for id 1 with this code
 //! c< progress 5 moment    … a progress notification for token 5 with this text in its message
@@ -18,6 +19,10 @@
 //! -- quiet                neither side has anything to read
 //! -- state h1 answered    the record says so
 //! -- noted TEXT           an event of the record contains this
+//! -- remember h1 15m tool    … approved, and so are calls of the same tool (or with the same `arguments`) for 15 minutes
+//! -- revoke h1               … which is taken back
+//! -- edit h1 {"x":2}         … approved with these arguments instead of its own; `-- edit-grant h1 …` without a caller
+//! -- no edit h1 {"x":2}      … which is refused
 //! -- grant h1               … approved while no caller is there
 //! -- open 1                so many holds can be decided or redeemed, with or without a caller
 //! -- resolve h1 ran        … or `not run`: a person has looked
@@ -30,7 +35,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use holdshort::{
     gate::{Caller, Gate, GateLimits, ResolveError},
-    hold::{HoldId, State, Verdict},
+    hold::{HoldId, Said, State, Verdict},
     policy::{Policy, Source},
     principal::Principal,
     store::Store,
@@ -63,6 +68,10 @@ const PIPE_BYTES: usize = 1 << 16;
 
 /// Long enough, in paused time, for everything that can happen to have happened.
 const SETTLE: Duration = Duration::from_millis(1);
+
+fn alice() -> Principal {
+    Principal::User { uid: 1000, name: Some("alice".into()) }
+}
 
 /// A party's end of its two pipes.
 struct End {
@@ -189,10 +198,16 @@ impl Session {
         self.server.receive().await
     }
 
+    /// Approves a call with other arguments.
+    async fn edit(&self, hold: &str, arguments: &str) -> Result<State, ResolveError> {
+        let arguments = Some(arguments.to_owned());
+        let said = Said { verdict: Verdict::Approve, remember: None, arguments };
+        self.gate.resolve(self.holds[hold], said, &alice(), Some("less is enough")).await
+    }
+
     async fn decide(&self, hold: &str, verdict: Verdict, comment: &str) -> Result<State, ResolveError> {
-        let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
         let comment = (!comment.is_empty()).then_some(comment);
-        self.gate.resolve(self.holds[hold], verdict, &alice, comment).await
+        self.gate.resolve(self.holds[hold], verdict, &alice(), comment).await
     }
 
     /// `text` with `@h1` for the short id of that hold, and `@H1` for the whole one.
@@ -223,15 +238,30 @@ impl Session {
             "grant" => {
                 assert_eq!(self.decide(hold, Verdict::Approve, text).await.unwrap(), State::Granted);
             }
+            "remember" => {
+                let (time, same) = text.split_once(' ').unwrap();
+                let time: jiff::SignedDuration = time.parse().unwrap();
+                let seconds = u64::try_from(time.as_secs()).unwrap();
+                let same = holdshort::hold::Same::from_word(same).unwrap();
+                let said =
+                    Said { verdict: Verdict::Approve, remember: Some((seconds, same)), arguments: None };
+                self.gate.resolve(self.holds[hold], said, &alice(), None).await.unwrap();
+            }
+            "revoke" => self.gate.revoke(self.holds[hold], &alice()).await.unwrap(),
+            "edit" => assert_eq!(self.edit(hold, text).await.unwrap(), State::Forwarding),
+            "edit-grant" => assert_eq!(self.edit(hold, text).await.unwrap(), State::Granted),
+            "no" => {
+                let (hold, arguments) = text.split_once(' ').unwrap();
+                self.edit(hold, arguments).await.unwrap_err();
+            }
             "open" => {
                 let detached = self.gate.detached().await.unwrap();
                 let detached = detached.iter().filter(|record| record.state != State::Unknown).count();
                 assert_eq!(self.gate.holds().len() + detached, rest.parse::<usize>().unwrap(), "open holds");
             }
             "resolve" => {
-                let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
                 let id = self.holds[hold];
-                self.gate.resolve_unknown(id, text == "ran", &alice, Some("I looked")).await.unwrap();
+                self.gate.resolve_unknown(id, text == "ran", &alice(), Some("I looked")).await.unwrap();
             }
             "restart" => {
                 self.client.close().await;
@@ -296,6 +326,15 @@ fn is_expected(line: &str, expected: &str) -> bool {
                 && result["_meta"]["dev.holdshort/decision"]["state"] == word
                 && says.starts_with(&word.to_uppercase())
                 && says.contains("did not run")
+        }
+        ["edited", id, arguments] => {
+            let result = &message["result"];
+            let says = result["content"][0]["text"].as_str().unwrap_or_default();
+            is(&message["id"], id)
+                && result["_meta"]["dev.holdshort/decision"]["state"] == "edited"
+                && says.starts_with("EDITED")
+                && says.contains(arguments)
+                && says.contains("less is enough")
         }
         ["error", id, code] => is(&message["id"], id) && is(&message["error"]["code"], code),
         ["progress", token, text] => {
