@@ -3,6 +3,7 @@
 //! Data goes to stdout, talk to stderr. Each command is a file below; `render` is the only one that writes to stdout.
 
 mod audit;
+mod channels;
 mod demo;
 mod desk;
 mod edit;
@@ -62,6 +63,9 @@ enum Command {
     History(HistoryArguments),
     /// Serve the desk: a web dashboard and REST, on this machine.
     Desk(desk::DeskArguments),
+    /// Try the channels of the desk: where people hear of what waits.
+    #[command(subcommand)]
+    Channels(ChannelsCommand),
     /// Read and prove the record.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -266,12 +270,40 @@ enum AuditCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum ChannelsCommand {
+    /// List the channels, and what they still have to send.
+    List {
+        /// The configuration of the desk; by default $XDG_CONFIG_HOME/holdshort/desk.yaml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The record's file; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a message that says that it is a test.
+    Test {
+        /// The channel's name.
+        name: String,
+        /// The configuration of the desk; by default $XDG_CONFIG_HOME/holdshort/desk.yaml.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum PolicyCommand {
     /// Read policies and say all that is wrong with them.
     Check {
         /// Policy files, or directories of them.
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
+        /// The configuration of the desk, whose channels `notify` names; by default $XDG_CONFIG_HOME/holdshort/desk.yaml, if it
+        /// is there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Run the cases of a test file against policies.
     Test {
@@ -418,6 +450,7 @@ pub fn main() -> Exit {
         Command::Resolve(arguments) => holds::resolve_unknown(&arguments),
         Command::History(arguments) => audit::history(&arguments),
         Command::Desk(arguments) => desk::desk(arguments),
+        Command::Channels(command) => channels::channels(&command),
         Command::Audit(command) => audit::audit(&command),
         Command::Policy(command) => policy::policy(&command),
         Command::Demo(arguments) => demo::demo(&arguments),

@@ -263,7 +263,7 @@ struct Reader {
 
 impl Reader {
     fn problem(&mut self, place: Option<serde_saphyr::Location>, message: &str, hint: Option<&str>) {
-        let at = place.map_or(0, |place| offset(&self.source.text, place.line(), place.column()));
+        let at = place.map_or(0, |place| self.source.offset(place.line(), place.column()));
         let found = Diagnostic::error("C0002", &self.source, at..at, message);
         self.problems.push(found.hint(hint.map(str::to_owned)));
     }
@@ -573,12 +573,4 @@ fn limits(limits: &Limits) -> HttpLimits {
         streams_per_principal_max: limits.streams_per_agent.unwrap_or(usual.streams_per_principal_max),
         ..usual
     }
-}
-
-/// Where line and column (both from 1, the column in characters) are in `text`.
-fn offset(text: &str, line: u64, column: u64) -> usize {
-    let (line, column) = (usize::try_from(line).unwrap_or(0), usize::try_from(column).unwrap_or(0));
-    let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
-    let rest = text.get(start..).unwrap_or_default();
-    start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
 }

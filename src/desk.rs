@@ -3,7 +3,7 @@
 //! A client of the control sockets of all gates of this user, as the command line is: it shows what they tell, passes
 //! verdicts on to them, and decides nothing. `hub` knows what waits, `pages` shows it, `api` speaks JSON, `events` tells of
 //! changes, `verdict` is the one way to a gate. `guard` stands before all of them, with `session` and `keys` for who it is.
-//! Other channels (chat, mail) would stand beside `pages` and `api` and go through `verdict` too.
+//! What channels (chat, mail, other programs) send comes to `inbound`, and goes through `verdict` too.
 
 pub mod keys;
 mod address;
@@ -14,8 +14,8 @@ mod events;
 mod guard;
 mod history;
 mod hub;
+mod inbound;
 mod listener;
-mod markup;
 mod pages;
 mod problem;
 mod rate;
@@ -33,7 +33,11 @@ use self::{
     rate::Rate,
     session::Sessions,
 };
-use crate::store::Store;
+use crate::{
+    channels::{Channels, Dispatcher},
+    hold::HoldId,
+    store::Store,
+};
 
 /// How long the link that a desk prints when it starts can be used, in minutes.
 pub const SIGN_IN_MINUTES: i64 = 15;
@@ -47,6 +51,8 @@ pub struct Settings {
     pub store: PathBuf,
     /// The file of the keys.
     pub keys: Keys,
+    /// Where people hear of what waits besides.
+    pub channels: Channels,
 }
 
 /// Why a desk does not begin.
@@ -64,12 +70,17 @@ pub enum DeskError {
     /// The keys cannot be kept.
     #[error("the desk's keys cannot be used")]
     Keys(#[from] KeysError),
+    /// The system has no random numbers.
+    #[error("the system has no random numbers")]
+    Random(#[from] getrandom::Error),
 }
 
 /// A desk that listens, before it serves.
 #[derive(Debug)]
 pub struct Desk {
     listener: tokio::net::TcpListener,
+    /// This process, among those on the record.
+    name: Arc<str>,
     state: Arc<State>,
 }
 
@@ -80,6 +91,7 @@ struct State {
     hub: Hub,
     sessions: Sessions,
     keys: Keys,
+    channels: Arc<Channels>,
     store: Store,
     store_path: PathBuf,
     /// Keys that were wrong: guessing is slowed down.
@@ -97,7 +109,7 @@ impl Desk {
     ///
     /// When the address cannot be had.
     pub async fn open(settings: Settings) -> Result<Self, DeskError> {
-        let Settings { mut address, store: store_path, keys } = settings;
+        let Settings { mut address, store: store_path, keys, channels } = settings;
         let listener = listener::bind(&mut address)
             .await
             .map_err(|source| DeskError::Listen { address: address.listen, source })?;
@@ -106,13 +118,15 @@ impl Desk {
             hub: Hub::start(),
             sessions: Sessions::default(),
             keys,
+            channels: Arc::new(channels),
             store: Store::open(&store_path),
             store_path,
             wrong_keys: Rate::wrong_keys(),
             verdicts: Rate::verdicts(),
             streams: events::places(),
         };
-        Ok(Self { listener, state: Arc::new(state) })
+        let name = format!("desk-{}", HoldId::random()?).into();
+        Ok(Self { listener, name, state: Arc::new(state) })
     }
 
     /// Its address, as browsers say it.
@@ -131,7 +145,22 @@ impl Desk {
 
     /// Serves until `stopped` is ready.
     pub async fn serve(self, stopped: impl Future<Output = ()>) {
-        listener::serve(self.listener, guard::router(self.state), stopped).await;
+        let State { store, channels, address, hub, .. } = &*self.state;
+        let dispatcher = Dispatcher::new(
+            store.clone(),
+            Arc::clone(channels),
+            address.origin.clone(),
+            self.name,
+            hub.heard(),
+        );
+        let served = listener::serve(self.listener, guard::router(Arc::clone(&self.state)), stopped);
+        if channels.iter().next().is_none() {
+            return served.await;
+        }
+        tokio::select! {
+            () = served => {}
+            () = dispatcher.run() => {}
+        }
     }
 }
 

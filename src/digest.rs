@@ -54,6 +54,17 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// 256 random bits, as 64 hexadecimal digits: a name that nobody can guess.
+///
+/// # Errors
+///
+/// When the system has no random numbers.
+pub fn random_text() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(Digest(bytes).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,6 +134,8 @@ pub struct HoldTerms {
     pub required_rejections: u32,
     /// How often whoever may decide is reminded.
     pub remind: Option<Duration>,
+    /// The channels that hear of it; the union of what the matching rules name.
+    pub notify: Vec<Box<str>>,
     /// How an approval may be remembered, if all matching rules allow it.
     pub remember: Option<Remember>,
     /// Whether whoever approves may change the arguments, if all matching rules allow it.
@@ -141,6 +143,12 @@ pub struct HoldTerms {
 }
 
 impl HoldTerms {
+    /// All channels that are named, at once or for later.
+    pub fn channels(&self) -> impl Iterator<Item = &str> {
+        let steps = self.requirements.iter().flat_map(|requirement| &requirement.steps);
+        self.notify.iter().chain(steps.flat_map(|step| &step.notify)).map(|name| &**name)
+    }
+
     /// The digest of all that these terms say, under `rules`. Only ever compared for equality, by programs of one version or
     /// others: where the form of the terms has changed, an approval under the old one does not count.
     pub fn digest(&self, rules: &[Arc<str>]) -> Digest {
@@ -158,10 +166,20 @@ impl Default for HoldTerms {
             requirements: Vec::new(),
             required_rejections: 1,
             remind: None,
+            notify: Vec::new(),
             remember: None,
             may_edit: false,
         }
     }
+}
+
+/// The longest name of a channel, in characters.
+pub const CHANNEL_NAME_CHARS_MAX: usize = 40;
+
+/// Whether a channel can be called so: letters, digits, `-` and `_`, as in a path.
+pub fn is_channel_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !name.is_empty() && name.len() <= CHANNEL_NAME_CHARS_MAX && name.bytes().all(is_plain)
 }
 
 /// How long people have where no rule says.

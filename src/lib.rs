@@ -27,6 +27,7 @@ pub mod gate;
 pub mod transport;
 pub mod reload;
 pub mod control;
+pub mod channels;
 pub mod desk;
 
 // composition: the program

@@ -232,6 +232,11 @@ impl Rule {
         self.terms.timeout
     }
 
+    /// The channels that it names, at once or for later.
+    pub fn channels(&self) -> impl Iterator<Item = &str> {
+        self.terms.channels()
+    }
+
     fn concerns_server(&self, server: &str) -> bool {
         self.servers.is_empty() || self.servers.iter().any(|pattern| pattern.matches(server))
     }

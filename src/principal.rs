@@ -5,6 +5,12 @@
 
 use std::fmt;
 
+/// What the identities begin with that a channel can vouch for.
+pub const CHANNEL_KINDS: [&str; 3] = ["slack", "email", "webhook"];
+
+/// The longest identity that a channel vouches for, in bytes.
+const IDENTITY_BYTES_MAX: usize = 320;
+
 /// An authenticated someone, as the record names them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
@@ -29,6 +35,12 @@ pub enum Principal {
     },
     /// A program at an HTTP listener that asks nobody who they are.
     Anyone,
+    /// Somebody whom a channel has told apart: a chat's signed word for its user, the reader of a mail. By the word of a desk,
+    /// which a process of this same user runs.
+    Channel {
+        /// As `people:` in a policy names them, such as `slack:U012AB3CD`.
+        identity: String,
+    },
     /// The gate itself: expiry, recovery.
     Gate,
 }
@@ -43,6 +55,14 @@ impl Principal {
     pub fn client() -> Self {
         let uid = rustix::process::getuid().as_raw();
         Self::Client { uid, name: user_name(uid) }
+    }
+
+    /// Somebody as a channel names them, if it is one of the kinds that a channel can vouch for: never a user of this system.
+    pub fn channel(identity: &str) -> Option<Self> {
+        let (kind, who) = identity.split_once(':')?;
+        let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
+        let fits = !who.is_empty() && identity.len() <= IDENTITY_BYTES_MAX && identity.chars().all(is_plain);
+        (CHANNEL_KINDS.contains(&kind) && fits).then(|| Self::Channel { identity: identity.to_owned() })
     }
 
     /// What this someone may be called where a policy says who its people are: a user by name or by number.
@@ -69,6 +89,7 @@ impl fmt::Display for Principal {
             Self::Client { uid, name: None } => write!(f, "client-of:{uid}"),
             Self::Agent { name } => write!(f, "agent:{name}"),
             Self::Anyone => f.write_str("anyone"),
+            Self::Channel { identity } => f.write_str(identity),
             Self::Gate => f.write_str("gate"),
         }
     }
@@ -82,6 +103,10 @@ mod tests {
     fn a_client_is_never_the_user_who_may_approve() {
         let uid = rustix::process::getuid().as_raw();
         assert_ne!(Principal::user(uid).to_string(), Principal::client().to_string());
+        for other in ["uid:0", "client-of:alice", "agent:ci", "gate", "slack:", "slack:U 1", "email", ""] {
+            assert_eq!(Principal::channel(other), None, "{other}");
+        }
+        assert_eq!(Principal::channel("slack:U1").map(|user| user.to_string()), Some("slack:U1".to_owned()));
         assert_eq!(Principal::User { uid: 7, name: None }.to_string(), "uid:7");
         assert_eq!(Principal::User { uid: 7, name: Some("alice".into()) }.to_string(), "uid:alice");
     }

@@ -10,6 +10,7 @@
 
 mod approvals;
 mod error;
+mod outbox;
 mod place;
 mod reader;
 #[macro_use]
@@ -36,13 +37,16 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::error::{PlaceFault, StoreError};
+pub use self::outbox::{Claimed, Delivered, NewEntry, News, OutboxCounts};
 use self::{
+    outbox::{Change, Changed},
     place::Place,
     reader::Read,
     writer::{Job, Work, Writer, Written},
 };
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, EventKind, Verification},
+    digest::Digest,
     hold::{Approval, HoldId, HoldRecord, NewHold, Remembered, State, Vote},
 };
 
@@ -400,6 +404,72 @@ impl Store {
     /// open is [`crate::audit::CANNOT_PROVE`].
     pub async fn verify(&self, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
         self.read(move |db| verify::verify(db, against)).await
+    }
+
+    /// The last line of the audit log that was looked at for a channel; none for a new one.
+    pub async fn outbox_seen(&self, channel: &str) -> Result<Option<u64>, StoreError> {
+        let channel = channel.to_owned();
+        self.read(move |db| outbox::seen(db, &channel)).await
+    }
+
+    /// Puts `entries` into the outbox of a channel, for which the log was looked at from `seen` to `now_seen`. `false` if
+    /// another process has done so meanwhile: then nothing was put in.
+    pub async fn fill_outbox(
+        &self,
+        channel: Arc<str>,
+        seen: Option<u64>,
+        now_seen: u64,
+        entries: Vec<NewEntry>,
+    ) -> Result<bool, StoreError> {
+        self.outbox(Change::Fill { channel, seen, now_seen, entries, at: Timestamp::now() }).await
+    }
+
+    /// When the next entry of a channel can be claimed; none if nothing is to be sent.
+    pub async fn outbox_next(&self, channel: &str) -> Result<Option<Timestamp>, StoreError> {
+        let channel = channel.to_owned();
+        self.read(move |db| outbox::next(db, &channel)).await
+    }
+
+    /// Claims the oldest entry of a channel that is due: until `until`, nobody else gets it or a later one of the same hold.
+    pub async fn claim_entry(
+        &self,
+        channel: Arc<str>,
+        by: Arc<str>,
+        until: Timestamp,
+    ) -> Result<Option<Claimed>, StoreError> {
+        let change = Change::Claim { channel, by, at: Timestamp::now(), until };
+        match self.write(Job::Outbox(Box::new(change))).await? {
+            Written::Outbox(Changed::Claimed(claimed)) => Ok(claimed),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Writes down what became of a claimed entry. `false` if the claim has run out, and somebody else has it.
+    pub async fn delivered(&self, id: i64, by: Arc<str>, delivered: Delivered) -> Result<bool, StoreError> {
+        self.outbox(Change::Deliver { id, by, delivered, at: Timestamp::now() }).await
+    }
+
+    /// How the outbox of a channel stands.
+    pub async fn outbox_counts(&self, channel: &str) -> Result<OutboxCounts, StoreError> {
+        let channel = channel.to_owned();
+        self.read(move |db| outbox::counts(db, &channel)).await
+    }
+
+    /// Whether `what` is used for the first time, by all processes on the record. It is remembered until `until`.
+    pub async fn use_once(&self, what: Digest, until: Timestamp) -> Result<bool, StoreError> {
+        self.outbox(Change::UseOnce { what, until, at: Timestamp::now() }).await
+    }
+
+    /// Takes a use back that had no effect.
+    pub async fn unuse(&self, what: Digest) -> Result<(), StoreError> {
+        self.outbox(Change::Unuse { what }).await.map(drop)
+    }
+
+    async fn outbox(&self, change: Change) -> Result<bool, StoreError> {
+        match self.write(Job::Outbox(Box::new(change))).await? {
+            Written::Outbox(Changed::Done(done)) => Ok(done),
+            _ => Err(StoreError::Closed),
+        }
     }
 
     fn lost(&self) -> &AtomicU64 {

@@ -4,6 +4,8 @@
 //! Used by the command line, the desk, the terminal UI and the control socket. Works on the raw text, so that numbers, escapes and the order of keys
 //! stay as they were written; strings are shown decoded, with everything invisible escaped by `sanitize`.
 
+pub mod markup;
+
 use std::collections::BTreeSet;
 
 use jiff::{SpanRound, Timestamp, Unit};

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Span, Timestamp};
 
-use super::{render, store_path};
+use super::{channels, render, store_path};
 use crate::{
     control::place,
     desk::{
@@ -37,6 +37,10 @@ pub(super) struct DeskArguments {
     /// Listen beyond this machine without encryption: only where something else encrypts and nobody can read in between.
     #[arg(long, requires = "public_url")]
     danger_plain_http: bool,
+    /// The file that says which channels there are (docs/channels.md); by default $XDG_CONFIG_HOME/holdshort/desk.yaml, if it
+    /// is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The file of the record that history shows; by default the one of this user.
     #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
     store: Option<PathBuf>,
@@ -130,10 +134,14 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
 }
 
 fn serve(arguments: DeskArguments) -> Exit {
-    let DeskArguments { listen, public_url, danger_plain_http, store, .. } = arguments;
+    let DeskArguments { listen, public_url, danger_plain_http, config, store, .. } = arguments;
     let address = match Address::new(listen, public_url.as_deref(), danger_plain_http) {
         Ok(address) => address,
         Err(error) => return render::usage(&error),
+    };
+    let channels = match channels::load(config.as_deref()) {
+        Ok(channels) => channels,
+        Err(error) => return render::settings_errors(&error),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -141,7 +149,7 @@ fn serve(arguments: DeskArguments) -> Exit {
     };
     let served = runtime.block_on(async {
         let store = store_path(store.as_deref())?;
-        let desk = Desk::open(Settings { address, store, keys: keys()? }).await?;
+        let desk = Desk::open(Settings { address, store, keys: keys()?, channels }).await?;
         render::line(&desk.sign_in_link()?);
         render::talk(&format!(
             "the desk is at {}; the link above opens it once, within {} minutes; end with Ctrl-C",

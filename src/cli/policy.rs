@@ -5,8 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ExplainArguments, PolicyCommand, render};
+use super::{ExplainArguments, PolicyCommand, channels, render};
 use crate::{
+    channels::settings,
     control::{
         api::ControlClient as _,
         client::{self, AskError},
@@ -24,7 +25,7 @@ const SERVER_DEFAULT: &str = "server";
 
 pub(super) fn policy(command: &PolicyCommand) -> Exit {
     match command {
-        PolicyCommand::Check { paths } => check(paths),
+        PolicyCommand::Check { paths, config } => check(paths, config.as_deref()),
         PolicyCommand::Test { paths, cases } if cases.is_empty() => test_beside(paths),
         PolicyCommand::Test { paths, cases } => {
             test(cases.iter().map(|cases| (paths.clone(), cases.clone())).collect())
@@ -158,15 +159,30 @@ fn convert(file: &Path) -> Exit {
     }
 }
 
-fn check(paths: &[PathBuf]) -> Exit {
-    match Policy::load(paths) {
-        Ok(policy) => {
-            render::policy::warnings(policy.warnings());
-            render::policy::checked(&policy);
-            Exit::Done
+fn check(paths: &[PathBuf], config: Option<&Path>) -> Exit {
+    let policy = match Policy::load(paths) {
+        Ok(policy) => policy,
+        Err(errors) => return render::policy_errors(&errors),
+    };
+    render::policy::warnings(policy.warnings());
+    if let Some(config) = channels::config_path(config) {
+        match settings::names(&config) {
+            Ok(known) => {
+                for rule in policy.rules() {
+                    if let Some(unknown) = rule.channels().find(|name| !known.contains(*name)) {
+                        let (rule, config) = (rule.name(), config.display());
+                        render::talk(&format!(
+                            "error[P0508]: `{rule}` notifies the channel `{unknown}`, which {config} does not have"
+                        ));
+                        return Exit::Usage;
+                    }
+                }
+            }
+            Err(error) => return render::settings_errors(&error),
         }
-        Err(errors) => render::policy_errors(&errors),
     }
+    render::policy::checked(&policy);
+    Exit::Done
 }
 
 /// Tests each policy with the cases beside it: `payments.yaml` with `payments.test.yaml`.

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 pub(super) use self::policy::policy_errors;
 use crate::{
+    channels::settings::SettingsError,
     config::ConfigError,
     control::{
         api::{HoldView, RememberedView, Resolved, VerificationView, Watched, error_code},
@@ -28,6 +29,7 @@ use crate::{
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
     sanitize,
+    store::OutboxCounts,
     view::{self, between},
 };
 
@@ -469,6 +471,38 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Exit {
 pub(super) fn config_errors(error: &ConfigError) -> Exit {
     eprintln!("{}", error.render(io::stderr().is_terminal()));
     Exit::Usage
+}
+
+/// Why a configuration of channels is refused.
+pub(super) fn settings_errors(error: &SettingsError) -> Exit {
+    eprintln!("{}", error.render(io::stderr().is_terminal()));
+    Exit::Usage
+}
+
+/// The channels, with their kinds and how their outboxes stand.
+pub(super) fn channels(rows: &[(String, &str, OutboxCounts)], as_json: bool) {
+    if as_json {
+        let rows = rows.iter().map(|(name, kind, counts)| {
+            let OutboxCounts { waiting, given_up, last_error } = counts;
+            serde_json::json!({"name": name, "kind": kind, "waiting": waiting, "given_up": given_up, "last_error": last_error})
+        });
+        return json(&rows.collect::<Vec<_>>());
+    }
+    if rows.is_empty() {
+        return talk("no channels are configured");
+    }
+    let mut table = Table::new(["CHANNEL", "KIND", "TO SEND", "GIVEN UP", "LAST ERROR"], &[4]);
+    for (channel, kind, counts) in rows {
+        let error = counts.last_error.as_deref().unwrap_or("-");
+        table.add([
+            name(channel),
+            (*kind).to_owned(),
+            counts.waiting.to_string(),
+            counts.given_up.to_string(),
+            sanitize::render_cut(error, REASON_CHARS_MAX).text,
+        ]);
+    }
+    table.print();
 }
 
 /// What was typed is wrong.

@@ -450,6 +450,16 @@ pub trait Control {
     #[method(name = "revoke", param_kind = map, with_extensions)]
     async fn revoke(&self, id: HoldId) -> Result<(), ErrorObjectOwned>;
 
+    /// The same for somebody whom a channel of a desk has told apart, such as `slack:U012AB3CD`.
+    #[method(name = "resolve_as", param_kind = map, with_extensions)]
+    async fn resolve_as(
+        &self,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+        identity: String,
+    ) -> Result<Resolved, ErrorObjectOwned>;
+
     /// Says whether a call ran of which nobody knew. Answers once it is durable.
     #[method(name = "resolve_unknown", param_kind = map, with_extensions)]
     async fn resolve_unknown(

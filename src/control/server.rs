@@ -322,6 +322,23 @@ impl ControlServer for Desk {
         self.gate.revoke(id, approver(extensions)?).await.map_err(|error| resolve_error(&error))
     }
 
+    async fn resolve_as(
+        &self,
+        extensions: &Extensions,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+        identity: String,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        approver(extensions)?;
+        let somebody = Principal::channel(&identity).ok_or_else(|| {
+            let message = "no channel can vouch for this identity";
+            ErrorObjectOwned::owned(error_code::NOT_ALLOWED, message, None::<()>)
+        })?;
+        let state = self.gate.resolve(id, verdict, &somebody, comment.as_deref()).await;
+        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
     async fn resolve_unknown(
         &self,
         extensions: &Extensions,

@@ -368,7 +368,8 @@ async fn decide(
         return Err(Problem::new(Kind::Invalid, detail));
     }
     let id = pages::hold_id(id)?;
-    let resolved = verdict::decide(state, Spoken { id, verdict, comment, shown_sha256 }).await?;
+    let resolved =
+        verdict::decide(state, Spoken { id, verdict, comment, shown_sha256, identity: None }).await?;
     let token = bearer.key.name.as_deref().unwrap_or_default();
     tracing::info!(%id, token, "a verdict came by REST");
     Ok(Json(resolved))

@@ -4,11 +4,13 @@
 
 use jiff::Timestamp;
 
-use super::markup::{self, Row};
 use crate::{
     control::api::HoldView,
     hold::{State as HoldState, Verdict, Vote},
-    view::{self, between},
+    view::{
+        between,
+        markup::{self, Row},
+    },
 };
 
 /// Rows of arguments that a row of the list shows; with more, the call is decided on its own page.
@@ -16,9 +18,6 @@ const ROW_LINES_MAX: usize = 14;
 
 /// Characters of arguments that a row of the list shows.
 const ROW_CHARS_MAX: usize = 1200;
-
-/// Bytes up to which what is no argument stands on one line.
-const BESIDES_BYTES: usize = 200;
 
 /// The longest frame that a page shows, in bytes. A longer call can be decided only where it can be shown.
 pub(super) const PAGE_FRAME_BYTES_MAX: usize = 1 << 20;
@@ -128,7 +127,7 @@ impl Card {
             return card;
         };
         card.arguments = markup::json_rows(hold.arguments.get());
-        card.besides = view::besides_arguments(frame).map(|rest| besides(&rest)).unwrap_or_default();
+        card.besides = markup::besides_rows(frame);
         card.raw = markup::text(frame);
         card.has_secrets = card.arguments.iter().chain(&card.besides).flatten().any(markup::Piece::is_secret);
         card.is_whole = true;
@@ -157,12 +156,4 @@ impl Card {
         }
         card
     }
-}
-
-/// What is no argument: on one line where it is short and says itself.
-fn besides(rest: &str) -> Vec<Row> {
-    if rest.len() <= BESIDES_BYTES && !rest.contains('\\') {
-        return vec![markup::text(rest)];
-    }
-    markup::json_rows(rest)
 }

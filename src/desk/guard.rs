@@ -15,7 +15,7 @@ use axum::{
 };
 
 use super::{
-    State, api, assets, events, history, pages,
+    State, api, assets, events, history, inbound, pages,
     pages::PageProblem,
     problem::{Kind, Problem},
     session::Session,
@@ -64,6 +64,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/sign-in", get(pages::sign_in_page).post(pages::sign_in))
         .route("/sign-out", post(pages::sign_out))
         .route("/assets/{name}", get(assets::asset))
+        .route(&format!("{}{{name}}", inbound::CHANNELS), post(inbound::channel))
         .nest(API, api::router())
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
@@ -72,9 +73,14 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
+/// Whether programs ask there, by a token or a signature.
+fn is_for_programs(path: &str) -> bool {
+    path.starts_with(API) || path.starts_with(inbound::CHANNELS)
+}
+
 /// A problem in the form that suits whoever asked.
 fn tell(path: &str, problem: Problem) -> Response {
-    if path.starts_with(API) { problem.into_response() } else { PageProblem::from(problem).into_response() }
+    if is_for_programs(path) { problem.into_response() } else { PageProblem::from(problem).into_response() }
 }
 
 async fn nothing(request: Request) -> Response {
@@ -111,7 +117,7 @@ fn check(state: &State, request: &Request) -> Result<(), Problem> {
         return Err(Kind::Misdirected.into());
     };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_api = request.uri().path().starts_with(API);
+    let is_api = is_for_programs(request.uri().path());
     let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
     match headers.get_all(header::ORIGIN).iter().collect::<Vec<_>>().as_slice() {
         [] => {}
@@ -124,7 +130,7 @@ fn check(state: &State, request: &Request) -> Result<(), Problem> {
     let navigates = headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
     match (reads, is_api) {
         (true, _) if !is_elsewhere || navigates => Ok(()),
-        // A token is no browser's to send by itself.
+        // A token or a signature is no browser's to send by itself.
         (false, true) if !is_elsewhere => Ok(()),
         (false, false) if site == Some(b"same-origin") => Ok(()),
         _ => Err(Kind::Forged.into()),
@@ -132,7 +138,7 @@ fn check(state: &State, request: &Request) -> Result<(), Problem> {
 }
 
 /// The value of a header that is there once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)

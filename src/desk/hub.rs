@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use super::pages::row_html;
 use crate::{
@@ -48,6 +48,7 @@ pub(super) struct News {
 pub(super) struct Hub {
     board: Arc<Mutex<Board>>,
     news: broadcast::Sender<Arc<News>>,
+    heard: Arc<Notify>,
 }
 
 impl Hub {
@@ -55,14 +56,16 @@ impl Hub {
     pub(super) fn start() -> Self {
         let board = Arc::new(Mutex::new(Board::default()));
         let (news, _) = broadcast::channel(NEWS_KEPT_MAX);
-        let hub = Self { board: Arc::clone(&board), news: news.clone() };
+        let heard = Arc::new(Notify::new());
+        let hub = Self { board: Arc::clone(&board), news: news.clone(), heard: Arc::clone(&heard) };
         tokio::spawn(async move {
-            let mut followed = follow::follow();
-            while let Some(heard) = followed.recv().await {
+            let mut news_of_gates = follow::follow();
+            while let Some(followed) = news_of_gates.recv().await {
                 let (changes, waiting) = {
                     let mut board = lock(&board);
-                    (board.apply(heard), board.len())
+                    (board.apply(followed), board.len())
                 };
+                heard.notify_one();
                 for change in changes {
                     // Nobody may be looking: then nobody is told.
                     if news.receiver_count() > 0 {
@@ -93,6 +96,11 @@ impl Hub {
     /// The gates that are there.
     pub(super) fn gates(&self) -> Vec<Arc<GateClient>> {
         self.board().gates().map(Arc::clone).collect()
+    }
+
+    /// Tells whoever waits for it, one at a time, that something has changed.
+    pub(super) fn heard(&self) -> Arc<Notify> {
+        Arc::clone(&self.heard)
     }
 
     /// Everything that changes from now on.

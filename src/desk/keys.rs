@@ -14,8 +14,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::session::random_text;
-use crate::digest::Digest;
+use crate::digest::{Digest, random_text};
 
 /// Tokens and links that are kept at once.
 pub const KEYS_MAX: usize = 256;

@@ -23,7 +23,6 @@ use super::{
     assets::{Assets, assets},
     card::{Card, PAGE_FRAME_BYTES_MAX},
     guard::SignedIn,
-    markup::{self, Row},
     problem::{Kind, Problem},
     verdict::{self, Spoken},
 };
@@ -32,6 +31,7 @@ use crate::{
     digest::Digest,
     hold::{HoldId, Verdict},
     sanitize,
+    view::markup::{self, Row},
 };
 
 /// Holds on one page.
@@ -289,7 +289,8 @@ async fn decide(
     let Form(form) = form.map_err(|error| Problem::new(Kind::Invalid, error.body_text()))?;
     check_csrf(&session.csrf, &form.csrf)?;
     let id = hold_id(&id)?;
-    let spoken = Spoken { id, verdict, comment: Some(form.comment), shown_sha256: Some(form.shown) };
+    let (comment, shown_sha256) = (Some(form.comment), Some(form.shown));
+    let spoken = Spoken { id, verdict, comment, shown_sha256, identity: None };
     if let Some((hold, _)) = state.hub.waiting(id)
         && verdict == Verdict::Approve
         && hold.frame_bytes > PAGE_FRAME_BYTES_MAX

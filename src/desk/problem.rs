@@ -42,6 +42,8 @@ pub(super) enum Kind {
     UnsupportedMediaType,
     /// This desk is called otherwise.
     Misdirected,
+    /// It came before, and counted then.
+    Repeated,
     /// Too often; again after so many seconds.
     TooOften(u64),
     /// The gate or the record does not answer.
@@ -57,7 +59,9 @@ impl Kind {
             Self::NotAllowed | Self::Forged => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Ended | Self::NotWhatWasShown | Self::TooLongToShow => StatusCode::CONFLICT,
+            Self::Ended | Self::NotWhatWasShown | Self::TooLongToShow | Self::Repeated => {
+                StatusCode::CONFLICT
+            }
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -82,6 +86,7 @@ impl Kind {
             Self::TooLarge => "too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::Misdirected => "misdirected",
+            Self::Repeated => "repeated",
             Self::TooOften(_) => "too-often",
             Self::Unavailable => "unavailable",
         }
@@ -102,6 +107,7 @@ impl Kind {
             Self::TooLarge => "Too large",
             Self::UnsupportedMediaType => "Not in this form",
             Self::Misdirected => "This desk is not called so",
+            Self::Repeated => "It came before",
             Self::TooOften(_) => "Too often",
             Self::Unavailable => "Not available",
         }

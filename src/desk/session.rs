@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::digest::Digest;
+use crate::digest::{Digest, random_text};
 
 /// Sessions at once; the one that was used longest ago makes room.
 const SESSIONS_MAX: usize = 64;
@@ -100,13 +100,6 @@ impl Sessions {
         });
         kept
     }
-}
-
-/// 256 random bits, as 64 hexadecimal digits.
-pub(super) fn random_text() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    Ok(Digest(bytes).to_string())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The one way of the desk to a verdict: to the gate that has the hold, which asks `Gate::resolve`.
 //!
-//! Used by the pages and by REST, and by whatever channel comes next. It adds to what a gate demands: the verdict names the
+//! Used by the pages, by REST and by what comes in from channels. It adds to what a gate demands: the verdict names the
 //! digest of what was shown.
 
 use std::sync::Arc;
@@ -27,17 +27,23 @@ pub(super) struct Spoken {
     pub(super) comment: Option<String>,
     /// The digest of the frame that they were shown.
     pub(super) shown_sha256: Option<String>,
+    /// Who says it, where a channel has told them apart; none: the user whose desk this is.
+    pub(super) identity: Option<String>,
 }
 
 /// Passes a verdict on. Answers once it is durable.
 pub(super) async fn decide(state: &State, spoken: Spoken) -> Result<Resolved, Problem> {
     state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
-    let Spoken { id, verdict, comment, shown_sha256 } = spoken;
+    let Spoken { id, verdict, comment, shown_sha256, identity } = spoken;
     let Some((hold, gate)) = state.hub.waiting(id) else { return Err(why_not_there(state, id).await) };
     if shown_sha256.is_some_and(|shown| shown != hold.frame_sha256) {
         return Err(Kind::NotWhatWasShown.into());
     }
-    gate.rpc.resolve(id, verdict, comment).await.map_err(problem)
+    let resolved = match identity {
+        None => gate.rpc.resolve(id, verdict, comment).await,
+        Some(identity) => gate.rpc.resolve_as(id, verdict, comment, identity).await,
+    };
+    resolved.map_err(problem)
 }
 
 /// Why a hold does not wait at any gate.

@@ -174,6 +174,10 @@ fn may_vote<'p>(
     waited: Duration,
 ) -> Result<Option<&'p Person>, ResolveError> {
     if people.is_empty() {
+        // Without people, nobody has said whom a channel's names stand for.
+        if let Principal::Channel { .. } = approver {
+            return Err(ResolveError::NotAllowed(approver.clone()));
+        }
         return if requirements.is_empty() { Ok(None) } else { Err(ResolveError::NobodyMay) };
     }
     let person = approver.identities().iter().find_map(|identity| people.behind(identity));
@@ -232,7 +236,8 @@ pub(super) fn quorum(terms: &crate::hold::HoldTerms) -> Option<Arc<Quorum>> {
         && terms.required_rejections <= 1
         && terms.remind.is_none()
         && terms.remember.is_none()
-        && !terms.may_edit;
+        && !terms.may_edit
+        && terms.notify.is_empty();
     (!simple).then(|| {
         Arc::new(Quorum {
             requirements: terms.requirements.clone(),
@@ -240,6 +245,7 @@ pub(super) fn quorum(terms: &crate::hold::HoldTerms) -> Option<Arc<Quorum>> {
             remind_seconds: terms.remind.map(|every| every.as_secs()),
             remember: terms.remember,
             may_edit: terms.may_edit,
+            notify: terms.notify.clone(),
         })
     })
 }

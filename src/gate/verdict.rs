@@ -197,7 +197,7 @@ impl Gate {
 
 /// The comment of a person, as it is kept. Nobody else may say anything.
 fn person(approver: &Principal, comment: Option<&str>) -> Result<Option<String>, ResolveError> {
-    if !matches!(approver, Principal::User { .. }) {
+    if !matches!(approver, Principal::User { .. } | Principal::Channel { .. }) {
         return Err(ResolveError::NotAllowed(approver.clone()));
     }
     Ok(comment.map(str::trim).filter(|text| !text.is_empty()).map(cut_comment))

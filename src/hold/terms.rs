@@ -26,6 +26,9 @@ pub struct Quorum {
     /// Whether whoever approves may change the arguments.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub may_edit: bool,
+    /// The channels that the rules name; none: those that the desk uses where nobody says.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notify: Vec<Box<str>>,
 }
 
 impl Quorum {
@@ -42,6 +45,17 @@ impl Quorum {
         let all = self.requirements.iter().flat_map(|requirement| &requirement.steps);
         let to = all.filter(|step| step.after_seconds == next).flat_map(|step| &step.to);
         Some((Duration::from_secs(next), to.map(|name| &**name).collect()))
+    }
+
+    /// Whether the channel `name` hears of the call, `waited` after it was held. `is_usual`: whether it does where no rule
+    /// names a channel.
+    pub fn notifies(&self, name: &str, is_usual: bool, waited: Duration) -> bool {
+        let steps = self.requirements.iter().flat_map(|requirement| &requirement.steps);
+        let begun = steps.filter(|step| step.after_seconds <= waited.as_secs());
+        let named = self.notify.iter().any(|named| &**named == name);
+        named
+            || (is_usual && self.notify.is_empty())
+            || begun.flat_map(|step| &step.notify).any(|named| &**named == name)
     }
 }
 
@@ -72,6 +86,9 @@ pub struct Step {
     pub after_seconds: u64,
     /// Roles, teams or people.
     pub to: Vec<Box<str>>,
+    /// The channels that hear of it from then on too.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notify: Vec<Box<str>>,
 }
 
 /// How an approval may be remembered, where the policy allows it.
@@ -237,7 +254,7 @@ mod tests {
     #[test]
     fn a_step_brings_in_others_and_asks_for_no_fewer() {
         let mut two = asks(vec![seat(&["finance"], 2)]);
-        two.steps.push(Step { after_seconds: 60, to: vec!["on-call".into()] });
+        two.steps.push(Step { after_seconds: 60, to: vec!["on-call".into()], notify: Vec::new() });
         assert!(!filled(&two, &[&["finance"], &["on-call"]], 59));
         assert!(filled(&two, &[&["finance"], &["on-call"]], 60));
         assert!(!filled(&two, &[&["on-call"]], 3600));

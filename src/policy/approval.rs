@@ -38,11 +38,14 @@ pub const REMEMBER_USES_MAX: u32 = 1_000;
 pub const REMIND_MIN: Duration = Duration::from_secs(60);
 
 pub(super) const SEAT_KEYS: [&str; 2] = ["approvers", "approvals"];
-pub(super) const STEP_KEYS: [&str; 2] = ["to", "timeout"];
+pub(super) const STEP_KEYS: [&str; 3] = ["to", "timeout", "notify"];
+/// The most channels of one rule.
+pub(super) const CHANNELS_MAX: usize = 20;
+
 pub(super) const REMEMBER_KEYS: [&str; 3] = ["for", "same", "uses"];
 
 /// Keys that only a rule that holds has.
-pub(super) const HOLD_KEYS: [&str; 11] = [
+pub(super) const HOLD_KEYS: [&str; 12] = [
     "timeout",
     "on_timeout",
     "hold_message",
@@ -54,6 +57,7 @@ pub(super) const HOLD_KEYS: [&str; 11] = [
     "remind",
     "remember",
     "edit",
+    "notify",
 ];
 
 impl Reader<'_> {
@@ -82,6 +86,7 @@ impl Reader<'_> {
             remind,
             remember,
             edit,
+            notify,
         ] = nodes.map(|(_, node)| node);
         let on_rejection = keys.take("on_rejection");
         self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
@@ -95,6 +100,7 @@ impl Reader<'_> {
         let remind = remind.and_then(|node| self.timeout(node, "remind", REMIND_MIN, TIMEOUT_MAX));
         let remember = remember.and_then(|node| self.remember(node));
         let may_edit = edit.and_then(|node| self.flag(node, "edit")).unwrap_or_default();
+        let notify = notify.map_or_else(Vec::new, |node| self.channels(node));
         let hold_message = message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
         let place = approvers.or(requires).or(approvals).or(escalate);
         let span = place.map_or(rule.span.start..rule.span.start, |node| node.span.clone());
@@ -123,10 +129,21 @@ impl Reader<'_> {
             requirements: if asks { vec![requirement] } else { Vec::new() },
             required_rejections: required_rejections?,
             remind,
+            notify,
             remember,
             may_edit,
         };
         Some((terms, span))
+    }
+
+    /// Names of channels. Which there are is for the desk's configuration to say.
+    fn channels(&mut self, node: &Node) -> Vec<Box<str>> {
+        let names = self.words(node, "notify", CHANNELS_MAX);
+        for odd in names.iter().filter(|name| !crate::hold::is_channel_name(name)) {
+            let hint = "write the name that it has below `channels:` in the configuration of the desk";
+            self.fail("P0507", node.span.clone(), format!("`{odd}` is not the name of a channel"), hint);
+        }
+        names.into_iter().map(Into::into).collect()
     }
 
     fn on_rejection(&mut self, node: Option<&Node>) -> OnRejection {
@@ -232,7 +249,8 @@ impl Reader<'_> {
             };
             let to = self.words(to, "to", APPROVERS_MAX).into_iter().map(Into::into).collect();
             let Some(time) = self.timeout(time, "timeout", TIMEOUT_MIN, TIMEOUT_MAX) else { continue };
-            steps.push(Step { after_seconds: total.as_secs(), to });
+            let notify = keys.take("notify").map_or_else(Vec::new, |node| self.channels(node));
+            steps.push(Step { after_seconds: total.as_secs(), to, notify });
             total += time;
         }
         if total > TIMEOUT_MAX {

@@ -172,9 +172,21 @@ fn together(several: &[&Rule]) -> HoldTerms {
         requirements: terms().flat_map(|terms| terms.requirements.clone()).collect(),
         required_rejections: terms().map(|terms| terms.required_rejections).min().unwrap_or(1),
         remind: terms().filter_map(|terms| terms.remind).min(),
+        notify: union(terms().map(|terms| &terms.notify)),
         remember: remember.fold(first, |all, one| Some(Remember::both(all?, one?))),
         may_edit: terms().all(|terms| terms.may_edit),
     }
+}
+
+/// Each name once.
+fn union<'a>(lists: impl Iterator<Item = &'a Vec<Box<str>>>) -> Vec<Box<str>> {
+    let mut all: Vec<Box<str>> = Vec::new();
+    for name in lists.flatten() {
+        if !all.contains(name) {
+            all.push(name.clone());
+        }
+    }
+    all
 }
 
 /// The authors' reasons, each once; where there are none, which rule it was.

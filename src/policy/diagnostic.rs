@@ -16,6 +16,16 @@ pub struct Source {
     pub text: String,
 }
 
+impl Source {
+    /// Where line and column (both from 1, the column in characters) are in the text, in bytes.
+    pub(crate) fn offset(&self, line: u64, column: u64) -> usize {
+        let (line, column) = (usize::try_from(line).unwrap_or(0), usize::try_from(column).unwrap_or(0));
+        let start = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+        let rest = self.text.get(start..).unwrap_or_default();
+        start + rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at)
+    }
+}
+
 /// Whether a [`Diagnostic`] stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {

@@ -259,12 +259,16 @@ fn changed(before: &Rule, after: &Rule, default: Effect, changes: &mut Vec<Chang
     known.hold_message.clone_from(&new.hold_message);
     known.on_rejection = new.on_rejection;
     known.remind = new.remind;
+    known.notify.clone_from(&new.notify);
     if known != **new {
         push(asks(old, new), "who has to decide, or how, is different".to_owned());
     }
     let words = before.reason != after.reason && (before.own_reason || after.own_reason)
         || old.hold_message != new.hold_message
         || old.on_rejection != new.on_rejection;
+    if old.notify != new.notify {
+        push(Direction::Same, "which channels hear of it is different".to_owned());
+    }
     if words {
         push(Direction::Same, "what is told (reason, hold message, rejection) is different".to_owned());
     }
@@ -277,6 +281,7 @@ fn asks(old: &HoldTerms, new: &HoldTerms) -> Direction {
     let less = HoldTerms {
         remember: old.remember.filter(|_| new.remember.is_some()),
         may_edit: old.may_edit && new.may_edit,
+        notify: new.notify.clone(),
         ..old.clone()
     };
     let more = match (old.requirements.as_slice(), new.requirements.as_slice()) {

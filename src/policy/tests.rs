@@ -475,7 +475,9 @@ fn a_document_that_could_be_misread_is_refused() {
         ("just text\n".to_owned(), "P0012"),
         // Y02
         (rule("tool: t, action: hold, aprove: 1"), "P0010"),
-        (rule("tool: t, action: hold, notify: x"), "P0010"),
+        (rule("tool: t, action: hold, notify: [ops-chat, pager]"), ""),
+        (rule("tool: t, action: hold, notify: ../x"), "P0507"),
+        (rule("tool: t, action: deny, notify: x"), "P0016"),
         ("version: 1\nmode: audited\n".to_owned(), "P0013"),
         ("version: 1\nmode: [audit]\n".to_owned(), "P0013"),
         ("version: 1\nservers: {a: {trust: true}}\n".to_owned(), "P0010"),

@@ -16,11 +16,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_holds_and_audit.sql"),
     include_str!("migrations/0002_waiting.sql"),
     include_str!("migrations/0003_quorum.sql"),
     include_str!("migrations/0004_approvals.sql"),
+    include_str!("migrations/0005_outbox.sql"),
 ];
 
 /// The version of a file that has had them all.
@@ -36,7 +37,7 @@ const WRITER_CACHE_KIB: i64 = 1024;
 const READER_CACHE_KIB: i64 = 512;
 
 /// Kept prepared: more than there are statements in `sqlite`.
-const STATEMENTS_CACHED: usize = 32;
+const STATEMENTS_CACHED: usize = 48;
 
 /// Pages of 4 KiB after which the write-ahead log is copied into the file. A page that was changed by many commits is
 /// copied once, so rarer is cheaper; 16 MiB are read again when the file is opened after a crash.

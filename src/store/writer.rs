@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     Arrived, Recovered, approvals,
     error::StoreError,
+    outbox,
     place::{Opened, Place},
     sqlite, waiting,
 };
@@ -86,6 +87,7 @@ pub(super) enum Job {
         dead: Arc<str>,
         at: Timestamp,
     },
+    Outbox(Box<outbox::Change>),
     Ride(Box<AuditEvent>),
     Flush,
 }
@@ -101,6 +103,7 @@ pub(super) enum Written {
     Swept(usize),
     Revoked(bool),
     Recovered(Recovered),
+    Outbox(outbox::Changed),
 }
 
 pub(super) type Answer = Result<Written, StoreError>;
@@ -373,6 +376,7 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
         Job::Recover { dead, at } => {
             return waiting::recover(db, head, dead, *at).map(Written::Recovered);
         }
+        Job::Outbox(change) => return outbox::change(db, change).map(Written::Outbox),
         Job::Ride(event) => {
             sqlite::append(db, head, (**event).clone())?;
         }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use holdshort::{
+    channels::settings,
     config::Config,
     hold::State,
     policy::{Policy, Source},
@@ -92,13 +93,14 @@ fn shell(home: &Home, script: &str) -> Command {
 
 #[test]
 fn every_block_is_of_a_kind_that_is_looked_at() {
-    const KINDS: [&str; 9] = [
+    const KINDS: [&str; 10] = [
         "sh",
         "sh not-run",
         "json",
         "toml",
         "yaml",
         "yaml cases",
+        "yaml desk",
         "text",
         "text demo --reject",
         "yaml serve",
@@ -203,6 +205,15 @@ fn every_configuration_that_is_shown_can_be_used() {
         if let Err(error) = Config::parse(source, &root()) {
             panic!("{error}");
         }
+    }
+}
+
+#[test]
+fn every_configuration_of_channels_that_is_shown_can_be_read() {
+    let home = Home::new();
+    for block in blocks_of("yaml desk") {
+        let names = settings::names(&home.file("desk.yaml", &block.text));
+        assert!(!names.unwrap_or_else(|error| panic!("{}: {error}", block.place)).is_empty());
     }
 }
 

@@ -57,6 +57,14 @@ impl Desk {
         Self::started(command)
     }
 
+    /// One with the configuration `config`, in a file of its home.
+    pub(crate) fn with_config(home: &Home, config: &str) -> Self {
+        let config = home.file("desk.yaml", config);
+        let mut command = home.command();
+        command.args(["desk", "--listen", "127.0.0.1:0", "--config"]).arg(config);
+        Self::started(command)
+    }
+
     pub(crate) fn started(command: Command) -> Self {
         let process = Wrapped::start(command);
         let link = process.line();

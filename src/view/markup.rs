@@ -1,12 +1,15 @@
-//! Text of strangers as pieces that a page can show differently: keys, marks of ours, what looks like a secret.
+//! Text of strangers as pieces that can be shown differently: keys, marks of ours, what looks like a secret.
 //!
-//! Used by the pages. What a piece says comes from `view` and `sanitize` and is escaped by the templates; nothing is left out
+//! Used by the desk's pages and by channels. What a piece says comes from `view` and `sanitize` and is escaped by the templates; nothing is left out
 //! here and nothing is added.
 
 use crate::{sanitize, view};
 
 /// Columns after which a row is broken by a mark; a page wraps long before.
 const COLUMNS: usize = 4096;
+
+/// Bytes up to which what is no argument stands on one line.
+const BESIDES_BYTES: usize = 200;
 
 /// The shortest text that is taken for a secret by its beginning, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
@@ -52,7 +55,7 @@ const SECRET_KEYS: [&str; 10] = [
 
 /// What a piece is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub enum Class {
     /// Text as it is.
     Plain,
     /// The name of a member.
@@ -65,9 +68,11 @@ pub(super) enum Class {
 
 /// A part of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) class: Class,
-    pub(super) text: String,
+pub struct Piece {
+    /// What it is.
+    pub class: Class,
+    /// What it says, rendered.
+    pub text: String,
 }
 
 impl Piece {
@@ -76,7 +81,7 @@ impl Piece {
     }
 
     /// Its class in the style sheet.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self.class {
             Class::Plain => "",
             Class::Key => "key",
@@ -86,28 +91,38 @@ impl Piece {
     }
 
     /// Whether it is shown only when it is asked for.
-    pub(super) fn is_secret(&self) -> bool {
+    pub fn is_secret(&self) -> bool {
         self.class == Class::Secret
     }
 
     /// How long it is, in characters.
-    pub(super) fn chars(&self) -> usize {
+    pub fn chars(&self) -> usize {
         self.text.chars().count()
     }
 }
 
 /// A row of a value.
-pub(super) type Row = Vec<Piece>;
+pub type Row = Vec<Piece>;
 
 /// A JSON value as rows; see [`view::json_rows`].
-pub(super) fn json_rows(raw: &str) -> Vec<Row> {
+pub fn json_rows(raw: &str) -> Vec<Row> {
     let mut in_string = false;
     let rows = view::json_rows(raw, COLUMNS);
     rows.iter().map(|row| json_row(row, &mut in_string)).collect()
 }
 
+/// What a frame's params hold besides the name and the arguments of a tool, as rows: on one line where it is short and says
+/// itself.
+pub fn besides_rows(frame: &str) -> Vec<Row> {
+    match view::besides_arguments(frame) {
+        None => Vec::new(),
+        Some(rest) if rest.len() <= BESIDES_BYTES && !rest.contains('\\') => vec![text(&rest)],
+        Some(rest) => json_rows(&rest),
+    }
+}
+
 /// A text of one line as pieces.
-pub(super) fn text(raw: &str) -> Row {
+pub fn text(raw: &str) -> Row {
     let mut row = Row::new();
     push_text(&mut row, &sanitize::render(raw));
     row
