@@ -165,6 +165,8 @@ struct Upstream {
     name: Spanned<String>,
     path: Spanned<String>,
     #[serde(default)]
+    host: Option<Spanned<String>>,
+    #[serde(default)]
     url: Option<Spanned<String>>,
     #[serde(default)]
     command: Vec<String>,
@@ -199,6 +201,13 @@ struct Secret {
     env: Option<String>,
     #[serde(default)]
     file: Option<PathBuf>,
+}
+
+impl Upstream {
+    /// The host that it is for alone.
+    fn own_host(&self) -> Option<String> {
+        self.host.as_ref().map(|host| host.value.to_ascii_lowercase())
+    }
 }
 
 impl Config {
@@ -302,6 +311,7 @@ impl Reader {
                 (None, false) => commands.push(CommandSettings {
                     name: upstream.name.value.as_str().into(),
                     path: upstream.path.value.clone(),
+                    host: upstream.own_host(),
                     command: upstream.command.iter().map(Into::into).collect(),
                     wait,
                 }),
@@ -413,7 +423,9 @@ impl Reader {
                 "listen on 127.0.0.1, add `tls:`, or set `danger_listen_without_tls: true` where something else encrypts",
             );
         }
-        if !listen.ip().is_loopback() && document.hosts.is_empty() {
+        let has_hosts =
+            !document.hosts.is_empty() || document.upstreams.value.iter().any(|one| one.host.is_some());
+        if !listen.ip().is_loopback() && !has_hosts {
             self.fail(
                 &document.listen,
                 "the names by which others reach this address are not known",
@@ -429,21 +441,32 @@ impl Reader {
             hosts.extend(LOOPBACK_NAMES.map(str::to_owned));
         }
         for host in &document.hosts {
-            let is_name =
-                host.value.parse::<http::uri::Authority>().is_ok_and(|name| name.host() == host.value);
-            if !is_name {
-                self.fail(host, "this is not the name of a host", "write it without scheme, port and path");
-            }
+            self.host(host);
             hosts.push(host.value.to_ascii_lowercase());
         }
+        document.upstreams.value.iter().filter_map(|one| one.host.as_ref()).for_each(|host| self.host(host));
         hosts
     }
 
-    /// Two servers must differ in name and path.
+    fn host(&mut self, host: &Spanned<String>) {
+        let is_name = host.value.parse::<http::uri::Authority>().is_ok_and(|name| name.host() == host.value);
+        if !is_name {
+            self.fail(host, "this is not the name of a host", "write it without scheme, port and path");
+        }
+    }
+
+    /// Two servers must differ in name, and in path or host.
     fn tell_apart(&mut self, upstreams: &[Upstream]) {
         for (at, upstream) in upstreams.iter().enumerate() {
-            if upstreams[..at].iter().any(|other| other.path.value == upstream.path.value) {
-                self.fail(&upstream.path, "two servers have this path", "give each a path of its own");
+            let is_there = |other: &Upstream| {
+                other.path.value == upstream.path.value && other.own_host() == upstream.own_host()
+            };
+            if upstreams[..at].iter().any(is_there) {
+                self.fail(
+                    &upstream.path,
+                    "two servers have this path",
+                    "give each a path of its own, or a host",
+                );
             }
             if upstreams[..at].iter().any(|other| other.name.value == upstream.name.value) {
                 self.fail(&upstream.name, "two servers have this name", "give each a name of its own");
@@ -506,6 +529,7 @@ impl Reader {
         Some(UpstreamSettings {
             name: upstream.name.value.as_str().into(),
             path: path.value.clone(),
+            host: upstream.own_host(),
             target: target?,
             headers,
             headers_of,

@@ -64,6 +64,7 @@ fn usual_policy() -> Vec<PathBuf> {
 pub(super) struct GateProcess {
     /// The gate.
     pub(super) gate: Arc<Gate>,
+    files: Arc<PolicyFiles>,
     control: Option<control::Control>,
     _watching: Option<reload::Watching>,
     liveness: Option<place::Liveness>,
@@ -115,7 +116,13 @@ impl GateProcess {
         let reminding = Arc::clone(&gate);
         tokio::spawn(async move { reminding.keep_reminding().await });
         let _watching = watch(&files);
-        Ok(Self { gate, control, _watching, liveness })
+        Ok(Self { gate, files, control, _watching, liveness })
+    }
+
+    /// Reads the policy's files again because `who` has said so. What is wrong in them has been told and recorded; the last good
+    /// policy stays then.
+    pub(super) fn reload_policy(&self, who: &str) {
+        let _ = self.files.reload(who);
     }
 
     /// Nothing is held or running any more: writes down the end.

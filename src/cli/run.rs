@@ -73,6 +73,7 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
     let settings = UpstreamSettings {
         name: Arc::clone(&name),
         path: String::new(),
+        host: None,
         target,
         headers,
         headers_of: HashMap::new(),

@@ -5,8 +5,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
-    path::Path,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, SystemTime},
@@ -34,6 +34,9 @@ use crate::{
         tls::{ServerTls, ServerTlsFiles},
     },
 };
+
+/// Who reloads the policy when the process is told to reload.
+const WHO_HANGUP: &str = "gate:sighup";
 
 /// How often it is looked whether certificates have changed.
 const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(1);
@@ -71,6 +74,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let on_http = config.http.upstreams.iter().map(|one| Arc::clone(&one.name));
     let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
+    let fixed = Fixed::of(&config);
     let process = GateProcess::open(policy, config.policy, config.store, servers)?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
@@ -91,9 +95,10 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
-                if let Some(config) = reload(path, &proxy) {
+                if let Some(config) = reload(path, &proxy, &fixed) {
                     certificates = Certificates::of(config.http.tls, config.tls_files);
                 }
+                process.reload_policy(WHO_HANGUP);
             }
             _ = look.tick() => certificates.look(),
         }
@@ -108,11 +113,17 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
 }
 
 /// Reads the configuration again and lets the proxy do what it says. What is wrong is told, and everything stays as it was.
-fn reload(path: &Path, proxy: &Proxy) -> Option<Config> {
+fn reload(path: &Path, proxy: &Proxy, fixed: &Fixed) -> Option<Config> {
     match Config::load(path) {
         Ok(config) => {
             proxy.change(config.http.clone());
-            tracing::info!("the configuration was read again; address, record and policy stay as they were");
+            tracing::info!("the configuration was read again");
+            for key in fixed.changed(&config) {
+                tracing::warn!(
+                    key,
+                    "this has changed in the configuration and counts only after a new start"
+                );
+            }
             Some(config)
         }
         Err(error) => {
@@ -120,6 +131,37 @@ fn reload(path: &Path, proxy: &Proxy) -> Option<Config> {
             render::config_errors(&error);
             None
         }
+    }
+}
+
+/// What a process keeps as long as it lives.
+struct Fixed {
+    listen: SocketAddr,
+    policy: Vec<PathBuf>,
+    store: Option<PathBuf>,
+    connections_max: usize,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            listen: config.listen,
+            policy: config.policy.clone(),
+            store: config.store.clone(),
+            connections_max: config.http.limits.connections_max,
+        }
+    }
+
+    /// The keys that say something else in `config`.
+    fn changed(&self, config: &Config) -> Vec<&'static str> {
+        let new = Self::of(config);
+        let keys = [
+            ("listen", new.listen != self.listen),
+            ("policy", new.policy != self.policy),
+            ("store", new.store != self.store),
+            ("limits.connections", new.connections_max != self.connections_max),
+        ];
+        keys.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()
     }
 }
 

@@ -27,8 +27,10 @@ pub struct EventTooLarge(usize);
 /// Cuts a stream into events.
 #[derive(Debug)]
 pub struct Events {
-    /// What has arrived and is not part of a finished event.
+    /// What has arrived, without what was finished before it came.
     pending: Bytes,
+    /// Where in it the event begins that is being read.
+    begin: usize,
     /// Where in `pending` the line begins that is being read.
     line_start: usize,
     /// Up to where that line has no end.
@@ -45,6 +47,7 @@ impl Events {
     pub fn new(event_bytes_max: usize) -> Self {
         Self {
             pending: Bytes::new(),
+            begin: 0,
             line_start: 0,
             searched: 0,
             after_cr: false,
@@ -53,19 +56,40 @@ impl Events {
         }
     }
 
-    /// More of the stream has arrived. Copies only while an event is incomplete.
+    /// More of the stream has arrived. Copies only while an event is incomplete, or what came before has not been asked for.
     pub fn push(&mut self, mut chunk: Bytes) {
+        if chunk.is_empty() {
+            return;
+        }
         if std::mem::take(&mut self.at_start) && chunk.starts_with(BYTE_ORDER_MARK) {
             chunk = chunk.slice(BYTE_ORDER_MARK.len()..);
         }
-        if self.pending.is_empty() {
+        if std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
+            // The second half of a line's end whose first half ended the event before.
+            chunk = chunk.slice(1..);
+        }
+        let unread = self.unread();
+        self.line_start -= self.begin;
+        self.searched -= self.begin;
+        self.begin = 0;
+        if unread.is_empty() {
             self.pending = chunk;
             return;
         }
-        let pending = std::mem::take(&mut self.pending);
-        let mut joined = pending.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        self.pending = Bytes::new();
+        let mut joined = unread.try_into_mut().unwrap_or_else(|shared| {
+            let mut joined = BytesMut::with_capacity((2 * shared.len()).max(shared.len() + chunk.len()));
+            joined.extend_from_slice(&shared);
+            joined
+        });
         joined.extend_from_slice(&chunk);
         self.pending = joined.freeze();
+    }
+
+    /// What has arrived and is no part of an event that was given out. The events that come are pieces of it, one behind the
+    /// other from its beginning.
+    pub fn unread(&self) -> Bytes {
+        self.pending.slice(self.begin..)
     }
 
     /// The next event that is complete.
@@ -73,13 +97,6 @@ impl Events {
     /// # Errors
     /// When what has arrived of an event is over the limit; nothing of the stream can be used then.
     pub fn next_event(&mut self) -> Result<Option<Event>, EventTooLarge> {
-        if self.after_cr && self.pending.first() == Some(&b'\n') {
-            // The second half of a line's end whose first half ended the event before.
-            self.pending = self.pending.slice(1..);
-        }
-        if !self.pending.is_empty() {
-            self.after_cr = false;
-        }
         while let Some(found) = memchr2(b'\r', b'\n', &self.pending[self.searched..]) {
             let end = self.searched + found;
             let rest = &self.pending[end..];
@@ -94,17 +111,22 @@ impl Events {
             self.searched = next;
             if is_empty_line {
                 self.after_cr = rest == b"\r";
-                self.line_start = 0;
-                self.searched = 0;
-                return Ok(Some(Event { raw: self.pending.split_to(next) }));
+                let raw = self.pending.slice(self.begin..next);
+                self.begin = next;
+                return Ok(Some(Event { raw }));
             }
         }
         self.searched = self.pending.len();
+        if self.begin == self.pending.len() {
+            // Nothing of it is needed any more.
+            self.pending = Bytes::new();
+            (self.begin, self.line_start, self.searched) = (0, 0, 0);
+        }
         self.not_too_large()
     }
 
     fn not_too_large(&self) -> Result<Option<Event>, EventTooLarge> {
-        if self.pending.len() > self.event_bytes_max {
+        if self.pending.len() - self.begin > self.event_bytes_max {
             return Err(EventTooLarge(self.event_bytes_max));
         }
         Ok(None)

@@ -5,6 +5,7 @@
 //! written; what is held waits in a task of its own (`held`). Each worker is a thread with connections of its own. Nothing here
 //! decides what may run.
 
+mod batch;
 mod body;
 mod checks;
 mod headers;
@@ -68,7 +69,8 @@ pub struct Proxy {
 pub(in crate::transport) struct Routes {
     upstreams: Vec<Arc<Upstream>>,
     lines: Vec<Arc<LineServers>>,
-    by_path: HashMap<String, Behind>,
+    /// By path: the servers that are there for one host only, and the one that is for all others.
+    by_path: HashMap<String, Vec<(Option<String>, Behind)>>,
     hosts: HashSet<String>,
     origins: HashSet<String>,
     agents: AgentSettings,
@@ -108,11 +110,16 @@ enum Behind {
 impl Routes {
     /// `known`: servers on stdio that may be running already.
     fn new(settings: HttpSettings, workers: usize, known: &[Arc<LineServers>]) -> Self {
-        let on_http =
-            settings.upstreams.iter().enumerate().map(|(at, one)| (one.path.clone(), Behind::Http(at)));
-        let on_lines =
-            settings.commands.iter().enumerate().map(|(at, one)| (one.path.clone(), Behind::Lines(at)));
-        let by_path = on_http.chain(on_lines).collect();
+        let on_http = settings.upstreams.iter().enumerate();
+        let on_http = on_http.map(|(at, one)| (&one.path, &one.host, Behind::Http(at)));
+        let on_lines = settings.commands.iter().enumerate();
+        let on_lines = on_lines.map(|(at, one)| (&one.path, &one.host, Behind::Lines(at)));
+        let mut by_path: HashMap<String, Vec<_>> = HashMap::new();
+        let mut hosts: HashSet<String> = settings.hosts.into_iter().collect();
+        for (path, host, behind) in on_http.chain(on_lines) {
+            hosts.extend(host.clone());
+            by_path.entry(path.clone()).or_default().push((host.clone(), behind));
+        }
         let upstreams = settings.upstreams.into_iter().map(|one| Arc::new(Upstream::new(one, workers)));
         let lines = settings.commands.into_iter().map(|one| {
             let same = known.iter().find(|known| known.settings == one);
@@ -122,12 +129,19 @@ impl Routes {
             upstreams: upstreams.collect(),
             lines: lines.collect(),
             by_path,
-            hosts: settings.hosts.into_iter().collect(),
+            hosts,
             origins: settings.origins.into_iter().collect(),
             agents: settings.agents,
             tls: settings.tls,
             limits: settings.limits,
         }
+    }
+
+    /// What is at `path` for clients that call this proxy `host`, in lower case.
+    fn find(&self, host: &str, path: &str) -> Option<Behind> {
+        let there = self.by_path.get(path)?;
+        let of = |wanted: Option<&str>| there.iter().find(|(host, _)| host.as_deref() == wanted);
+        of(Some(host)).or_else(|| of(None)).map(|(_, behind)| *behind)
     }
 }
 
@@ -151,6 +165,7 @@ pub(in crate::transport) struct Client {
 struct Endless;
 
 /// One request on its way: who asks, and which server is meant.
+#[derive(Clone)]
 struct Exchange {
     worker: Arc<Worker>,
     routes: Arc<Routes>,

@@ -281,7 +281,7 @@ fn what_is_not_a_plain_request_gets_no_further() {
         ("h2c", with(&[("upgrade", "h2c")]), 400),
         ("a tunnel", "CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 400),
         ("a trace", "TRACE /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), 405),
-        ("a whole URL", at("http://localhost/mcp"), 400),
+        ("a whole URL of another host", at("http://attacker.example/mcp"), 403),
         ("another host", with(&[("host", "attacker.example")]), 403),
         ("two hosts", head("host: localhost\r\n"), 400),
         ("no host", with(&[("host", "")]), 400),

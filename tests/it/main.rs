@@ -21,6 +21,7 @@ mod http_agents;
 mod patience;
 mod http_lines;
 mod http_remote;
+mod http_revisions;
 mod policies;
 mod quorum;
 mod real_http_peers;

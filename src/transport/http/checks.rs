@@ -46,7 +46,8 @@ pub(super) enum Door {
 pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, Door), TurnedAway> {
     let headers = request.headers();
     let host = host(request)?;
-    if !routes.hosts.contains(&host.host().to_ascii_lowercase()) {
+    let name = host.host().to_ascii_lowercase();
+    if !routes.hosts.contains(&name) {
         return Err(away(StatusCode::FORBIDDEN, "this host name is not served here"));
     }
     origin(headers, &host, routes)?;
@@ -56,10 +57,10 @@ pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, 
     if request.uri().query().is_some() {
         return Err(NO_PATH);
     }
-    if let Some(upstream) = routes.by_path.get(path) {
-        return Ok((*upstream, Door::Endpoint));
+    if let Some(upstream) = routes.find(&name, path) {
+        return Ok((upstream, Door::Endpoint));
     }
-    let upstream = oauth::described_at(path, routes).filter(|_| *request.method() == Method::GET);
+    let upstream = oauth::described_at(&name, path, routes).filter(|_| *request.method() == Method::GET);
     upstream.map(|upstream| (Behind::Http(upstream), Door::Metadata)).ok_or(NO_PATH)
 }
 
@@ -75,11 +76,13 @@ fn host<B>(request: &Request<B>) -> Result<Authority, TurnedAway> {
         }
         authority.clone()
     } else {
-        // A whole URL, as one asks a forward proxy, or only a name, as for a tunnel.
-        if uri.authority().is_some() {
-            return Err(away(StatusCode::BAD_REQUEST, "only a path can be asked for"));
+        match (uri.scheme_str(), uri.authority()) {
+            (None, None) => header.ok_or(BAD)?.parse().map_err(|_| BAD)?,
+            // A whole URL: its host counts, whatever the header says (RFC 9112 §3.2.2).
+            (Some("http" | "https"), Some(authority)) => authority.clone(),
+            // Only a name, as for a tunnel, or something that is not asked for here.
+            _ => return Err(away(StatusCode::BAD_REQUEST, "only a path can be asked for")),
         }
-        header.ok_or(BAD)?.parse().map_err(|_| BAD)?
     };
     if authority.as_str().contains(['@', '%']) { Err(BAD) } else { Ok(authority) }
 }

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::codec::FramedRead;
 
 use super::{
-    Proxy,
+    Proxy, batch,
     body::{self, Body},
     headers::{self, SESSION_ID},
     post,
@@ -36,7 +36,7 @@ use crate::{
     gate::{Caller, Refusal},
     hold::HoldId,
     jsonrpc::{ErrorCode, Frame, Kind, Line, LineCodec, RequestId, scan::members, sse::event_of},
-    mcp::{Progress, method},
+    mcp::{Initialize, Progress, VERSION_WITH_BATCHES, method},
     principal::Principal,
     transport::{
         session::{Lifecycle, SessionLimits},
@@ -67,6 +67,8 @@ pub struct CommandSettings {
     pub name: Arc<str>,
     /// The path at which clients reach it.
     pub path: String,
+    /// The only name, in lower case, by which clients call this proxy to reach it; none: by any.
+    pub host: Option<String>,
     /// The program and its arguments, started as they are.
     pub command: Vec<OsString>,
     /// How long clients are kept waiting for people, where an operator has set it.
@@ -111,6 +113,10 @@ struct Ways {
     listener: Option<mpsc::Sender<Bytes>>,
     /// The newest request: a server's own question most likely belongs to it.
     newest: Option<RequestId>,
+    /// The request that negotiates the revision, until it is answered.
+    initialize: Option<RequestId>,
+    /// Whether that revision has batches.
+    has_batches: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -280,6 +286,12 @@ impl Router {
     fn way_of(&self, message: &Frame) -> Option<mpsc::Sender<Bytes>> {
         let mut ways = lock(&self.0);
         if message.kind() == Kind::Response {
+            if ways.initialize.as_ref() == message.id() {
+                ways.initialize = None;
+                let answer = message.result().and_then(Initialize::from_result);
+                ways.has_batches =
+                    answer.is_some_and(|answer| answer.protocol_version == VERSION_WITH_BATCHES);
+            }
             return ways.forget(message.id()?);
         }
         let token =
@@ -341,6 +353,19 @@ impl Piped {
         !ways.calls.is_empty() || ways.listener.as_ref().is_some_and(|listener| !listener.is_closed())
     }
 
+    fn has_batches(&self) -> bool {
+        lock(&self.router.0).has_batches
+    }
+
+    /// One message of its client.
+    async fn take(self: Arc<Self>, frame: Frame, takes_events: bool, limits: HttpLimits) -> Response<Body> {
+        if frame.kind() == Kind::Request {
+            self.ask(frame, takes_events, &limits).await
+        } else {
+            self.tell(frame).await
+        }
+    }
+
     /// A message that nobody answers.
     async fn tell(&self, frame: Frame) -> Response<Body> {
         match self.to_session.send(frame.into_bytes().into_line()).await {
@@ -365,6 +390,9 @@ impl Piped {
             }
             ways.calls.insert(id.clone(), way);
             ways.newest = Some(id.clone());
+            if frame.method() == Some(method::INITIALIZE) {
+                ways.initialize = Some(id.clone());
+            }
         }
         let mut waiting = Waiting { piped: Arc::clone(&self), id, is_answered: false };
         if self.to_session.send(frame.into_bytes().into_line()).await.is_err() {
@@ -482,6 +510,13 @@ pub(super) async fn answer(
         Ok(text) => text,
         Err(response) => return *response,
     };
+    let takes_events = headers::accepts(&head.headers, "text/event-stream");
+    if Frame::is_batch(&text)
+        && let Ok(piped) = of_session()
+        && piped.has_batches()
+    {
+        return batch(piped, &text, takes_events, *limits).await;
+    }
     let frame = match Frame::from_client(text) {
         Ok(frame) => frame,
         Err(error) => return body::refusal(StatusCode::BAD_REQUEST, &Refusal::unreadable(&error)),
@@ -490,7 +525,6 @@ pub(super) async fn answer(
         Ok(modern) => modern,
         Err(mismatch) => return mismatch.into_response(&frame),
     };
-    let takes_events = headers::accepts(&head.headers, "text/event-stream");
     if frame.method() == Some(method::INITIALIZE) {
         return match servers.begin(proxy, principal) {
             Ok((id, piped)) => with_session(piped.ask(frame, takes_events, limits).await, id),
@@ -499,10 +533,19 @@ pub(super) async fn answer(
     }
     let piped = if modern { servers.share(proxy, principal, frame.id()) } else { of_session() };
     match piped {
-        Ok(piped) if frame.kind() == Kind::Request => piped.ask(frame, takes_events, limits).await,
-        Ok(piped) => piped.tell(frame).await,
+        Ok(piped) => piped.take(frame, takes_events, *limits).await,
         Err(nowhere) => nowhere.into_response(),
     }
+}
+
+/// A batch where the session's revision has batches, each message in it as if it had come alone.
+async fn batch(piped: Arc<Piped>, text: &Bytes, takes_events: bool, limits: HttpLimits) -> Response<Body> {
+    let elements = match Frame::batch_from_client(text) {
+        Ok(elements) => elements,
+        Err(error) => return body::refusal(StatusCode::BAD_REQUEST, &Refusal::unreadable(&error)),
+    };
+    let form = batch::Form { takes_events, server_frame_bytes_max: limits.server_frame_bytes_max };
+    batch::answer(elements, form, |frame| Arc::clone(&piped).take(frame, takes_events, limits)).await
 }
 
 /// Adds the id of a session that has just begun.

@@ -26,14 +26,16 @@ const DESCRIPTIONS: [&str; 3] = [
 const DESCRIPTION_BYTES_MAX: usize = 256 * 1024;
 
 /// The server that is described at `path`: the one whose endpoint follows, or, where none follows, the only one with OAuth.
-pub(super) fn described_at(path: &str, routes: &Routes) -> Option<usize> {
+pub(super) fn described_at(host: &str, path: &str, routes: &Routes) -> Option<usize> {
     let endpoint = DESCRIPTIONS.iter().find_map(|begin| path.strip_prefix(begin))?;
     let has_oauth = |at: &usize| routes.upstreams[*at].settings.oauth != OAuth::Off;
     if !endpoint.is_empty() {
-        let Some(Behind::Http(at)) = routes.by_path.get(endpoint) else { return None };
-        return Some(*at).filter(has_oauth);
+        let Some(Behind::Http(at)) = routes.find(host, endpoint) else { return None };
+        return Some(at).filter(has_oauth);
     }
-    let mut with_oauth = (0..routes.upstreams.len()).filter(has_oauth);
+    let is_here =
+        |at: &usize| routes.find(host, &routes.upstreams[*at].settings.path) == Some(Behind::Http(*at));
+    let mut with_oauth = (0..routes.upstreams.len()).filter(has_oauth).filter(is_here);
     with_oauth.next().filter(|_| with_oauth.next().is_none())
 }
 
@@ -45,8 +47,8 @@ struct Places {
 
 impl Places {
     fn of(exchange: &Exchange, headers: &HeaderMap, uri: &http::Uri) -> Option<Self> {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str))?;
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        let host = host.or_else(|| headers.get(header::HOST).and_then(|host| host.to_str().ok()))?;
         let target = &exchange.upstream.settings.target;
         let scheme = |is_tls| if is_tls { "https" } else { "http" };
         Some(Self {

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use super::{
     Endless, Exchange,
     accounts::Open,
+    batch,
     body::{self, Body},
-    headers::{self, SESSION_ID},
+    headers::{self, PROTOCOL_VERSION, SESSION_ID},
     held::{self, Held},
     oauth::Rewriting,
     sessions::{NoSession, Session},
@@ -25,7 +26,7 @@ use crate::{
     gate::{Permitted, Refusal, Screened, Why},
     hold::Withdrawal,
     jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, RequestId, error_response},
-    mcp::{Cancelled, Initialize, method},
+    mcp::{Cancelled, Initialize, VERSION_WITH_BATCHES, method},
 };
 
 /// How long a client may leave us waiting for the next piece of a body.
@@ -67,10 +68,41 @@ pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Resp
         Ok(text) => text,
         Err(response) => return *response,
     };
-    let frame = match Frame::from_client(text.clone()) {
-        Ok(frame) => frame,
+    if Frame::is_batch(&text) && has_batches(&exchange, &head) {
+        return batch(exchange, head, &text).await;
+    }
+    match Frame::from_client(text) {
+        Ok(frame) => message(exchange, head, frame).await,
+        Err(error) => unreadable(&exchange, &error),
+    }
+}
+
+/// Whether this client speaks the one revision with batches: its session has negotiated it, or the request says so and nothing says
+/// otherwise.
+fn has_batches(exchange: &Exchange, head: &Parts) -> bool {
+    let Ok(declared) = headers::single(&head.headers, &PROTOCOL_VERSION) else { return false };
+    let Ok(session) = session(exchange, head, false) else { return false };
+    let caller = session.caller();
+    let negotiated = caller.revision.as_deref();
+    let is_it = |version: &str| version == VERSION_WITH_BATCHES;
+    declared.is_none_or(is_it) && negotiated.is_none_or(is_it) && (declared.is_some() || negotiated.is_some())
+}
+
+/// Answers a batch, each message in it as if it had come alone.
+async fn batch(exchange: Exchange, head: Parts, text: &Bytes) -> Response<Body> {
+    let elements = match Frame::batch_from_client(text) {
+        Ok(elements) => elements,
         Err(error) => return unreadable(&exchange, &error),
     };
+    let form = batch::Form {
+        takes_events: headers::accepts(&head.headers, "text/event-stream"),
+        server_frame_bytes_max: exchange.limits().server_frame_bytes_max,
+    };
+    batch::answer(elements, form, |frame| message(exchange.clone(), head.clone(), frame)).await
+}
+
+/// Answers one message.
+async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body> {
     let modern = match headers::agree(&head.headers, &frame) {
         Ok(modern) => modern,
         Err(mismatch) => return mismatch.into_response(&frame),

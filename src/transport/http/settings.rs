@@ -104,6 +104,8 @@ pub struct UpstreamSettings {
     pub name: Arc<str>,
     /// The path at which clients reach it, compared exactly.
     pub path: String,
+    /// The only name, in lower case, by which clients call this proxy to reach it; none: by any.
+    pub host: Option<String>,
     /// Where it is.
     pub target: Target,
     /// Headers that every request to it gets.

@@ -4,6 +4,7 @@
 //! back one incomplete event, or one JSON message, and nothing else.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -21,6 +22,9 @@ use crate::{
     },
     mcp::{Progress, method},
 };
+
+/// Bytes of events that are gathered, as long as they are there, before they are passed on as one piece.
+const GATHERED_BYTES: usize = 32 * 1024;
 
 /// What of an answer is read, besides passing it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,19 +206,23 @@ impl Expected {
         }
     }
 
-    /// What of `event` goes on to the client; empty if nothing does.
-    pub(super) fn event(&mut self, event: &Event) -> Bytes {
+    /// What of `event` goes on to the client.
+    fn event(&mut self, event: &Event) -> Passed {
         self.is_resumable |= event.id().is_some();
         if let Some(data) = event.data()
             && event.name() == "message"
         {
             match self.text_passes(data) {
-                Passed::Nothing => return Bytes::new(),
                 Passed::AsItCame => {}
-                Passed::Instead(text) => return event.saying(&text, !self.modern),
+                Passed::Nothing => return Passed::Nothing,
+                Passed::Instead(text) => return Passed::Instead(event.saying(&text, !self.modern)),
             }
         }
-        if self.modern { event.without_resumption() } else { event.raw.clone() }
+        if !self.modern {
+            return Passed::AsItCame;
+        }
+        let kept = event.without_resumption();
+        if kept.len() == event.raw.len() { Passed::AsItCame } else { Passed::Instead(kept) }
     }
 
     /// What of a message or a batch of them passes.
@@ -285,6 +293,8 @@ pub(super) struct Watched {
     body: UpstreamBody,
     expected: Expected,
     form: Form,
+    /// What goes on next, piece by piece.
+    ready: VecDeque<Bytes>,
     has_ended: bool,
 }
 
@@ -300,13 +310,16 @@ type Chunk = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 impl Watched {
     /// Looks into a stream of events, each of at most `bytes_max` bytes.
     pub(super) fn events(body: UpstreamBody, expected: Expected, bytes_max: usize) -> Self {
-        Self { body, expected, form: Form::Events(Events::new(bytes_max)), has_ended: false }
+        Self::new(body, expected, Form::Events(Events::new(bytes_max)))
     }
 
     /// Looks into one message of at most `bytes_max` bytes.
     pub(super) fn message(body: UpstreamBody, expected: Expected, bytes_max: usize) -> Self {
-        let form = Form::Message { collected: BytesMut::new(), bytes_max };
-        Self { body, expected, form, has_ended: false }
+        Self::new(body, expected, Form::Message { collected: BytesMut::new(), bytes_max })
+    }
+
+    fn new(body: UpstreamBody, expected: Expected, form: Form) -> Self {
+        Self { body, expected, form, ready: VecDeque::new(), has_ended: false }
     }
 
     /// What was expected, when nothing more comes.
@@ -316,29 +329,41 @@ impl Watched {
 
     /// The next bytes for the client.
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        let mut gathered = 0;
         loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(piece)));
+            }
             if self.has_ended {
                 return Poll::Ready(None);
             }
-            match self.ready_chunk() {
-                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(chunk))),
-                Ok(None) => {}
-                Err(error) => {
-                    self.has_ended = true;
-                    return Poll::Ready(Some(Err(error)));
+            let ended = match self.body.poll_chunk(cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    gathered += chunk.len();
+                    self.push(chunk);
+                    // A server writes its events one by one; most often there are more already.
+                    if gathered < GATHERED_BYTES {
+                        continue;
+                    }
+                    None
                 }
+                Poll::Pending if gathered == 0 => return Poll::Pending,
+                Poll::Pending => None,
+                Poll::Ready(ended) => Some(ended),
+            };
+            gathered = 0;
+            if let Err(error) = self.take_in() {
+                self.has_ended = true;
+                return Poll::Ready(Some(Err(error)));
             }
-            match self.body.poll_chunk(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(chunk))) => self.push(chunk),
-                Poll::Ready(ended) => {
-                    self.has_ended = true;
-                    if let Some(Err(error)) = &ended {
-                        tracing::debug!(%error, "a server's answer broke off");
-                    }
-                    if let Some(last) = self.last_chunk(ended.is_none()) {
-                        return Poll::Ready(Some(last));
-                    }
+            if let Some(ended) = ended {
+                self.has_ended = true;
+                if let Some(Err(error)) = &ended {
+                    tracing::debug!(%error, "a server's answer broke off");
+                }
+                match self.last_chunk(ended.is_none()) {
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    last => self.ready.extend(last.and_then(Result::ok)),
                 }
             }
         }
@@ -356,21 +381,35 @@ impl Watched {
         }
     }
 
-    /// What can be passed on of what has come: all events that are whole, as one piece where they are.
-    fn ready_chunk(&mut self) -> Result<Option<Bytes>, Box<dyn std::error::Error + Send + Sync>> {
+    /// Looks through what has come. Events that pass and follow one another become one piece.
+    fn take_in(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match &mut self.form {
             Form::Message { collected, bytes_max } if collected.len() > *bytes_max => {
                 Err("an answer of the server is over the limit".into())
             }
-            Form::Message { .. } => Ok(None),
+            Form::Message { .. } => Ok(()),
             Form::Events(events) => {
+                let unread = events.unread();
+                // What passes as it is stands between `begin` and `end`.
+                let (mut begin, mut end) = (0, 0);
                 while let Some(event) = events.next_event()? {
-                    let passed = self.expected.event(&event);
-                    if !passed.is_empty() {
-                        return Ok(Some(passed));
-                    }
+                    let next = end + event.raw.len();
+                    let instead = match self.expected.event(&event) {
+                        Passed::AsItCame => {
+                            end = next;
+                            continue;
+                        }
+                        Passed::Nothing => Bytes::new(),
+                        Passed::Instead(bytes) => bytes,
+                    };
+                    let pieces = [unread.slice(begin..end), instead];
+                    self.ready.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
+                    (begin, end) = (next, next);
                 }
-                Ok(None)
+                if end > begin {
+                    self.ready.push_back(unread.slice(begin..end));
+                }
+                Ok(())
             }
         }
     }

@@ -230,6 +230,7 @@ pub(crate) struct Proxy {
     pub(crate) home: Home,
     pub(crate) address: SocketAddr,
     pub(crate) process: Child,
+    said: Arc<Mutex<String>>,
 }
 
 impl Proxy {
@@ -266,8 +267,17 @@ impl Proxy {
             all.push_str(&line);
         };
         // It may not be kept from speaking.
-        thread::spawn(move || said.map_while(Result::ok).for_each(drop));
-        Self { home, address, process }
+        let rest = Arc::new(Mutex::new(all));
+        let kept = Arc::clone(&rest);
+        thread::spawn(move || {
+            said.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push_str(&format!("{line}\n")));
+        });
+        Self { home, address, process, said: rest }
+    }
+
+    /// What it has said on stderr.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     pub(crate) fn connect(&self) -> Connection {

@@ -1,0 +1,209 @@
+//! `holdshort serve` with clients of every revision: batches, absolute targets, several servers at one path.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    http::{Message, Proxy, Server, json as answer, post},
+    program::until,
+};
+
+const POLICY: &str = "\
+version: 1
+rules:
+  - {name: safe, tool: safe, action: allow}
+  - {name: danger, tool: danger, action: hold, reason: People decide., timeout: 10m}
+  - {name: never, tool: never, action: deny, reason: Never.}
+";
+
+fn call(id: u32, tool: &str) -> String {
+    format!(
+        "{{\"jsonrpc\":\"2.0\", \"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{tool}\",\"arguments\":{{}}}}}}"
+    )
+}
+
+/// A server that negotiates `revision` in the session `s-1`, and answers every call with its own name.
+fn server_of(revision: &'static str, name: &'static str) -> Server {
+    Server::start(Box::new(move |request, say| {
+        let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
+            return say(&answer("400 Bad Request", "", "{}"));
+        };
+        let result = match (message["method"].as_str(), message.get("id")) {
+            (_, None) => return say(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"),
+            (Some("initialize"), _) => {
+                json!({"protocolVersion": revision, "capabilities": {}, "serverInfo": {"name": name, "version": "1"}})
+            }
+            _ => json!({"content": [{"type": "text", "text": name}]}),
+        };
+        let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+        say(&answer("200 OK", "mcp-session-id: s-1\r\n", &text));
+    }))
+}
+
+fn initialize(proxy: &Proxy, revision: &str) {
+    let begun = proxy.post(
+        &[],
+        &format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"{revision}\",\"capabilities\":{{}},\"clientInfo\":{{\"name\":\"web\",\"version\":\"1\"}}}}}}"
+        ),
+    );
+    assert_eq!((begun.status(), begun.header("mcp-session-id")), (200, Some("s-1")));
+}
+
+/// The messages of a stream of events, by the number that is their id.
+fn events(answer: &Message) -> Vec<(i64, Value)> {
+    let mut found: Vec<(i64, Value)> = answer
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str::<Value>(data).unwrap())
+        .map(|message| (message["id"].as_i64().unwrap(), message))
+        .collect();
+    found.sort_by_key(|(id, _)| *id);
+    found
+}
+
+#[test]
+fn a_batch_is_judged_message_by_message_where_the_revision_has_batches() {
+    let server = server_of("2025-03-26", "old");
+    let proxy = Proxy::before(&server, POLICY, "");
+    initialize(&proxy, "2025-03-26");
+    let session = ("mcp-session-id", "s-1");
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    let mut client = proxy.connect();
+    let batch = format!("[{told},{}, {},\n{}]", call(1, "safe"), call(2, "never"), call(3, "danger"));
+    client.send(&post("/mcp", &[session], &batch.replace('\n', "")));
+    let hold = proxy.home.wait_for_holds(1).remove(0);
+    assert!(proxy.home.holdshort(["approve", &hold]).status.success());
+    let all = events(&client.message().unwrap());
+    assert_eq!(all.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(all[0].1["result"]["content"][0]["text"], "old");
+    assert_eq!(all[1].1["result"]["isError"], true);
+    assert_eq!(all[2].1["result"]["content"][0]["text"], "old");
+    let asked: Vec<String> = server.asked().iter().map(|asked| asked.text().to_owned()).collect();
+    assert_eq!(asked[1..], [told.to_owned(), call(1, "safe"), call(3, "danger")], "each goes on its own");
+
+    let json_only = [session, ("accept", "application/json")];
+    let initialize = r#"{"jsonrpc":"2.0","id":6,"method":"initialize","params":{}}"#;
+    let batch = format!("[{},{},{initialize},17]", call(4, "safe"), call(5, "never"));
+    let mut all = proxy.post(&json_only, &batch).json().as_array().unwrap().clone();
+    all.sort_by_key(|message| message["id"].as_i64());
+    let codes: Vec<&Value> = all.iter().map(|message| &message["error"]["code"]).collect();
+    assert_eq!(codes, [&json!(-32600), &Value::Null, &Value::Null, &json!(-32600)]);
+    assert_eq!(proxy.post(&[session], &format!("[{told},{told}]")).status(), 202);
+    assert_eq!(proxy.post(&[session], "[]").status(), 400);
+}
+
+#[test]
+fn a_batch_is_refused_where_the_revision_has_none() {
+    let server = server_of("2025-11-25", "new");
+    let proxy = Proxy::before(&server, POLICY, "");
+    initialize(&proxy, "2025-11-25");
+    let batch = format!("[{}]", call(1, "safe"));
+    for headers in [
+        &[("mcp-session-id", "s-1")][..],
+        &[("mcp-session-id", "s-1"), ("mcp-protocol-version", "2025-03-26")],
+        &[("mcp-session-id", "s-2")],
+        &[],
+    ] {
+        let refused = proxy.post(headers, &batch);
+        assert_eq!(
+            (refused.status(), &refused.json()["error"]["code"]),
+            (400, &json!(-32600)),
+            "{headers:?}"
+        );
+    }
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn a_batch_reaches_a_server_on_stdio_message_by_message() {
+    let program = env!("CARGO_BIN_EXE_holdshort");
+    let proxy = Proxy::start(
+        POLICY,
+        &format!("upstreams: [{{name: billing, path: /mcp, command: [\"{program}\", demo-server]}}]\n"),
+    );
+    let begun = proxy.post(
+        &[],
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"web","version":"1"}}}"#,
+    );
+    assert_eq!(begun.json()["result"]["protocolVersion"], "2025-03-26");
+    let id = begun.header("mcp-session-id").unwrap();
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let answer = proxy.post(
+        &[("mcp-session-id", id), ("accept", "application/json")],
+        &format!("[{ping},{}]", call(2, "never")),
+    );
+    let mut all = answer.json().as_array().unwrap().clone();
+    all.sort_by_key(|message| message["id"].as_i64());
+    assert_eq!((&all[0]["result"], &all[1]["result"]["isError"]), (&json!({}), &json!(true)));
+}
+
+#[test]
+fn a_whole_url_as_target_is_read_as_its_host_and_path() {
+    let server = Server::of_result(r#"{"content":[]}"#);
+    let proxy = Proxy::before(&server, POLICY, "");
+    for (target, host, status) in [
+        ("http://localhost/mcp", "localhost", 200),
+        ("http://localhost:81/mcp", "attacker.example", 200),
+        ("http://attacker.example/mcp", "localhost", 403),
+        ("http://user@localhost/mcp", "localhost", 400),
+        ("ftp://localhost/mcp", "localhost", 400),
+        ("http://localhost/other", "localhost", 404),
+    ] {
+        let mut client = proxy.connect();
+        client.send(&post(target, &[("host", host)], &call(1, "safe")));
+        assert_eq!(client.message().unwrap().status(), status, "{target} {host}");
+    }
+    assert_eq!(server.asked()[0].first, "POST /up HTTP/1.1");
+    assert_eq!(server.asked()[0].header("host"), Some(&*server.address.to_string()));
+}
+
+#[test]
+fn servers_at_one_path_are_told_apart_by_host() {
+    let (one, other) = (server_of("2025-11-25", "one"), server_of("2025-11-25", "other"));
+    let of = |server: &Server, name: &str, host: &str| {
+        format!("  - {{name: {name}, path: /mcp{host}, url: \"http://{}/\"}}\n", server.address)
+    };
+    let config = format!("upstreams:\n{}{}", of(&one, "one", ", host: One.Example"), of(&other, "other", ""));
+    let proxy = Proxy::start(POLICY, &config);
+    let said = |host: &str| {
+        let answer = proxy.post(&[("host", host)], &call(1, "safe"));
+        if answer.status() == 200 {
+            answer.json()["result"]["content"][0]["text"].clone()
+        } else {
+            Value::Null
+        }
+    };
+    assert_eq!(said("one.example"), "one");
+    assert_eq!(said("ONE.example:8080"), "one");
+    assert_eq!(said("localhost"), "other");
+    assert_eq!(said("two.example"), Value::Null, "a name that is not served");
+}
+
+#[test]
+fn a_configuration_is_read_again_on_sighup_and_what_needs_a_new_start_is_said() {
+    let (one, other) = (server_of("2025-11-25", "one"), server_of("2025-11-25", "other"));
+    let proxy = Proxy::before(&one, POLICY, "");
+    let text = || proxy.post(&[], &call(1, "safe")).json()["result"]["content"][0]["text"].clone();
+    assert_eq!(text(), "one");
+    let hang_up = |config: &str| {
+        proxy.home.file("serve.yaml", config);
+        let id = rustix::process::Pid::from_child(&proxy.process);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    };
+    hang_up("listen: here\n");
+    until(|| proxy.said().contains("the configuration was not read again").then_some(()));
+    assert_eq!(text(), "one", "what is wrong changes nothing");
+    hang_up(&format!(
+        "listen: 127.0.0.1:1\npolicy: [policy.yaml]\nstore: other.db\nupstreams: [{{name: test, path: /mcp, url: \"http://{}/\"}}]\n",
+        other.address
+    ));
+    until(|| (text() == "other").then_some(()));
+    until(|| proxy.said().contains("key=\"store\"").then_some(()));
+    assert!(proxy.said().contains("key=\"listen\"") && !proxy.said().contains("key=\"policy\""));
+    hang_up(&format!(
+        "listen: 127.0.0.1:0\npolicy: [policy.yaml]\nupstreams: [{{name: test, path: /other, url: \"http://{}/\"}}]\n",
+        other.address
+    ));
+    until(|| (proxy.post(&[], &call(1, "safe")).status() == 404).then_some(()));
+}
