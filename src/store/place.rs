@@ -16,12 +16,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_holds_and_audit.sql"),
     include_str!("migrations/0002_waiting.sql"),
     include_str!("migrations/0003_quorum.sql"),
     include_str!("migrations/0004_approvals.sql"),
     include_str!("migrations/0005_outbox.sql"),
+    include_str!("migrations/0006_heard.sql"),
 ];
 
 /// The version of a file that has had them all.
