@@ -68,6 +68,12 @@ pub enum Occasion {
     RememberedUsed,
     /// An approval no longer counts for further calls.
     RememberedRevoked,
+    /// A server has listed a tool for the first time; `tool_sha256` is the digest of its definition, which counts from now on.
+    ToolListed,
+    /// A server lists a tool with another definition than the one that counts; calls of the tool are held from now on.
+    ToolChanged,
+    /// Someone has accepted a definition of a tool, which counts from now on; `note` says which one counted before.
+    ToolAccepted,
     /// Events were lost, because too many waited or the disk failed; `note` says how many.
     EventsDropped,
 }

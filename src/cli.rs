@@ -14,6 +14,7 @@ mod reach;
 mod render;
 mod run;
 mod serve;
+mod tools;
 mod watch;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -69,6 +70,9 @@ enum Command {
     /// Read and prove the record.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Tools that servers have listed: what they are, what has changed, and whether that is accepted.
+    #[command(subcommand)]
+    Tools(ToolsCommand),
     /// Check, test, explain, compare and convert policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -294,6 +298,61 @@ enum ChannelsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum ToolsCommand {
+    /// List the tools that servers have listed, and which of them have changed.
+    List {
+        /// Only those of this server.
+        #[arg(value_name = "SERVER")]
+        server: Option<String>,
+        /// Only those that have changed and wait for somebody to accept that.
+        #[arg(long)]
+        changed: bool,
+        /// The record's file; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+        /// Print JSON: an array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the definition of a tool, and how it differs from what was accepted.
+    Show {
+        /// The server's name, as `tools list` shows it.
+        #[arg(value_name = "SERVER")]
+        server: String,
+        /// The tool's name.
+        #[arg(value_name = "TOOL")]
+        tool: String,
+        /// The record's file; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept a definition of a tool: its calls are no longer held because it has changed.
+    ///
+    /// Calls that wait already go on waiting.
+    Accept {
+        /// The server's name, as `tools list` shows it.
+        #[arg(value_name = "SERVER")]
+        server: String,
+        /// The tool's name.
+        #[arg(value_name = "TOOL")]
+        tool: String,
+        /// The digest of the definition, or its first 8 characters or more, as `tools show` prints it: you accept what you
+        /// have read. That of the accepted one says that the change is not wanted.
+        #[arg(value_name = "SHA256")]
+        sha256: String,
+        /// The record's file; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum PolicyCommand {
     /// Read policies and say all that is wrong with them.
     Check {
@@ -452,6 +511,7 @@ pub fn main() -> Exit {
         Command::Desk(arguments) => desk::desk(arguments),
         Command::Channels(command) => channels::channels(&command),
         Command::Audit(command) => audit::audit(&command),
+        Command::Tools(command) => tools::tools(&command),
         Command::Policy(command) => policy::policy(&command),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::DemoServer { ledger } => demo::server::run(ledger.as_deref()),

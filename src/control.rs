@@ -1,7 +1,7 @@
 //! The control socket: how operators see and decide what is held, on this machine and by this user only.
 //!
 //! `place` says where the sockets are, `api` what can be asked, `server` answers for one gate, `client` asks all of them, `follow` listens
-//! to them, and a `board` keeps what waits.
+//! to them, a `board` keeps what waits, and `tools` is how tools are told of.
 
 pub mod api;
 pub mod board;
@@ -9,3 +9,4 @@ pub mod client;
 pub mod follow;
 pub mod place;
 pub mod server;
+pub mod tools;

@@ -38,12 +38,12 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
-    tools::ListedTools,
+    tools::{AcceptError, ListedTools, SeenTools},
 };
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
-    gate::refusal::Refused,
+    gate::{refusal::Refused, tools::Doubt},
     hold::{Absence, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, FrameBytes, Kind},
@@ -138,6 +138,8 @@ struct Judged {
     progress_token: Option<Box<str>>,
     /// How the call waits, if it is held.
     plan: Plan,
+    /// What speaks against the tool, whatever the rules say.
+    doubt: Option<Doubt>,
     decision: Decision,
     policy_sha256: Digest,
 }
@@ -167,6 +169,8 @@ pub struct HeldCall {
     answer_by: Option<Instant>,
     /// Whether people have been told of the hold.
     is_announced: bool,
+    /// Whether its tool is another than was accepted.
+    is_changed: bool,
     suspended: Suspended<Answer>,
 }
 
@@ -376,6 +380,12 @@ pub enum ResolveError {
         "more people have to approve this call, so one of them can neither edit it nor have it remembered"
     )]
     NotAlone,
+    /// The server has changed the tool while the call waited, and whoever decides has not been shown that.
+    #[error(
+        "the server has changed the definition of this tool since the call was held: reject it; made again, the call is \
+         held with the change"
+    )]
+    ToolChanged,
     /// The policy has changed, and denies the call now.
     #[error("the policy has changed and denies this call now: {0}")]
     DeniedNow(String),
@@ -398,6 +408,8 @@ pub struct Gate {
     moved: Notify,
     /// The calls that people are to hear of again.
     reminders: reminders::Reminders,
+    /// What is known of the servers' tools.
+    tools: tools::KnownTools,
     /// Taken by whoever counts votes.
     voting: tokio::sync::Mutex<()>,
     grant_seconds: u32,
@@ -420,6 +432,7 @@ impl Gate {
             news,
             moved: Notify::new(),
             reminders: reminders::Reminders::default(),
+            tools: tools::KnownTools::default(),
             voting: tokio::sync::Mutex::new(()),
             grant_seconds: limits.grant_seconds,
             is_dead: Box::new(|_| false),
@@ -485,7 +498,7 @@ impl Gate {
         }
         let client = call.client.as_ref().map_or(&*caller.client, |client| &*client.name);
         let policy = self.policy.load();
-        let (annotations, has_changed) = caller.tools.said(&call.name);
+        let doubt = self.tools.doubt(&caller.server, &call.name, &caller.tools);
         let decision = policy.decide(&Call {
             server: &caller.server,
             method: method::TOOLS_CALL,
@@ -493,10 +506,13 @@ impl Gate {
             arguments: call.arguments,
             client,
             principal: &caller.principal,
-            annotations,
+            annotations: caller.tools.annotations(&call.name),
             now: Timestamp::now(),
         });
-        let decision = if has_changed { held_for_change(decision) } else { decision };
+        let decision = match doubt {
+            Some(doubt) => tools::in_doubt(doubt, decision),
+            None => decision,
+        };
         if decision.effect == Effect::Allow && decision.mode != Mode::Audit {
             return Ok(None);
         }
@@ -509,6 +525,7 @@ impl Gate {
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
             plan: plan(caller, call.client.as_ref(), call.progress_token.is_some()),
+            doubt,
             decision,
             policy_sha256: policy.digest(),
         }))
@@ -538,6 +555,7 @@ impl Gate {
             era: Era::Legacy,
             progress_token: None,
             plan: plan(caller, None, false),
+            doubt: None,
             decision,
             policy_sha256: policy.digest(),
         };
@@ -591,6 +609,7 @@ impl Gate {
                         deadline: Instant::now() + terms.timeout,
                         answer_by: judged.plan.patience.map(|patience| Instant::now() + patience),
                         is_announced: false,
+                        is_changed: judged.doubt == Some(Doubt::Changed),
                         suspended,
                     })),
                     Err(full) => {
@@ -623,7 +642,7 @@ impl Gate {
             frame: frame.line(),
             frame_sha256: frame.sha256(),
             call_sha256: Some(call_sha256(frame)?),
-            tool_sha256: caller.tools.digest(&judged.tool),
+            tool_sha256: self.tools.digest(&caller.server, &judged.tool, &caller.tools),
             terms_sha256: Some(terms.digest(&decision.rules)),
             quorum: quorum::quorum(terms),
             policy_sha256: judged.policy_sha256,
@@ -743,15 +762,6 @@ fn plan(caller: &Caller, client: Option<&Peer<'_>>, wants_progress: bool) -> Pla
         None => (&*caller.client, caller.agent.strip_prefix(&*caller.client).unwrap_or_default().trim()),
     };
     Plan::of(Asking { client: name, version, wants_progress, wait: caller.wait })
-}
-
-/// A call that a rule allows, of a tool that is no longer what the rule's author may have known: a person is to look at it.
-fn held_for_change(decision: Decision) -> Decision {
-    if decision.effect != Effect::Allow || decision.mode < Mode::Enforce {
-        return decision;
-    }
-    let terms = Some(Arc::default());
-    Decision { effect: Effect::Hold, reason: tools::CHANGED.into(), terms, ..decision }
 }
 
 /// The answer to a name that some server might take for a gated method.

@@ -12,6 +12,7 @@ pub mod mcp;
 pub mod view;
 pub mod principal;
 pub mod hold;
+pub mod definition;
 pub mod policy;
 pub mod waiting;
 

@@ -11,10 +11,10 @@ mod session;
 mod tool;
 
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall};
-pub use likeness::{call_sha256, tool_definitions};
+pub use likeness::{ToolDefinition, call_sha256, tool_definitions};
 pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
 pub use notice::with_notice;
-pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version, tool_names};
+pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version};
 pub use tool::Annotations;
 
 use std::borrow::Cow;

@@ -25,21 +25,24 @@ use crate::{
 const EVENTS_AT_ONCE: usize = 1000;
 
 /// A record, and where it is read.
-struct Record {
+pub(super) struct Record {
     /// Its file, absolute.
     path: PathBuf,
-    source: Source,
+    /// Where it is read.
+    pub(super) source: Source,
 }
 
 /// Where a record is read: at a gate that uses it, or in its file.
-enum Source {
+pub(super) enum Source {
+    /// At this gate.
     Gate(Box<client::GateClient>),
+    /// In its file.
     File(Store),
 }
 
 impl Record {
     /// The record at `named`, or the usual one, and no other. A file that does not exist is no record: it is not made.
-    async fn find(named: Option<&Path>) -> Result<Self, AskError> {
+    pub(super) async fn find(named: Option<&Path>) -> Result<Self, AskError> {
         let path = store_path(named)?;
         for gate in client::gates().await.unwrap_or_default() {
             // A gate may end while it is being asked; the record is still there.

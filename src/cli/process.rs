@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::render;
 use crate::{
@@ -32,6 +32,9 @@ const LAST_EVENTS: Duration = Duration::from_millis(200);
 
 /// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is read from the record what others have found out about tools. Whoever accepts a definition tells all gates.
+const HEAR_OF_TOOLS_EVERY: Duration = Duration::from_secs(5);
 
 /// The policy that was named, or the usual one, or the one that holds everything.
 pub(super) fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
@@ -76,7 +79,7 @@ impl GateProcess {
     /// # Errors
     ///
     /// When the record has no place, or the system gives no random numbers.
-    pub(super) fn open(
+    pub(super) async fn open(
         policy: Policy,
         named: Vec<PathBuf>,
         store: Option<PathBuf>,
@@ -103,6 +106,9 @@ impl GateProcess {
         let (record, can_tell) = (path.clone(), liveness.is_some());
         let gate = gate.with_is_dead(Box::new(move |holder| can_tell && place::is_dead(&record, holder)));
         let gate = Arc::new(gate);
+        if let Err(error) = gate.refresh_tools().await {
+            tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
+        }
         store.ride_along(AuditEvent {
             server: Some(servers.join(", ")).filter(|names| !names.is_empty()),
             policy_sha256: Some(policy_sha256),
@@ -113,6 +119,7 @@ impl GateProcess {
             control::About { servers, store: path.display().to_string(), policy: Some(Arc::clone(&files)) };
         let control = open_control(&gate, about, &instance);
         tokio::spawn(look_after(Arc::clone(&gate)));
+        tokio::spawn(hear_of_tools(Arc::clone(&gate)));
         let reminding = Arc::clone(&gate);
         tokio::spawn(async move { reminding.keep_reminding().await });
         let _watching = watch(&files);
@@ -195,6 +202,18 @@ async fn look_after(gate: Arc<Gate>) {
         ticks.tick().await;
         if let Err(error) = gate.store().sweep().await {
             tracing::debug!(%error, "what is overdue could not be ended");
+        }
+    }
+}
+
+/// Hears what other gates on the record find out about tools, and what operators accept.
+async fn hear_of_tools(gate: Arc<Gate>) {
+    let mut ticks = tokio::time::interval(HEAR_OF_TOOLS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = gate.refresh_tools().await {
+            tracing::debug!(%error, "what others have recorded of tools cannot be read");
         }
     }
 }

@@ -188,7 +188,7 @@ impl Reach {
 }
 
 /// Who types: the user of this process.
-fn operator() -> Principal {
+pub(super) fn operator() -> Principal {
     Principal::user(rustix::process::getuid().as_raw())
 }
 

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
 pub(super) mod policy;
+pub(super) mod tools;
 
 use std::{
     env,

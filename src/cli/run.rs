@@ -55,7 +55,8 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let name: Arc<str> = arguments.server.unwrap_or_else(|| server_name(&arguments.command)).into();
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
-    let process = GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)])?;
+    let process =
+        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)]).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);
@@ -80,7 +81,8 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
         oauth: OAuth::Off,
         wait: arguments.wait,
     };
-    let process = GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)])?;
+    let process =
+        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)]).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);

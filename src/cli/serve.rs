@@ -75,7 +75,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let fixed = Fixed::of(&config);
-    let process = GateProcess::open(policy, config.policy, config.store, servers)?;
+    let process = GateProcess::open(policy, config.policy, config.store, servers).await?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);

@@ -11,6 +11,7 @@ use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOw
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::tools::ToolView;
 use crate::{
     audit::{self, Verification},
     hold::{Edit, HoldId, HoldRecord, NewHold, Remember, Remembered, Same, State, Verdict, Vote},
@@ -476,6 +477,27 @@ pub trait Control {
     /// What the record knows, the newest first, a page at a time.
     #[method(name = "history", param_kind = map)]
     async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Page, ErrorObjectOwned>;
+
+    /// The tools that servers have listed, or those of one of them, without their definitions.
+    #[method(name = "tools", param_kind = map)]
+    async fn tools(&self, server: Option<String>) -> Result<Vec<ToolView>, ErrorObjectOwned>;
+
+    /// One tool, with its definitions and with what has changed.
+    #[method(name = "tool", param_kind = map)]
+    async fn tool(&self, server: String, tool: String) -> Result<ToolView, ErrorObjectOwned>;
+
+    /// From now on the definition of this digest counts. Answers once that is durable.
+    #[method(name = "accept_tool", param_kind = map, with_extensions)]
+    async fn accept_tool(
+        &self,
+        server: String,
+        tool: String,
+        sha256: String,
+    ) -> Result<ToolView, ErrorObjectOwned>;
+
+    /// Reads what others have recorded of tools. A gate does so by itself every few seconds.
+    #[method(name = "refresh_tools")]
+    async fn refresh_tools(&self) -> Result<(), ErrorObjectOwned>;
 
     /// Whether the record has been altered, also against a checkpoint that was kept.
     #[method(name = "verify", param_kind = map)]

@@ -33,9 +33,11 @@ use super::{
         WatchedEvent, error_code,
     },
     place::Registration,
+    tools::{self, ToolView},
 };
 use crate::{
     audit::{BadCheckpoint, Checkpoint},
+    digest::Digest,
     gate::{Gate, News, ResolveError},
     hold::{HoldId, HoldRecord, NewHold, Said, Verdict},
     principal::Principal,
@@ -370,6 +372,36 @@ impl ControlServer for Desk {
         Ok(page)
     }
 
+    async fn tools(&self, server: Option<String>) -> Result<Vec<ToolView>, ErrorObjectOwned> {
+        let records = self.gate.store().tools(server.as_deref()).await.map_err(unavailable)?;
+        Ok(records.iter().map(ToolView::new).collect())
+    }
+
+    async fn tool(&self, server: String, tool: String) -> Result<ToolView, ErrorObjectOwned> {
+        let record = self.gate.store().tool(&server, &tool).await.map_err(unavailable)?;
+        record.as_ref().map(ToolView::whole).ok_or_else(|| tools::no_such_tool(&server, &tool))
+    }
+
+    async fn accept_tool(
+        &self,
+        extensions: &Extensions,
+        server: String,
+        tool: String,
+        sha256: String,
+    ) -> Result<ToolView, ErrorObjectOwned> {
+        let Some(digest) = Digest::from_hex(&sha256) else {
+            let text = "a digest is 64 hexadecimal digits";
+            return Err(ErrorObjectOwned::owned(error_code::INVALID, text, None::<()>));
+        };
+        let accepted = self.gate.accept_tool(&server, &tool, digest, approver(extensions)?).await;
+        accepted.map_err(|error| tools::accept_error(&error))?;
+        self.tool(server, tool).await
+    }
+
+    async fn refresh_tools(&self) -> Result<(), ErrorObjectOwned> {
+        self.gate.refresh_tools().await.map_err(unavailable)
+    }
+
     async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned> {
         let against: Option<Checkpoint> = against.map(|text| text.parse()).transpose().map_err(invalid)?;
         let verification = self.gate.store().verify(against).await.map_err(unavailable)?;
@@ -484,6 +516,7 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         | ResolveError::NotRemembered(_)
         | ResolveError::NotEdited(_)
         | ResolveError::NotAlone
+        | ResolveError::ToolChanged
         | ResolveError::DeniedNow(_) => error_code::NOT_ALLOWED,
         ResolveError::NoReason | ResolveError::BadEdit(_) => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,

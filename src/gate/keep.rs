@@ -47,6 +47,11 @@ impl Gate {
     ///
     /// What becomes of it at once: it is refused, or has been decided already.
     pub async fn record(&self, mut held: Box<HeldCall>) -> Result<Box<HeldCall>, Box<Released>> {
+        if held.is_changed {
+            let mut notes = held.hold.notes.clone();
+            notes.extend(self.change_of_tool(&held.hold).await);
+            held.hold = Arc::new(NewHold { notes, ..NewHold::clone(&held.hold) });
+        }
         let mut is_own = false;
         let remembered = self.remembered_for(&held.hold).await;
         for _ in 0..LOOKS_MAX {
@@ -181,7 +186,7 @@ impl Gate {
         let mut current = policy.overrides().iter().filter(|one| one.until > now);
         let found = loop {
             let one = current.next()?;
-            if self.is_overridden(&held.hold, one.of).await {
+            if self.is_overridden(held, one.of).await {
                 break one;
             }
         };
@@ -207,9 +212,11 @@ impl Gate {
         Some(Released::Resume(Box::new(Approved { permitted, hold: id, refused, edited: None })))
     }
 
-    async fn is_overridden(&self, hold: &NewHold, of: Overridden) -> bool {
+    async fn is_overridden(&self, held: &HeldCall, of: Overridden) -> bool {
+        let hold = &held.hold;
         match of {
-            Overridden::Call(call) => hold.call_sha256 == Some(call),
+            // It was written for the tool as it was.
+            Overridden::Call(call) => hold.call_sha256 == Some(call) && !held.is_changed,
             Overridden::Hold(id) if id == hold.id => true,
             // A hold that has ended: it names the call.
             Overridden::Hold(id) => self.store.hold(id).await.ok().flatten().is_some_and(|named| {
@@ -218,6 +225,7 @@ impl Gate {
                     && named.call_sha256 == hold.call_sha256
                     && named.server == hold.server
                     && named.principal == hold.principal
+                    && (!held.is_changed || named.tool_sha256 == hold.tool_sha256)
             }),
         }
     }

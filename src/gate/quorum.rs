@@ -56,6 +56,9 @@ impl Gate {
                 Err(error) => return Err(ResolveError::Unrecorded(error)),
             },
         };
+        if vote.verdict == Verdict::Approve && self.tools.has_changed_since(&hold) {
+            return Err(ResolveError::ToolChanged);
+        }
         let mut requirements =
             hold.quorum.as_ref().map_or_else(Vec::new, |quorum| quorum.requirements.clone());
         if vote.verdict == Verdict::Approve && hold.policy_sha256 != policy.digest() {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::tool::Annotations;
+use super::{call::MAX_TOOL_NAME_BYTES, tool::Annotations};
 use crate::{
     digest::Digest,
     jsonrpc::{
@@ -38,17 +38,38 @@ pub fn call_sha256(frame: &Frame) -> Option<Digest> {
     Some(Digest::of_parts(&parts))
 }
 
-/// The tools in the `result` of `tools/list`, each with the digest of its whole definition and with its hints. Those without
-/// a name are left out.
-pub fn tool_definitions(result: &str) -> impl Iterator<Item = (Cow<'_, str>, Digest, Annotations)> {
+/// A tool in a list.
+#[derive(Clone, Debug)]
+pub struct ToolDefinition<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// All that is said of it, in the canonical form; as it was written where it is nested too deep to have one.
+    pub text: String,
+    /// Whether it is nested too deep.
+    pub is_deep: bool,
+    /// Its hints.
+    pub annotations: Annotations,
+}
+
+/// The tools in the `result` of `tools/list`, in order. Those without a name, or with one that no call can have, are left out.
+/// Of keys that are there twice the last counts, as it does for the clients.
+pub fn tool_definitions(result: &str) -> Vec<ToolDefinition<'_>> {
     let tools = members(result).filter(|(key, _)| key == "tools").last().map_or("", |(_, tools)| tools);
-    elements(tools).filter_map(|tool| {
-        let (_, name) = members(tool).filter(|(key, _)| key == "name").last()?;
-        name.starts_with('"').then_some(())?;
+    let definition = |tool| {
+        let name = tool_name(tool).filter(|name| name.len() <= MAX_TOOL_NAME_BYTES)?;
         let hints = members(tool).filter(|(key, _)| key == "annotations").last();
-        let hints = hints.map_or_else(Annotations::default, |(_, hints)| Annotations::parse(hints));
-        Some((unescape(name), Digest::of(canonical(tool)?.as_bytes()), hints))
-    })
+        let annotations = hints.map_or_else(Annotations::default, |(_, hints)| Annotations::parse(hints));
+        let form = canonical(tool);
+        let is_deep = form.is_none();
+        Some(ToolDefinition { name, text: form.unwrap_or_else(|| tool.to_owned()), is_deep, annotations })
+    };
+    elements(tools).filter_map(definition).collect()
+}
+
+/// The name of a tool in a list.
+fn tool_name(tool: &str) -> Option<Cow<'_, str>> {
+    let (_, name) = members(tool).filter(|(key, _)| key == "name").last()?;
+    name.starts_with('"').then(|| unescape(name))
 }
 
 #[cfg(test)]
@@ -90,7 +111,8 @@ mod tests {
     fn a_tool_is_another_one_when_anything_of_it_is_said_otherwise() {
         let of = |tool: &str| {
             let list = format!("{{\"tools\":[{tool},{{\"title\":\"no name\"}}]}}");
-            tool_definitions(&list).map(|(name, digest, _)| (name.into_owned(), digest)).collect::<Vec<_>>()
+            let found = tool_definitions(&list);
+            found.into_iter().map(|tool| (tool.name.into_owned(), tool.text)).collect::<Vec<_>>()
         };
         let first = of(r#"{"name":"x","description":"Reads.","inputSchema":{"type":"object"}}"#);
         assert_eq!(first.len(), 1);

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 use super::call::META_PROTOCOL_VERSION;
 use crate::jsonrpc::{
     Frame, RequestId,
-    scan::{Param, elements, members, unescape},
+    scan::{Param, members, unescape},
 };
 
 /// Bytes of a peer's name, and of its version, that are kept; the rest is cut off.
@@ -116,12 +116,6 @@ impl<'a> Progress<'a> {
         let progress = member(params, "progress").filter(|progress| is_number(progress))?;
         Some(Self { token, progress })
     }
-}
-
-/// The names of the tools in the `result` of `tools/list`, decoded, in order. A tool without a name as a string is left
-/// out; of a repeated key the last counts, as it does for the clients.
-pub fn tool_names(result: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    elements(member(result, "tools").unwrap_or_default()).filter_map(|tool| string(member(tool, "name")?))
 }
 
 /// The protocol version that a message names itself, as all requests do from 2026-07-28 on. Empty where it is not a string.

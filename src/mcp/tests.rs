@@ -215,14 +215,17 @@ fn a_session_begins_with_who_speaks_which_version() {
 }
 
 #[test]
-fn the_names_of_a_tools_list_are_found() {
+fn the_tools_of_a_list_are_found() {
     let result = r#"{"tools":[{"name":"a","inputSchema":{"name":"no"}},{"name":"\u0062"},{"title":"x"},{"name":3},{"name":"old","name":"new"}],"nextCursor":"n"}"#;
-    let names: Vec<String> = tool_names(result).map(Cow::into_owned).collect();
+    let names: Vec<String> =
+        tool_definitions(result).into_iter().map(|tool| tool.name.into_owned()).collect();
     assert_eq!(names, ["a", "b", "new"]);
-    assert_eq!(
-        tool_names("{}").count() + tool_names(r#"{"tools":{}}"#).count() + tool_names("null").count(),
-        0
-    );
+    for nothing in ["{}", r#"{"tools":{}}"#, "null"] {
+        assert_eq!(tool_definitions(nothing).len(), 0);
+    }
+    let deep = format!(r#"{{"tools":[{{"name":"deep","x":{}{}}}]}}"#, "[".repeat(300), "]".repeat(300));
+    let [tool] = &tool_definitions(&deep)[..] else { panic!("it is a tool all the same") };
+    assert!(tool.is_deep && tool.text.ends_with("]]}"), "it can be told from another one");
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::{io, path::Path, sync::Arc};
 use rusqlite::ErrorCode;
 
 use super::BUSY_WAIT_SECONDS;
-use crate::hold::{HoldId, State};
+use crate::{
+    digest::Digest,
+    hold::{HoldId, State},
+};
 
 /// Why the store did not do what it was asked. Cheap to clone: one failure answers all the jobs of a commit.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,6 +28,26 @@ pub enum StoreError {
     /// No such hold was recorded.
     #[error("no hold `{0}` is recorded")]
     NoSuchHold(HoldId),
+    /// No server of this name has listed such a tool.
+    #[error("no tool `{tool}` of a server `{server}` is recorded")]
+    NoSuchTool {
+        /// The server's name.
+        server: Box<str>,
+        /// The tool's name.
+        tool: Box<str>,
+    },
+    /// The tool never had such a definition, or it is so old that it is no longer kept.
+    #[error("the record has no definition {sha256} of this tool")]
+    NoSuchDefinition {
+        /// The digest that was named.
+        sha256: Digest,
+    },
+    /// The definition was too long to be kept, so that nobody can have read it here.
+    #[error("the definition {sha256} was too long or too deep to be kept, so it cannot be accepted")]
+    DefinitionNotKept {
+        /// Its digest.
+        sha256: Digest,
+    },
     /// A hold of this id was recorded before.
     #[error("hold `{0}` is recorded already")]
     Duplicate(HoldId),

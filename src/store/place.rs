@@ -22,7 +22,7 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0003_quorum.sql"),
     include_str!("migrations/0004_approvals.sql"),
     include_str!("migrations/0005_outbox.sql"),
-    include_str!("migrations/0006_heard.sql"),
+    include_str!("migrations/0006_tools.sql"),
 ];
 
 /// The version of a file that has had them all.
@@ -37,7 +37,7 @@ const WRITER_CACHE_KIB: i64 = 1024;
 /// The same for the connection that reads.
 const READER_CACHE_KIB: i64 = 512;
 
-/// Kept prepared: more than there are statements in `sqlite`.
+/// Kept prepared: more than there are statements.
 const STATEMENTS_CACHED: usize = 48;
 
 /// Pages of 4 KiB after which the write-ahead log is copied into the file. A page that was changed by many commits is

@@ -42,7 +42,7 @@ macro_rules! select_hold {
 }
 
 /// The place of the frame among the columns of [`select_hold`].
-pub(super) const FRAME_COLUMN: usize = 26;
+const FRAME_COLUMN: usize = 26;
 
 // --- audit -----------------------------------------------------------------------------------------------------------
 
@@ -370,7 +370,7 @@ pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, Hold
 }
 
 /// SQLite has signed integers only. A negative one where we write none is a damaged row.
-fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }

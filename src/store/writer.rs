@@ -22,10 +22,12 @@ use super::{
     error::StoreError,
     outbox,
     place::{Opened, Place},
-    sqlite, waiting,
+    sqlite, tools, waiting,
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
+    definition::{ListedTool, ToolState},
+    digest::Digest,
     hold::{Approval, HoldId, HoldRecord, NewHold, State, Vote},
 };
 
@@ -80,13 +82,6 @@ pub(super) enum Job {
         gate: Arc<str>,
         vote: Vote,
     },
-    Hear {
-        id: HoldId,
-        heard: Duration,
-        note: String,
-        gate: Arc<str>,
-        at: Timestamp,
-    },
     Sweep {
         at: Timestamp,
     },
@@ -95,8 +90,28 @@ pub(super) enum Job {
         at: Timestamp,
     },
     Outbox(Box<outbox::Change>),
+    SeeTools(Box<SeenTools>),
+    AcceptTool(Box<AcceptedTool>),
     Ride(Box<AuditEvent>),
     Flush,
+}
+
+/// What a server lists, at the process `gate`.
+pub(super) struct SeenTools {
+    pub(super) server: Arc<str>,
+    pub(super) tools: Vec<ListedTool>,
+    pub(super) gate: Arc<str>,
+    pub(super) at: Timestamp,
+}
+
+/// The definition of a tool that `who` accepts, at the process `gate`.
+pub(super) struct AcceptedTool {
+    pub(super) server: String,
+    pub(super) tool: String,
+    pub(super) sha256: Digest,
+    pub(super) gate: Arc<str>,
+    pub(super) who: String,
+    pub(super) at: Timestamp,
 }
 
 /// What a job gives back.
@@ -108,10 +123,11 @@ pub(super) enum Written {
     TakenBack(bool),
     Voted(Box<HoldRecord>),
     Swept(usize),
-    /// Whether it had an effect.
-    Effect(bool),
+    Revoked(bool),
     Recovered(Recovered),
     Outbox(outbox::Changed),
+    Tools(tools::Found),
+    Tool(Box<ToolState>),
 }
 
 pub(super) type Answer = Result<Written, StoreError>;
@@ -368,10 +384,7 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
             return waiting::arrive(db, head, hold, (*is_own, *remembered), *at).map(Written::Arrived);
         }
         Job::Revoke { of, by, gate, at } => {
-            return approvals::revoke(db, head, *of, by, gate, *at).map(Written::Effect);
-        }
-        Job::Hear { id, heard, note, gate, at } => {
-            return waiting::hear(db, head, *id, (*heard, note), gate, *at).map(Written::Effect);
+            return approvals::revoke(db, head, *of, by, gate, *at).map(Written::Revoked);
         }
         Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
         Job::TakeBack { id, note, at } => {
@@ -388,6 +401,15 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
             return waiting::recover(db, head, dead, *at).map(Written::Recovered);
         }
         Job::Outbox(change) => return outbox::change(db, change).map(Written::Outbox),
+        Job::SeeTools(seen) => {
+            let SeenTools { server, tools, gate, at } = &**seen;
+            return tools::see(db, head, server, tools, gate, *at).map(Written::Tools);
+        }
+        Job::AcceptTool(accepted) => {
+            let AcceptedTool { server, tool, sha256, gate, who, at } = &**accepted;
+            let state = tools::accept(db, head, server, tool, *sha256, (gate, who), *at)?;
+            return Ok(Written::Tool(Box::new(state)));
+        }
         Job::Ride(event) => {
             sqlite::append(db, head, (**event).clone())?;
         }

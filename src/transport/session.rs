@@ -546,10 +546,20 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 let initialize = frame.result().and_then(Initialize::from_result);
                 self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
             }
-            Interest::ToolsList => tools::learn(&mut self.caller, frame.result().unwrap_or_default()),
+            Interest::ToolsList => self.learn_tools(frame.result().unwrap_or_default()),
             Interest::None => {}
         }
         true
+    }
+
+    /// The server has listed tools. What it says of them counts before the client gets to read it.
+    fn learn_tools(&mut self, result: &str) {
+        let listed = mcp::tool_definitions(result);
+        tools::learn(&mut self.caller, &listed);
+        if let Some(seen) = self.gate.see_tools(&self.caller.server, &listed) {
+            let gate = Arc::clone(&self.gate);
+            self.tasks.spawn(async move { gate.record_tools(seen).await });
+        }
     }
 
     /// A forwarded call has its answer.

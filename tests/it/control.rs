@@ -352,7 +352,11 @@ fn a_record_that_cannot_be_written_lets_nothing_gated_through() {
     let answer = wrapped.ask(&danger(1));
     assert_eq!(answer["result"]["_meta"]["dev.holdshort/decision"]["state"], "unavailable", "{answer}");
     let safe = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"safe"}}"#;
-    assert_eq!(wrapped.ask(safe)["result"]["ran"], true, "what needs no approval is not disturbed");
+    let answer = wrapped.ask(safe);
+    let decided = &answer["result"]["_meta"]["dev.holdshort/decision"]["state"];
+    assert_eq!(decided, "unavailable", "whether the tool has become another is not known: {answer}");
+    let list = r#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#;
+    assert_eq!(wrapped.ask(list)["result"]["ran"], true, "what is no call is not disturbed");
     let text = fs::read_to_string(state.join("holdshort.db")).unwrap();
     assert_eq!(text, "this is not a database, and must stay as it is");
 }

@@ -3,7 +3,6 @@
 
 mod support;
 
-mod approvals;
 mod bad_input;
 mod canary;
 mod channels;
@@ -31,4 +30,5 @@ mod record;
 mod reload;
 mod stdio;
 mod tidy;
+mod tools;
 mod transcripts;

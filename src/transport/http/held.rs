@@ -289,7 +289,7 @@ impl Waiting {
         };
         let (head, body) = response.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE);
-        let expected = asked.expects(floor, Some(witness));
+        let expected = asked.expects(&exchange, floor, Some(witness));
         if head.status.is_success() && headers::is_type(kind, "text/event-stream") {
             let watched = Watched::events(body, expected, exchange.limits().server_frame_bytes_max);
             return relay(watched, chunks).await;

@@ -45,8 +45,14 @@ pub(super) struct Asked {
 
 impl Asked {
     /// What the server's answer may be; `floor` and `witness` where the call was held.
-    pub(super) fn expects(&self, floor: Option<(Box<str>, f64)>, witness: Option<Witness>) -> Expected {
+    pub(super) fn expects(
+        &self,
+        exchange: &Exchange,
+        floor: Option<(Box<str>, f64)>,
+        witness: Option<Witness>,
+    ) -> Expected {
         Expected {
+            proxy: Arc::clone(&exchange.worker.proxy),
             session: Arc::clone(&self.session),
             id: self.id.clone(),
             is_tool_call: self.is_tool_call,
@@ -371,7 +377,8 @@ pub(super) fn pass_on(
     // An answer to one call must not be one to another that is still held.
     let is_watched =
         is_stream || after.witness.is_some() || asked.interest != Interest::None || asked.session.has_held();
-    let expected = is_watched.then(|| Expected { _open: after.open, ..asked.expects(None, after.witness) });
+    let expected =
+        is_watched.then(|| Expected { _open: after.open, ..asked.expects(exchange, None, after.witness) });
     watched(exchange, head, from_server, is_stream, expected)
 }
 

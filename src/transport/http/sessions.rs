@@ -20,7 +20,7 @@ use crate::{
     gate::{Caller, Gate},
     hold::{HoldId, Withdrawal},
     jsonrpc::{Frame, RequestId},
-    mcp::Initialize,
+    mcp::{Initialize, ToolDefinition},
     principal::Principal,
     transport::tools,
     waiting::Wait,
@@ -267,9 +267,9 @@ impl Session {
         }
     }
 
-    /// Reads the server's answer to `tools/list`.
-    pub(super) fn learn_tools(&self, answer: &Frame) {
-        self.change(|caller| tools::learn(caller, answer.result().unwrap_or_default()));
+    /// The server has listed tools.
+    pub(super) fn learn_tools(&self, listed: &[ToolDefinition<'_>]) {
+        self.change(|caller| tools::learn(caller, listed));
     }
 
     /// The server asks the client something. `false` if the client owes it too many answers.

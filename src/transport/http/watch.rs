@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio_util::task::TaskTracker;
 
-use super::{accounts::Open, sessions::Session, upstream::UpstreamBody};
+use super::{Proxy, accounts::Open, sessions::Session, upstream::UpstreamBody};
 use crate::{
     gate::{Approved, Edited, Gate},
     hold::{HoldId, Withdrawal},
@@ -20,7 +20,7 @@ use crate::{
         ErrorCode, Fault, Frame, Kind, RequestId, error_response,
         sse::{Event, Events, event_of},
     },
-    mcp::{Progress, method},
+    mcp::{self, Progress, method},
 };
 
 /// Bytes of events that are gathered, as long as they are there, before they are passed on as one piece.
@@ -117,6 +117,8 @@ impl Drop for Witness {
 
 /// What a stream of a server may say.
 pub(super) struct Expected {
+    /// Whose gate hears of tools.
+    pub(super) proxy: Arc<Proxy>,
     /// The client.
     pub(super) session: Arc<Session>,
     /// The request that it answers; none on a stream of the session's own.
@@ -186,9 +188,19 @@ impl Expected {
         match self.interest {
             Interest::None => {}
             Interest::Initialize => self.session.learn_revision(answer),
-            Interest::ToolsList => self.session.learn_tools(answer),
+            Interest::ToolsList => self.learn_tools(answer),
         }
         self.witness.as_mut().map_or(Passed::AsItCame, |witness| witness.answered_with(answer))
+    }
+
+    /// The server has listed tools. What it says of them counts before the client gets to read it.
+    fn learn_tools(&self, answer: &Frame) {
+        let listed = mcp::tool_definitions(answer.result().unwrap_or_default());
+        self.session.learn_tools(&listed);
+        if let Some(seen) = self.proxy.gate.see_tools(&self.session.caller().server, &listed) {
+            let gate = Arc::clone(&self.proxy.gate);
+            self.proxy.tasks.spawn(async move { gate.record_tools(seen).await });
+        }
     }
 
     /// Progress of a call that was held must not go back behind what the client has already seen.

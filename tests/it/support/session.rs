@@ -15,6 +15,7 @@
 //! c< progress 5 moment    … a progress notification for token 5 with this text in its message
 //! -- held h1              one more call is held now; from here on it is h1, and @h1 its short id, @H1 the whole one
 //! -- approve h1 [comment]   -- reject h1 reason   -- too late: approve h1
+//! -- too new: approve h1    … because the tool has become another meanwhile
 //! -- advance 5m           time passes
 //! -- quiet                neither side has anything to read
 //! -- state h1 answered    the record says so
@@ -26,6 +27,8 @@
 //! -- grant h1               … approved while no caller is there
 //! -- open 1                so many holds can be decided or redeemed, with or without a caller
 //! -- resolve h1 ran        … or `not run`: a person has looked
+//! -- shown h1 TEXT         what an approver of h1 is shown contains this
+//! -- accept pay            a person accepts the definition of the tool that is listed now; `-- keep pay`: the one before
 //! -- restart               the gate ends, and another one begins on the same record, with another client and server
 //! -- crash                 … without having put its end on record
 //! -- client closes   -- server closes   -- stop
@@ -178,6 +181,8 @@ impl Session {
             self.wait,
             self.gates + 1,
         );
+        // As a gate does before it serves anybody.
+        next.gate.refresh_tools().await.unwrap();
         let holds = std::mem::take(&mut self.holds);
         *self = Self { holds, ..next };
     }
@@ -278,9 +283,12 @@ impl Session {
                 assert_eq!(self.decide(hold, Verdict::Reject, text).await.unwrap(), State::Rejected);
             }
             "too" => {
-                let hold = text.rsplit(' ').next().unwrap();
-                let late = self.decide(hold, Verdict::Approve, "").await;
-                assert!(matches!(late, Err(ResolveError::Ended(_))), "{late:?}");
+                let late = self.decide(text.rsplit(' ').next().unwrap(), Verdict::Approve, "").await;
+                let is_as_told = match hold {
+                    "new:" => matches!(late, Err(ResolveError::ToolChanged)),
+                    _ => matches!(late, Err(ResolveError::Ended(_))),
+                };
+                assert!(is_as_told, "{late:?}");
             }
             "advance" => {
                 let span: jiff::SignedDuration = rest.parse().unwrap();
@@ -298,6 +306,18 @@ impl Session {
                 let events = self.gate.store().audit_events(0, 10_000).await.unwrap();
                 let noted = events.iter().any(|event| event.line.contains(rest));
                 assert!(noted, "the record says `{rest}`");
+            }
+            "shown" => {
+                let held = self.gate.held(self.holds[hold]).expect("it waits");
+                let shown = held.reason.contains(text) || held.notes.iter().any(|note| note.contains(text));
+                assert!(shown, "`{text}` is shown, not only {:?}, {:?}", held.reason, held.notes);
+            }
+            "accept" | "keep" => {
+                let state = self.gate.store().tool("server", rest).await.unwrap().expect("it is known").state;
+                let (changed, _) = state.changed.expect("it has changed");
+                let accepted = if word == "accept" { changed } else { state.accepted };
+                let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
+                self.gate.accept_tool("server", rest, accepted, &alice).await.unwrap();
             }
             "client" => self.client.close().await,
             "server" => self.server.close().await,

@@ -1,0 +1,331 @@
+//! The statements about tools: which definition of each counts, which one a server lists now, and who has accepted what.
+//!
+//! Part of `Store`; called by `writer` (inside its transaction) and by `reader`. The first definition of a tool counts until a person accepts
+//! another one; what a server lists can only bring a tool under suspicion, never clear it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    ROWS_READ_MAX, Store,
+    error::StoreError,
+    sqlite::{append, collect, integer, nanoseconds, number, timestamp},
+    writer::{AcceptedTool, Job, SeenTools, Written},
+};
+use crate::{
+    audit::{AuditEvent, Checkpoint, Occasion},
+    definition::{
+        CHANGES_PER_TOOL_MAX, DEFINITIONS_PER_TOOL_MAX, Definition, ListedTool, SERVER_DEFINITION_BYTES_MAX,
+        TOOLS_PER_SERVER_MAX, ToolRecord, ToolState,
+    },
+    digest::Digest,
+};
+
+/// The columns that [`record`] reads, in its order; those of [`state`] come first.
+macro_rules! tool_columns {
+    () => {
+        "t.server, t.tool, t.accepted, t.accepted_by, t.changed, t.changed_at, t.revision, t.accepted_at, \
+         t.first_seen_at, t.last_seen_at, t.id, t.changes"
+    };
+}
+
+const ONE: &str = concat!("SELECT ", tool_columns!(), " FROM tools t WHERE t.server = ?1 AND t.tool = ?2");
+const ALL: &str = concat!(
+    "SELECT ",
+    tool_columns!(),
+    " FROM tools t WHERE (?1 IS NULL OR t.server = ?1) ORDER BY t.server, t.tool LIMIT ?2"
+);
+const SINCE: &str =
+    concat!("SELECT ", tool_columns!(), " FROM tools t WHERE t.revision > ?1 ORDER BY t.revision LIMIT ?2");
+const INSERT: &str = "INSERT INTO tools (server, tool, accepted, accepted_at, changes, first_seen_at, last_seen_at, revision) \
+     VALUES (?1, ?2, ?3, ?4, 0, ?4, ?4, ?5)";
+const SEEN_AGAIN: &str = "UPDATE tools SET last_seen_at = max(last_seen_at, ?2) WHERE id = ?1";
+const CHANGED: &str = "UPDATE tools SET changed = ?2, changed_at = ?3, changes = changes + 1, revision = ?4, \
+     last_seen_at = max(last_seen_at, ?3) WHERE id = ?1";
+const ACCEPTED: &str = "UPDATE tools SET accepted = ?2, accepted_at = ?3, accepted_by = ?4, changed = NULL, changed_at = NULL, \
+     changes = 0, revision = ?5 WHERE id = ?1";
+const DEFINITIONS: &str = "SELECT sha256, definition, bytes, seen_at FROM tool_definitions WHERE tool = ?1 ORDER BY seen_at, sha256";
+const ADD_DEFINITION: &str = "INSERT INTO tool_definitions (tool, sha256, definition, bytes, seen_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
+const FORGET_OLD: &str = "DELETE FROM tool_definitions WHERE tool = ?1 AND sha256 NOT IN ( \
+     SELECT d.sha256 FROM tool_definitions d JOIN tools t ON t.id = d.tool WHERE d.tool = ?1 \
+     ORDER BY d.sha256 IN (t.accepted, t.changed) DESC, d.seen_at DESC LIMIT ?2)";
+const TAKEN: &str = "SELECT (SELECT count(*) FROM tools WHERE server = ?1), (SELECT coalesce(sum(length(d.definition)), 0) \
+     FROM tool_definitions d JOIN tools t ON t.id = d.tool WHERE t.server = ?1)";
+
+impl Store {
+    /// Records that `server` lists `tools`, at the process `gate`: a tool that is new counts as it is listed, one that is
+    /// another than was accepted is changed from now on. Gives where they stand, and whether some are not on record because
+    /// there was no room for them.
+    pub async fn see_tools(
+        &self,
+        server: Arc<str>,
+        tools: Vec<ListedTool>,
+        gate: Arc<str>,
+    ) -> Result<(Vec<ToolState>, bool), StoreError> {
+        let seen = SeenTools { server, tools, gate, at: Timestamp::now() };
+        match self.write(Job::SeeTools(Box::new(seen))).await? {
+            Written::Tools(found) => Ok((found.states, found.is_full)),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Records that from now on the definition `sha256` of a tool counts, because `who` says so at the process `gate`.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchTool`], [`StoreError::NoSuchDefinition`] and [`StoreError::DefinitionNotKept`].
+    pub async fn accept_tool(
+        &self,
+        server: &str,
+        tool: &str,
+        sha256: Digest,
+        gate: Arc<str>,
+        who: String,
+    ) -> Result<ToolState, StoreError> {
+        let (server, tool, at) = (server.to_owned(), tool.to_owned(), Timestamp::now());
+        let accepted = AcceptedTool { server, tool, sha256, gate, who, at };
+        match self.write(Job::AcceptTool(Box::new(accepted))).await? {
+            Written::Tool(state) => Ok(*state),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// A tool with all its definitions that are kept.
+    pub async fn tool(&self, server: &str, tool: &str) -> Result<Option<ToolRecord>, StoreError> {
+        let (server, tool) = (server.to_owned(), tool.to_owned());
+        self.read(move |db| whole(db, &server, &tool)).await
+    }
+
+    /// All tools, or those of a server, without their definitions, in the order of their names, at most [`ROWS_READ_MAX`].
+    pub async fn tools(&self, server: Option<&str>) -> Result<Vec<ToolRecord>, StoreError> {
+        let server = server.map(str::to_owned);
+        self.read(move |db| all(db, server.as_deref(), ROWS_READ_MAX)).await
+    }
+
+    /// Where the tools stand that have moved since `revision`, in that order, at most [`ROWS_READ_MAX`].
+    pub async fn tools_since(&self, revision: u64) -> Result<Vec<ToolState>, StoreError> {
+        self.read(move |db| since(db, revision, ROWS_READ_MAX)).await
+    }
+}
+
+/// What a server has listed, as it is on record now.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The tools that were listed, except those for which there was no room.
+    pub(super) states: Vec<ToolState>,
+    /// Whether there was no room for some of them.
+    pub(super) is_full: bool,
+}
+
+/// How much of what one server may take is left.
+struct Room {
+    tools: usize,
+    bytes: usize,
+}
+
+/// Records that `server` lists `tools`, at the process `gate`.
+pub(super) fn see(
+    db: &Connection,
+    head: &mut Checkpoint,
+    server: &str,
+    tools: &[ListedTool],
+    gate: &str,
+    at: Timestamp,
+) -> Result<Found, StoreError> {
+    let mut found = Found { states: Vec::with_capacity(tools.len()), is_full: false };
+    let mut room = room(db, server)?;
+    for listed in tools {
+        let event = |occasion, note: Option<String>| AuditEvent {
+            server: Some(server.to_owned()),
+            tool: Some(listed.tool.to_string()),
+            tool_sha256: Some(listed.sha256),
+            note,
+            ..AuditEvent::new(occasion, gate, at)
+        };
+        match one(db, server, &listed.tool)? {
+            None if room.tools == 0 => {
+                found.is_full = true;
+                continue;
+            }
+            None => {
+                room.tools -= 1;
+                let seq = append(db, head, event(Occasion::ToolListed, None))?;
+                let accepted = listed.sha256.0;
+                db.prepare_cached(INSERT)?.execute(params![
+                    server,
+                    listed.tool,
+                    accepted,
+                    nanoseconds(at)?,
+                    integer(seq)
+                ])?;
+                add_definition(db, db.last_insert_rowid(), listed, &mut room, at)?;
+            }
+            Some(row) if row.knows(listed.sha256) || row.changes >= CHANGES_PER_TOOL_MAX => {
+                db.prepare_cached(SEEN_AGAIN)?.execute(params![row.id, nanoseconds(at)?])?;
+            }
+            Some(row) => {
+                let note = format!("{} was accepted", row.record.state.accepted);
+                let seq = append(db, head, event(Occasion::ToolChanged, Some(note)))?;
+                add_definition(db, row.id, listed, &mut room, at)?;
+                db.prepare_cached(CHANGED)?.execute(params![
+                    row.id,
+                    listed.sha256.0,
+                    nanoseconds(at)?,
+                    integer(seq)
+                ])?;
+                db.prepare_cached(FORGET_OLD)?.execute(params![row.id, integer(DEFINITIONS_PER_TOOL_MAX)])?;
+            }
+        }
+        found.states.extend(one(db, server, &listed.tool)?.map(|row| row.record.state));
+    }
+    Ok(found)
+}
+
+fn room(db: &Connection, server: &str) -> Result<Room, StoreError> {
+    let left = |limit: usize, taken: u64| limit.saturating_sub(usize::try_from(taken).unwrap_or(usize::MAX));
+    Ok(db.prepare_cached(TAKEN)?.query_row([server], |row| {
+        Ok(Room {
+            tools: left(TOOLS_PER_SERVER_MAX, number(row, 0)?),
+            bytes: left(SERVER_DEFINITION_BYTES_MAX, number(row, 1)?),
+        })
+    })?)
+}
+
+/// Keeps a definition; without its text, if there is no room for it.
+fn add_definition(
+    db: &Connection,
+    tool: i64,
+    listed: &ListedTool,
+    room: &mut Room,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let text = listed.text.as_deref().filter(|text| text.len() <= room.bytes);
+    room.bytes -= text.map_or(0, str::len);
+    db.prepare_cached(ADD_DEFINITION)?.execute(params![
+        tool,
+        listed.sha256.0,
+        text,
+        integer(listed.bytes),
+        nanoseconds(at)?
+    ])?;
+    Ok(())
+}
+
+/// From now on the definition `sha256` of a tool counts, because `who` says so. Gives the tool, and whether that is news.
+pub(super) fn accept(
+    db: &Connection,
+    head: &mut Checkpoint,
+    server: &str,
+    tool: &str,
+    sha256: Digest,
+    (gate, who): (&str, &str),
+    at: Timestamp,
+) -> Result<ToolState, StoreError> {
+    let Some(row) = one(db, server, tool)? else {
+        return Err(StoreError::NoSuchTool { server: server.into(), tool: tool.into() });
+    };
+    let kept = definitions(db, row.id)?;
+    let Some(definition) = kept.iter().find(|definition| definition.sha256 == sha256) else {
+        return Err(StoreError::NoSuchDefinition { sha256 });
+    };
+    let ToolState { accepted, changed, .. } = row.record.state;
+    if accepted == sha256 && changed.is_none() {
+        return Ok(row.record.state);
+    }
+    // What cannot be shown cannot be judged. To stay with what counts is no judgement of it.
+    if definition.text.is_none() && accepted != sha256 {
+        return Err(StoreError::DefinitionNotKept { sha256 });
+    }
+    let seq = append(
+        db,
+        head,
+        AuditEvent {
+            who: Some(who.to_owned()),
+            server: Some(server.to_owned()),
+            tool: Some(tool.to_owned()),
+            tool_sha256: Some(sha256),
+            note: Some(format!("{accepted} was accepted")),
+            ..AuditEvent::new(Occasion::ToolAccepted, gate, at)
+        },
+    )?;
+    db.prepare_cached(ACCEPTED)?.execute(params![row.id, sha256.0, nanoseconds(at)?, who, integer(seq)])?;
+    Ok(one(db, server, tool)?.map_or(row.record.state, |row| row.record.state))
+}
+
+/// A tool with all its definitions.
+fn whole(db: &Connection, server: &str, tool: &str) -> Result<Option<ToolRecord>, StoreError> {
+    let Some(row) = one(db, server, tool)? else { return Ok(None) };
+    Ok(Some(ToolRecord { definitions: definitions(db, row.id)?, ..row.record }))
+}
+
+/// All tools, or those of a server, in the order of their names.
+fn all(db: &Connection, server: Option<&str>, limit: usize) -> Result<Vec<ToolRecord>, StoreError> {
+    let rows = collect(db, ALL, params![server, integer(limit)], read)?;
+    Ok(rows.into_iter().map(|row| row.record).collect())
+}
+
+/// The tools that have moved since `revision`, in that order.
+fn since(db: &Connection, revision: u64, limit: usize) -> Result<Vec<ToolState>, StoreError> {
+    let rows = collect(db, SINCE, params![integer(revision), integer(limit)], read)?;
+    Ok(rows.into_iter().map(|row| row.record.state).collect())
+}
+
+// --- rows ------------------------------------------------------------------------------------------------------------
+
+struct Kept {
+    id: i64,
+    changes: u32,
+    record: ToolRecord,
+}
+
+impl Kept {
+    /// Whether the definition counts already, or is the one under suspicion.
+    fn knows(&self, sha256: Digest) -> bool {
+        let ToolState { accepted, changed, .. } = &self.record.state;
+        *accepted == sha256 || changed.is_some_and(|(changed, _)| changed == sha256)
+    }
+}
+
+fn one(db: &Connection, server: &str, tool: &str) -> Result<Option<Kept>, StoreError> {
+    Ok(db.prepare_cached(ONE)?.query_row([server, tool], read).optional()?)
+}
+
+fn definitions(db: &Connection, tool: i64) -> Result<Vec<Definition>, StoreError> {
+    collect(db, DEFINITIONS, [tool], |row| {
+        Ok(Definition {
+            sha256: Digest(row.get(0)?),
+            text: row.get(1)?,
+            bytes: number(row, 2)?,
+            seen_at: timestamp(row.get(3)?, 3)?,
+        })
+    })
+}
+
+/// Reads the columns of `tool_columns!`.
+fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
+    let at = |column| timestamp(row.get(column)?, column);
+    let accepted_by: Option<String> = row.get(3)?;
+    let changed = match row.get::<_, Option<_>>(4)? {
+        Some(sha256) => Some((Digest(sha256), at(5)?)),
+        None => None,
+    };
+    let state = ToolState {
+        server: row.get::<_, String>(0)?.into(),
+        tool: row.get::<_, String>(1)?.into(),
+        accepted: Digest(row.get(2)?),
+        is_first: accepted_by.is_none(),
+        changed,
+        revision: number(row, 6)?,
+    };
+    let record = ToolRecord {
+        state,
+        accepted_by,
+        accepted_at: at(7)?,
+        first_seen_at: at(8)?,
+        last_seen_at: at(9)?,
+        definitions: Vec::new(),
+    };
+    Ok(Kept { id: row.get(10)?, changes: row.get(11)?, record })
+}
