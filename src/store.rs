@@ -31,6 +31,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -335,9 +336,30 @@ impl Store {
     /// taken back before.
     pub async fn revoke(&self, of: HoldId, by: String, gate: Arc<str>) -> Result<bool, StoreError> {
         match self.write(Job::Revoke { of, by, gate, at: Timestamp::now() }).await? {
-            Written::Revoked(revoked) => Ok(revoked),
+            Written::Effect(revoked) => Ok(revoked),
             _ => Err(StoreError::Closed),
         }
+    }
+
+    /// People hear of the hold `id` again, by the process `gate`, `heard` after it was held: a reminder, or an escalation, as
+    /// `note` says. `false` if it waits no longer, or they have heard of that by another process.
+    pub async fn hear(
+        &self,
+        id: HoldId,
+        heard: Duration,
+        note: String,
+        gate: Arc<str>,
+    ) -> Result<bool, StoreError> {
+        match self.write(Job::Hear { id, heard, note, gate, at: Timestamp::now() }).await? {
+            Written::Effect(told) => Ok(told),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Holds without a caller of which people may be to hear again, without their frames, with how long after each was held
+    /// they have heard of it last; the oldest first, at most `limit` (and [`ROWS_READ_MAX`]).
+    pub async fn reminded(&self, limit: usize) -> Result<Vec<(NewHold, Duration)>, StoreError> {
+        self.read(move |db| waiting::reminded(db, limit.min(ROWS_READ_MAX))).await
     }
 
     /// Remembered approvals that count now and may cover a call of `tool` at `server` by `principal`, the newest first.

@@ -10,16 +10,19 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::{Gate, News};
-use crate::{
-    audit::{AuditEvent, Occasion},
-    hold::{HoldId, NewHold, State},
-};
+use crate::hold::{HoldId, NewHold, State};
 
 /// The most calls that are reminded of at the same time in one process.
 const REMINDED_MAX: usize = 10_000;
+
+/// How often it is looked for what gates that have died or ended have left.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Calls that people are to hear of again.
 #[derive(Default)]
@@ -34,29 +37,38 @@ type Reminded = (Arc<NewHold>, Instant, Duration);
 impl Reminders {
     /// People are to hear of `hold` again, if its rules say so; it expires at `deadline`.
     pub(super) fn add(&self, hold: &Arc<NewHold>, deadline: Instant) {
-        let alarms = hold.quorum.as_ref().is_some_and(|quorum| quorum.next_alarm(Duration::ZERO).is_some());
-        let all = Duration::try_from(hold.expires_at.duration_since(hold.created_at)).ok();
-        let Some(began) = all.and_then(|all| deadline.checked_sub(all)).filter(|_| alarms) else { return };
+        if let Some(began) = lifetime(hold).and_then(|all| deadline.checked_sub(all)) {
+            self.put(hold, began, Duration::ZERO);
+        }
+    }
+
+    /// The same for one that was held earlier, and of which people have heard `heard` after that.
+    fn resume(&self, hold: NewHold, heard: Duration) {
+        let waited = Duration::try_from(Timestamp::now().duration_since(hold.created_at)).unwrap_or_default();
+        if let Some(began) = Instant::now().checked_sub(waited) {
+            self.put(&Arc::new(hold), began, heard);
+        }
+    }
+
+    fn put(&self, hold: &Arc<NewHold>, began: Instant, heard: Duration) {
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        if holds.len() < REMINDED_MAX {
-            holds.entry(hold.id).or_insert_with(|| (Arc::clone(hold), began, Duration::ZERO));
+        if alarm(hold, heard).is_some() && holds.len() < REMINDED_MAX {
+            holds.entry(hold.id).or_insert_with(|| (Arc::clone(hold), began, heard));
             self.changed.notify_one();
         }
     }
 
-    /// The next alarm: when, of which hold, how long after it was held, and whom it brings in. Holds that have expired by
-    /// then are forgotten.
-    fn next(&self) -> Option<(Instant, Arc<NewHold>, Duration, Vec<String>)> {
+    /// The next alarm. Holds that have expired by then are forgotten.
+    fn next(&self) -> Option<(Instant, Reminded)> {
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         holds.retain(|_, (hold, _, heard)| alarm(hold, *heard).is_some());
-        let alarms = holds.values().filter_map(|(hold, began, heard)| {
-            let (after, to) = alarm(hold, *heard)?;
-            Some((began.checked_add(after)?, Arc::clone(hold), after, to))
+        let alarms = holds.values().filter_map(|reminded @ (hold, began, heard)| {
+            Some((began.checked_add(alarm(hold, *heard)?)?, reminded.clone()))
         });
-        alarms.min_by_key(|(at, ..)| *at)
+        alarms.min_by_key(|(at, _)| *at)
     }
 
-    /// People have heard of it `after` it was held; `false` if they need not hear again.
+    /// People have heard of it `after` it was held; `None` if they need not hear again.
     fn told(&self, id: HoldId, after: Option<Duration>) {
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         match (after, holds.get_mut(&id)) {
@@ -66,43 +78,76 @@ impl Reminders {
     }
 }
 
-/// The next time after `heard`, if the call still waits then.
-fn alarm(hold: &NewHold, heard: Duration) -> Option<(Duration, Vec<String>)> {
-    let (after, to) = hold.quorum.as_ref()?.next_alarm(heard)?;
-    let all = Duration::try_from(hold.expires_at.duration_since(hold.created_at)).ok()?;
-    (after < all).then(|| (after, to.into_iter().map(str::to_owned).collect()))
+/// For how long a hold waits at most.
+fn lifetime(hold: &NewHold) -> Option<Duration> {
+    Duration::try_from(hold.expires_at.duration_since(hold.created_at)).ok()
+}
+
+/// When people are to hear of it next, after `heard`, if the call still waits then.
+fn alarm(hold: &NewHold, heard: Duration) -> Option<Duration> {
+    let after = hold.quorum.as_ref()?.next_alarm(heard)?;
+    (after < lifetime(hold)?).then_some(after)
 }
 
 impl Gate {
-    /// Reminds those who may decide, and brings others in when the rules say so, for as long as this gate runs. To be run once.
+    /// Reminds those who may decide, and brings others in when the rules say so, for as long as this gate runs; also for what
+    /// other gates have left when they ended. To be run once.
     pub async fn keep_reminding(&self) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let changed = self.reminders.changed.notified();
-            let Some((at, hold, after, to)) = self.reminders.next() else {
-                changed.await;
-                continue;
+            let next = self.reminders.next();
+            let due = async {
+                match &next {
+                    Some((at, _)) => tokio::time::sleep_until(*at).await,
+                    None => std::future::pending().await,
+                }
             };
             tokio::select! {
                 () = changed => continue,
-                () = tokio::time::sleep_until(at) => {}
+                _ = looks.tick() => {
+                    self.find_left_behind().await;
+                    continue;
+                }
+                () = due => {}
             }
+            let Some((_, (hold, began, heard))) = next else { continue };
+            // What was missed while no gate ran, or the machine slept, is told once.
+            let waited = began.elapsed().max(alarm(&hold, heard).unwrap_or_default());
+            let to = hold.quorum.as_ref().map_or_else(Vec::new, |quorum| {
+                quorum.brought_in(heard, waited).into_iter().map(str::to_owned).collect()
+            });
             // The record knows best whether it still waits, with or without a caller.
-            let waits =
-                matches!(self.store.hold(hold.id).await, Ok(Some(record)) if record.state == State::Held);
-            self.reminders.told(hold.id, waits.then_some(after));
-            if waits {
-                self.remind(&hold, to);
+            let record = self.store.hold(hold.id).await.ok().flatten();
+            let record = record.filter(|record| record.state == State::Held);
+            self.reminders.told(hold.id, record.is_some().then_some(waited));
+            if let Some(record) = record {
+                self.remind(Arc::new(record.hold), waited, to).await;
             }
         }
     }
 
-    fn remind(&self, hold: &Arc<NewHold>, to: Vec<String>) {
+    /// Takes over what dead gates have left, and reminds of what has no caller.
+    async fn find_left_behind(&self) {
+        let found = match self.take_over_dead().await {
+            Ok(_) => self.store.reminded(REMINDED_MAX).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => found.into_iter().for_each(|(hold, heard)| self.reminders.resume(hold, heard)),
+            Err(error) => tracing::debug!(%error, "what other gates have left could not be looked for"),
+        }
+    }
+
+    async fn remind(&self, hold: Arc<NewHold>, waited: Duration, to: Vec<String>) {
         let note =
             if to.is_empty() { "a reminder".to_owned() } else { format!("now also {}", to.join(", ")) };
-        self.store.ride_along(AuditEvent {
-            note: Some(note),
-            ..AuditEvent::of(Occasion::Escalated, hold, &self.instance, Timestamp::now())
-        });
-        self.announce(News::Waiting { hold: Arc::clone(hold), to });
+        // Of several gates on the record one tells of it.
+        match self.store.hear(hold.id, waited, note, Arc::clone(&self.instance)).await {
+            Ok(true) => self.announce(News::Waiting { hold, to }),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(hold = %hold.id, %error, "a reminder could not be recorded"),
+        }
     }
 }

@@ -32,19 +32,24 @@ pub struct Quorum {
 }
 
 impl Quorum {
+    /// Whom the steps of an escalation bring in that begin after `heard` and not after `waited`.
+    pub fn brought_in(&self, heard: Duration, waited: Duration) -> Vec<&str> {
+        let steps = self.requirements.iter().flat_map(|requirement| &requirement.steps);
+        let begun =
+            |step: &&Step| step.after_seconds > heard.as_secs() && step.after_seconds <= waited.as_secs();
+        steps.filter(begun).flat_map(|step| &step.to).map(|name| &**name).collect()
+    }
+
     /// When whoever may decide is to hear of it again, after `waited`: the next step of an escalation, or a reminder. Gives
-    /// how long after the call was held that is, and whom a step brings in.
-    pub fn next_alarm(&self, waited: Duration) -> Option<(Duration, Vec<&str>)> {
+    /// how long after the call was held that is.
+    pub fn next_alarm(&self, waited: Duration) -> Option<Duration> {
         let steps = self.requirements.iter().flat_map(|requirement| &requirement.steps);
         let step = steps.map(|step| step.after_seconds).filter(|after| *after > waited.as_secs()).min();
         let remind = self
             .remind_seconds
             .filter(|every| *every > 0)
             .map(|every| (waited.as_secs() / every + 1) * every);
-        let next = [step, remind].into_iter().flatten().min()?;
-        let all = self.requirements.iter().flat_map(|requirement| &requirement.steps);
-        let to = all.filter(|step| step.after_seconds == next).flat_map(|step| &step.to);
-        Some((Duration::from_secs(next), to.map(|name| &**name).collect()))
+        [step, remind].into_iter().flatten().min().map(Duration::from_secs)
     }
 
     /// Whether the channel `name` hears of the call, `waited` after it was held. `is_usual`: whether it does where no rule

@@ -16,13 +16,14 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_holds_and_audit.sql"),
     include_str!("migrations/0002_waiting.sql"),
     include_str!("migrations/0003_quorum.sql"),
     include_str!("migrations/0004_approvals.sql"),
     include_str!("migrations/0005_outbox.sql"),
-    include_str!("migrations/0006_tools.sql"),
+    include_str!("migrations/0006_heard.sql"),
+    include_str!("migrations/0007_tools.sql"),
 ];
 
 /// The version of a file that has had them all.

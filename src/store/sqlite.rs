@@ -42,7 +42,7 @@ macro_rules! select_hold {
 }
 
 /// The place of the frame among the columns of [`select_hold`].
-const FRAME_COLUMN: usize = 26;
+pub(super) const FRAME_COLUMN: usize = 26;
 
 // --- audit -----------------------------------------------------------------------------------------------------------
 

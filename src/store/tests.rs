@@ -281,6 +281,7 @@ async fn the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store() {
     sound(&store).await;
 }
 
+mod approvals;
 mod crash;
 mod places;
 mod random;

@@ -6,7 +6,7 @@
 //!
 //! [`Standing`]: crate::hold::Standing
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -16,8 +16,8 @@ use super::{
     Arrived, Recovered, approvals,
     error::StoreError,
     sqlite::{
-        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, add, append, collect, hold_without_frame,
-        integer, nanoseconds, record, record_hold, update,
+        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, FRAME_COLUMN, add, append, collect,
+        hold_without_frame, integer, nanoseconds, record, record_hold, update,
     },
 };
 use crate::{
@@ -56,6 +56,14 @@ const OVERDUE: &str = concat!(
     " FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL \
      AND ((h.state = 'held' AND h.expires_at <= ?1) OR (h.state = 'granted' AND h.lapses_at <= ?1)) ORDER BY h.seq"
 );
+const REMINDED: &str = concat!(
+    "SELECT ",
+    hold_columns!(),
+    ", h.heard FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL \
+     AND h.state = 'held' AND h.quorum IS NOT NULL ORDER BY h.seq LIMIT ?1"
+);
+const HEARD: &str =
+    "UPDATE holds SET heard = ?2 WHERE id = ?1 AND state = 'held' AND coalesce(heard, 0) < ?2";
 const INSERT_RETRY: &str = "INSERT INTO retries (seq, hold, frame) VALUES (?1, ?2, ?3)";
 
 /// Earlier calls of the same content that are looked at, of each kind.
@@ -292,6 +300,37 @@ pub(super) fn vote(
     append(db, head, AuditEvent { who: Some(vote.by.clone()), votes: found.votes.clone(), ..event })?;
     update(db, head, seq, State::Held, &mut found, vote.at)?;
     Ok(found)
+}
+
+/// People hear of the hold `id` again, `heard` after it was held, by the process `gate`; `note` says what. `false` if it
+/// waits no longer, or they have heard of that by another process.
+pub(super) fn hear(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    (heard, note): (Duration, &str),
+    gate: &str,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let (seq, found) = hold_without_frame(db, id)?;
+    if lapse(db, head, seq, &found, at)?.is_some()
+        || db.prepare_cached(HEARD)?.execute(params![id.0, integer(heard.as_secs())])? != 1
+    {
+        return Ok(false);
+    }
+    let event = AuditEvent::of(Occasion::Escalated, &found.hold, gate, at);
+    append(db, head, AuditEvent { note: Some(note.to_owned()), ..event })?;
+    Ok(true)
+}
+
+/// Holds that no process has a caller for and of which people may be to hear again, without their frames, each with how long
+/// after it was held they have heard of it last; the oldest first.
+pub(super) fn reminded(db: &Connection, limit: usize) -> Result<Vec<(NewHold, Duration)>, StoreError> {
+    collect(db, REMINDED, [integer(limit)], |row| {
+        let heard: Option<i64> = row.get(FRAME_COLUMN)?;
+        let heard = Duration::from_secs(heard.and_then(|heard| heard.try_into().ok()).unwrap_or(0));
+        Ok((record(row, Bytes::new())?.1.hold, heard))
+    })
 }
 
 /// Writes down what time alone has done to a hold: gives it as it is then, if that is something.

@@ -82,6 +82,13 @@ pub(super) enum Job {
         gate: Arc<str>,
         vote: Vote,
     },
+    Hear {
+        id: HoldId,
+        heard: Duration,
+        note: String,
+        gate: Arc<str>,
+        at: Timestamp,
+    },
     Sweep {
         at: Timestamp,
     },
@@ -123,7 +130,8 @@ pub(super) enum Written {
     TakenBack(bool),
     Voted(Box<HoldRecord>),
     Swept(usize),
-    Revoked(bool),
+    /// Whether it had an effect.
+    Effect(bool),
     Recovered(Recovered),
     Outbox(outbox::Changed),
     Tools(tools::Found),
@@ -384,7 +392,10 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
             return waiting::arrive(db, head, hold, (*is_own, *remembered), *at).map(Written::Arrived);
         }
         Job::Revoke { of, by, gate, at } => {
-            return approvals::revoke(db, head, *of, by, gate, *at).map(Written::Revoked);
+            return approvals::revoke(db, head, *of, by, gate, *at).map(Written::Effect);
+        }
+        Job::Hear { id, heard, note, gate, at } => {
+            return waiting::hear(db, head, *id, (*heard, note), gate, *at).map(Written::Effect);
         }
         Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
         Job::TakeBack { id, note, at } => {
