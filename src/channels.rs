@@ -9,14 +9,25 @@
 
 pub mod settings;
 pub mod signature;
+mod desktop;
 mod dispatch;
 mod endpoint;
+mod links;
+mod mail;
+mod message;
+mod pagerduty;
+mod slack;
+mod sms;
+mod teams;
 mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
     dispatch::Dispatcher,
+    links::{Link, Links},
+    mail::Mail,
+    slack::{BadClick, Click, Slack},
     webhook::{BadDecision, Webhook},
 };
 use crate::{control::api::HoldView, store};
@@ -33,9 +44,9 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// The channel of this name.
-    pub fn named(&self, name: &str) -> Option<&Arc<Channel>> {
-        self.channels.iter().find(|channel| &*channel.name == name)
+    /// The channels of this name: several, where it has several addresses.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Channel>> {
+        self.channels.iter().filter(move |channel| &*channel.name == name)
     }
 
     /// All of them.
@@ -53,6 +64,8 @@ impl Channels {
 pub struct Channel {
     /// What rules and paths call it.
     pub name: Arc<str>,
+    /// What the outbox calls it: with the address, where it has several.
+    pub outbox: Arc<str>,
     /// Which service it is.
     pub kind: Kind,
 }
@@ -62,6 +75,18 @@ pub struct Channel {
 pub enum Kind {
     /// Any program that takes signed webhooks.
     Webhook(Webhook),
+    /// A conversation in Slack.
+    Slack(Slack),
+    /// A workflow in Microsoft Teams.
+    Teams(teams::Teams),
+    /// A service in PagerDuty.
+    PagerDuty(pagerduty::PagerDuty),
+    /// A reader of mail.
+    Mail(Mail),
+    /// A telephone.
+    Sms(sms::Sms),
+    /// The desktop of whoever runs the desk.
+    Desktop(desktop::Desktop),
 }
 
 impl Kind {
@@ -69,6 +94,12 @@ impl Kind {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Webhook(_) => "webhook",
+            Self::Slack(_) => "slack",
+            Self::Teams(_) => "teams",
+            Self::PagerDuty(_) => "pagerduty",
+            Self::Mail(_) => "mail",
+            Self::Sms(_) => "sms",
+            Self::Desktop(_) => "desktop",
         }
     }
 
@@ -91,6 +122,8 @@ pub struct Telling<'a> {
     pub link: &'a str,
     /// The name that the service gave to the message about this hold, if there is one.
     pub message: Option<&'a str>,
+    /// What makes links that decide.
+    pub links: &'a Links,
 }
 
 /// Why something was not sent.
@@ -125,6 +158,12 @@ impl Channel {
         in_time(async {
             match &self.kind {
                 Kind::Webhook(webhook) => webhook.tell(telling).await.map(|()| None),
+                Kind::Slack(slack) => slack.tell(telling).await,
+                Kind::Teams(teams) => teams.tell(telling).await,
+                Kind::PagerDuty(service) => service.tell(telling).await,
+                Kind::Mail(mail) => mail.tell(telling, &self.name).await,
+                Kind::Sms(sms) => sms.tell(telling).await,
+                Kind::Desktop(desktop) => desktop.tell(telling).await,
             }
         })
         .await
@@ -139,6 +178,12 @@ impl Channel {
         in_time(async {
             match &self.kind {
                 Kind::Webhook(webhook) => webhook.test().await,
+                Kind::Slack(slack) => slack.test().await,
+                Kind::Teams(teams) => teams.test().await,
+                Kind::PagerDuty(service) => service.test().await,
+                Kind::Mail(mail) => mail.test().await,
+                Kind::Sms(sms) => sms.test().await,
+                Kind::Desktop(desktop) => desktop.test().await,
             }
         })
         .await

@@ -15,6 +15,7 @@ mod guard;
 mod history;
 mod hub;
 mod inbound;
+mod letters;
 mod listener;
 mod pages;
 mod problem;
@@ -34,7 +35,7 @@ use self::{
     session::Sessions,
 };
 use crate::{
-    channels::{Channels, Dispatcher},
+    channels::{Channels, Dispatcher, Links},
     hold::HoldId,
     store::Store,
 };
@@ -53,6 +54,8 @@ pub struct Settings {
     pub keys: Keys,
     /// Where people hear of what waits besides.
     pub channels: Channels,
+    /// The file of the key that signs the links in mails.
+    pub link_key: PathBuf,
 }
 
 /// Why a desk does not begin.
@@ -70,6 +73,9 @@ pub enum DeskError {
     /// The keys cannot be kept.
     #[error("the desk's keys cannot be used")]
     Keys(#[from] KeysError),
+    /// The key of the links in mails cannot be kept.
+    #[error("the key of links cannot be used")]
+    LinkKey(#[source] io::Error),
     /// The system has no random numbers.
     #[error("the system has no random numbers")]
     Random(#[from] getrandom::Error),
@@ -92,6 +98,7 @@ struct State {
     sessions: Sessions,
     keys: Keys,
     channels: Arc<Channels>,
+    links: Arc<Links>,
     store: Store,
     store_path: PathBuf,
     /// Keys that were wrong: guessing is slowed down.
@@ -109,12 +116,14 @@ impl Desk {
     ///
     /// When the address cannot be had.
     pub async fn open(settings: Settings) -> Result<Self, DeskError> {
-        let Settings { mut address, store: store_path, keys, channels } = settings;
+        let Settings { mut address, store: store_path, keys, channels, link_key } = settings;
         let listener = listener::bind(&mut address)
             .await
             .map_err(|source| DeskError::Listen { address: address.listen, source })?;
+        let links = Links::open(&link_key, address.origin.clone()).map_err(DeskError::LinkKey)?;
         let state = State {
             address,
+            links: Arc::new(links),
             hub: Hub::start(),
             sessions: Sessions::default(),
             keys,
@@ -145,11 +154,12 @@ impl Desk {
 
     /// Serves until `stopped` is ready.
     pub async fn serve(self, stopped: impl Future<Output = ()>) {
-        let State { store, channels, address, hub, .. } = &*self.state;
+        let State { store, channels, links, address, hub, .. } = &*self.state;
         let dispatcher = Dispatcher::new(
             store.clone(),
             Arc::clone(channels),
             address.origin.clone(),
+            Arc::clone(links),
             self.name,
             hub.heard(),
         );

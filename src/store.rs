@@ -472,6 +472,12 @@ impl Store {
         self.outbox(Change::Deliver { id, by, delivered, at: Timestamp::now() }).await
     }
 
+    /// The name that the service of a channel has given to the message about a hold.
+    pub async fn message(&self, channel: &str, hold: HoldId) -> Result<Option<String>, StoreError> {
+        let channel = channel.to_owned();
+        self.read(move |db| outbox::message(db, &channel, hold)).await
+    }
+
     /// How the outbox of a channel stands.
     pub async fn outbox_counts(&self, channel: &str) -> Result<OutboxCounts, StoreError> {
         let channel = channel.to_owned();

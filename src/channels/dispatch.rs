@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Channel, Channels, NotSent, SEND_SECONDS_MAX, Telling};
+use super::{Channel, Channels, Links, NotSent, SEND_SECONDS_MAX, Telling};
 use crate::{
     audit::{AuditEvent, EventKind, Occasion},
     control::api::HoldView,
@@ -69,8 +69,10 @@ impl About {
 pub struct Dispatcher {
     store: Store,
     channels: Arc<Channels>,
-    /// Where the desk is, for links.
+    /// Where the desk is.
     origin: String,
+    /// What makes links that decide.
+    links: Arc<Links>,
     /// This process, among those on the record.
     by: Arc<str>,
     /// There is something new in the log.
@@ -85,10 +87,11 @@ impl Dispatcher {
         store: Store,
         channels: Arc<Channels>,
         origin: String,
+        links: Arc<Links>,
         by: Arc<str>,
         news: Arc<Notify>,
     ) -> Self {
-        Self { store, channels, origin, by, news, filled: Notify::new() }
+        Self { store, channels, origin, links, by, news, filled: Notify::new() }
     }
 
     /// Works until it is dropped.
@@ -142,7 +145,7 @@ impl Dispatcher {
         channel: &Arc<Channel>,
         holds: &mut HashMap<HoldId, Option<About>>,
     ) -> Result<Option<bool>, StoreError> {
-        let name = Arc::clone(&channel.name);
+        let name = Arc::clone(&channel.outbox);
         let Some(seen) = self.store.outbox_seen(&name).await? else {
             return self.begin(channel).await.map(Some);
         };
@@ -193,7 +196,7 @@ impl Dispatcher {
             .map(|record| NewEntry { hold: record.hold.id, line: 0, news: News::Held })
             .collect();
         let some = !entries.is_empty();
-        self.store.fill_outbox(Arc::clone(&channel.name), None, end, entries).await?;
+        self.store.fill_outbox(Arc::clone(&channel.outbox), None, end, entries).await?;
         Ok(some)
     }
 
@@ -227,13 +230,13 @@ impl Dispatcher {
     /// Sends one entry, if one is due; else says how long there is nothing to do.
     async fn turn(&self, channel: &Arc<Channel>) -> Result<Option<Duration>, StoreError> {
         let now = Timestamp::now();
-        let Some(next) = self.store.outbox_next(&channel.name).await? else { return Ok(Some(REST)) };
+        let Some(next) = self.store.outbox_next(&channel.outbox).await? else { return Ok(Some(REST)) };
         if next > now {
             let left = Duration::try_from(next.duration_since(now)).unwrap_or_default();
             return Ok(Some(left.min(REST)));
         }
         let until = now.saturating_add(SignedDuration::from_secs(CLAIM_SECONDS)).unwrap_or(Timestamp::MAX);
-        let (name, by) = (Arc::clone(&channel.name), Arc::clone(&self.by));
+        let (name, by) = (Arc::clone(&channel.outbox), Arc::clone(&self.by));
         let Some(entry) = self.store.claim_entry(name, by, until).await? else {
             // Another sender was quicker.
             return Ok(None);
@@ -259,18 +262,19 @@ impl Dispatcher {
         let id = format!("hs_{}_{}", entry.hold, entry.line);
         let link = format!("{}/holds/{}", self.origin, entry.hold);
         let message = entry.message.as_deref();
-        let telling = Telling { news: entry.news, hold: &hold, id: &id, link: &link, message };
+        let telling =
+            Telling { news: entry.news, hold: &hold, id: &id, link: &link, message, links: &self.links };
         Ok(match channel.tell(&telling).await {
             Ok(name) => Delivered::Sent(name),
             Err(NotSent::Again { why, after }) if entry.attempts < ATTEMPTS_MAX => {
                 let pause = pause(entry.attempts, after);
-                tracing::warn!(channel = %channel.name, hold = %entry.hold, why, ?pause, "not sent; it is tried again");
+                tracing::warn!(channel = %channel.outbox, hold = %entry.hold, why, ?pause, "not sent; it is tried again");
                 let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::ZERO);
                 let due = Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX);
                 Delivered::Again(due, why)
             }
             Err(NotSent::Again { why, .. } | NotSent::Never(why)) => {
-                tracing::error!(channel = %channel.name, hold = %entry.hold, why, "not sent, and given up");
+                tracing::error!(channel = %channel.outbox, hold = %entry.hold, why, "not sent, and given up");
                 Delivered::GivenUp(why)
             }
         })

@@ -59,6 +59,7 @@ impl fmt::Debug for Endpoint {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
@@ -135,7 +136,11 @@ impl Endpoint {
         headers: &[(HeaderName, HeaderValue)],
         body: Bytes,
     ) -> Result<Answer, NotSent> {
-        let mut target = format!("{}{below}", self.url.path());
+        let own = self.url.path();
+        let mut target = match below {
+            "" => own.to_owned(),
+            below => format!("{}{below}", own.trim_end_matches('/')),
+        };
         if let Some(query) = self.url.query() {
             target.push('?');
             target.push_str(query);
@@ -205,8 +210,8 @@ async fn exchange(
     let _driver = AbortOnDropHandle::new(tokio::spawn(connection));
     let response = sender.send_request(request).await?;
     let (head, body) = response.into_parts();
-    Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
-    Ok(Answer { status: head.status, headers: head.headers })
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 /// Whether an address is none of the public internet's (RFC 6890 and its successors, the blocks that software meets).

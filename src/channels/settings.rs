@@ -17,8 +17,14 @@ use serde_saphyr::Spanned;
 
 use super::{
     Channel, Channels, Kind,
+    desktop::Desktop,
     endpoint::Endpoint,
+    mail::{Encryption, Mail, Server},
+    pagerduty::PagerDuty,
     signature::{Secret, WebhookKeys},
+    slack::{Clicks, Slack},
+    sms::Sms,
+    teams::Teams,
     webhook::Webhook,
 };
 use crate::{
@@ -31,6 +37,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The most channels of one desk.
 const CHANNELS_MAX: usize = 100;
+
+/// The most addresses of one channel.
+const ADDRESSES_MAX: usize = 50;
 
 /// The largest file of a secret, in bytes.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
@@ -69,6 +78,12 @@ struct Document {
 #[serde(deny_unknown_fields, default)]
 struct Entry {
     webhook: Option<Spanned<WebhookEntry>>,
+    slack: Option<Spanned<SlackEntry>>,
+    teams: Option<Spanned<TeamsEntry>>,
+    pagerduty: Option<Spanned<PagerDutyEntry>>,
+    mail: Option<Spanned<MailEntry>>,
+    sms: Option<Spanned<SmsEntry>>,
+    desktop: Option<Spanned<DesktopEntry>>,
 }
 
 /// Where a secret is: one of both.
@@ -95,6 +110,99 @@ struct WebhookEntry {
     #[serde(default)]
     decisions: bool,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlackEntry {
+    conversation: String,
+    token: SecretEntry,
+    #[serde(default)]
+    workspace: Option<String>,
+    #[serde(default)]
+    app: Option<String>,
+    #[serde(default)]
+    signing_secret: Option<SecretEntry>,
+    #[serde(default)]
+    api: Option<String>,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+    #[serde(default)]
+    private_network: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TeamsEntry {
+    /// With it, anybody can post: it is a secret.
+    url: SecretEntry,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+    #[serde(default)]
+    private_network: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PagerDutyEntry {
+    routing_key: SecretEntry,
+    #[serde(default)]
+    severity: Severity,
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+    #[serde(default)]
+    private_network: bool,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    Critical,
+    Error,
+    #[default]
+    Warning,
+    Info,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MailEntry {
+    server: String,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
+    encryption: Encryption,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    password: Option<SecretEntry>,
+    from: String,
+    to: Vec<String>,
+    #[serde(default)]
+    links_decide: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SmsEntry {
+    account: String,
+    token: SecretEntry,
+    from: String,
+    to: Vec<String>,
+    #[serde(default)]
+    api: Option<String>,
+    #[serde(default)]
+    roots: Option<PathBuf>,
+    #[serde(default)]
+    private_network: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DesktopEntry {}
 
 /// The names of the channels in the file at `path`. Nothing else of it is looked at: no secret is read.
 ///
@@ -177,7 +285,10 @@ impl Reader {
                 break;
             }
             match self.kind(&entry.value) {
-                Some(Ok(kind)) => channels.push(Arc::new(Channel { name: name.as_str().into(), kind })),
+                Some(Ok(kinds)) => channels.extend(kinds.into_iter().map(|(address, kind)| {
+                    let outbox = address.map_or_else(|| name.clone(), |address| format!("{name}/{address}"));
+                    Arc::new(Channel { name: name.as_str().into(), outbox: outbox.into(), kind })
+                })),
                 Some(Err((message, hint))) => self.fail(entry, &message, hint),
                 None => {
                     self.fail(
@@ -202,9 +313,18 @@ impl Reader {
     }
 
     /// What kind of channel it is, or why it cannot be; none where it is not of exactly one.
-    fn kind(&self, entry: &Entry) -> Option<Result<Kind, Refused>> {
-        let mut kinds =
-            [entry.webhook.as_ref().map(|webhook| self.webhook(&webhook.value))].into_iter().flatten();
+    fn kind(&self, entry: &Entry) -> Option<Result<Kinds, Refused>> {
+        let mut kinds = [
+            entry.webhook.as_ref().map(|webhook| self.webhook(&webhook.value).map(one)),
+            entry.slack.as_ref().map(|slack| self.slack(&slack.value).map(one)),
+            entry.teams.as_ref().map(|teams| self.teams(&teams.value).map(one)),
+            entry.pagerduty.as_ref().map(|service| self.pagerduty(&service.value).map(one)),
+            entry.mail.as_ref().map(|mail| self.mail(&mail.value)),
+            entry.sms.as_ref().map(|sms| self.sms(&sms.value)),
+            entry.desktop.as_ref().map(|_| Ok(one(Kind::Desktop(Desktop)))),
+        ]
+        .into_iter()
+        .flatten();
         let kind = kinds.next();
         kind.filter(|_| kinds.next().is_none())
     }
@@ -218,6 +338,107 @@ impl Reader {
             .map_err(|error| (error, "make one: `printf 'whsec_%s' \"$(openssl rand -base64 32)\"`"))?;
         let endpoint = self.endpoint(&entry.url, entry.roots.as_deref(), entry.private_network)?;
         Ok(Kind::Webhook(Webhook { endpoint, keys, decisions: entry.decisions }))
+    }
+
+    fn slack(&self, entry: &SlackEntry) -> Result<Kind, Refused> {
+        let is_id = |text: &str, kinds: &[char]| {
+            text.starts_with(kinds)
+                && text.len() <= 32
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        if !is_id(&entry.conversation, &['C', 'G', 'D']) {
+            let message = format!("`{}` is not the id of a conversation", entry.conversation);
+            return Err((message, "write the id, such as C0123456789, not the name"));
+        }
+        let clicks = match (&entry.signing_secret, &entry.workspace) {
+            (None, None) => None,
+            (Some(secret), Some(workspace)) if is_id(workspace, &['T', 'E']) => Some(Clicks {
+                workspace: workspace.clone(),
+                app: entry.app.clone(),
+                signing_secret: self.secret(secret)?,
+            }),
+            _ => {
+                let hint = "write both: `workspace: T0123456789` and `signing_secret:`; or neither, then there are no buttons";
+                return Err(("whose clicks count is not wholly said".to_owned(), hint));
+            }
+        };
+        let api = entry.api.as_deref().unwrap_or("https://slack.com/api");
+        Ok(Kind::Slack(Slack {
+            endpoint: self.endpoint(api, entry.roots.as_deref(), entry.private_network)?,
+            token: self.secret(&entry.token)?,
+            conversation: entry.conversation.clone(),
+            clicks,
+        }))
+    }
+
+    fn teams(&self, entry: &TeamsEntry) -> Result<Kind, Refused> {
+        let url = self.secret(&entry.url)?;
+        let endpoint = self.endpoint(url.expose(), entry.roots.as_deref(), entry.private_network)?;
+        Ok(Kind::Teams(Teams { endpoint }))
+    }
+
+    fn pagerduty(&self, entry: &PagerDutyEntry) -> Result<Kind, Refused> {
+        let url = entry.url.as_deref().unwrap_or("https://events.pagerduty.com/v2/enqueue");
+        let severity = match entry.severity {
+            Severity::Critical => "critical",
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        };
+        Ok(Kind::PagerDuty(PagerDuty {
+            endpoint: self.endpoint(url, entry.roots.as_deref(), entry.private_network)?,
+            routing_key: self.secret(&entry.routing_key)?,
+            severity,
+        }))
+    }
+
+    fn mail(&self, entry: &MailEntry) -> Result<Kinds, Refused> {
+        let roots = entry.roots.as_ref().map(|path| self.dir.join(path));
+        let one = |to: &String| {
+            let user = match (&entry.user, &entry.password) {
+                (None, None) => None,
+                (Some(user), Some(password)) => Some((user.as_str(), self.secret(password)?)),
+                _ => {
+                    let hint = "write both, or neither";
+                    return Err(("a `user` has a `password`, and a password has a user".to_owned(), hint));
+                }
+            };
+            let server = Server {
+                host: &entry.server,
+                port: entry.port,
+                encryption: entry.encryption,
+                roots: roots.as_deref(),
+                user,
+            };
+            let mail = Mail::new(server, &entry.from, to, entry.links_decide).map_err(|error| {
+                (error, "write `from: holdshort@example.com` and `to: [alice@example.com]`")
+            })?;
+            Ok((Some(to.clone()), Kind::Mail(mail)))
+        };
+        addresses(&entry.to)?.iter().map(one).collect()
+    }
+
+    fn sms(&self, entry: &SmsEntry) -> Result<Kinds, Refused> {
+        const HINT: &str = "write it as \"+15551234567\", in quotes";
+        if entry.account.is_empty() || !entry.account.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err((format!("`{}` is not the id of an account", entry.account), "it begins with AC"));
+        }
+        let api = entry.api.as_deref().unwrap_or("https://api.twilio.com");
+        let one = |to: &String| {
+            let digits = to.strip_prefix('+').unwrap_or_default();
+            if !(7..=15).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err((format!("`{to}` is not a telephone number"), HINT));
+            }
+            let sms = Sms {
+                endpoint: self.endpoint(api, entry.roots.as_deref(), entry.private_network)?,
+                account: entry.account.clone(),
+                token: self.secret(&entry.token)?,
+                from: entry.from.clone(),
+                to: to.clone(),
+            };
+            Ok((Some(to.clone()), Kind::Sms(sms)))
+        };
+        addresses(&entry.to)?.iter().map(one).collect()
     }
 
     fn endpoint(&self, url: &str, roots: Option<&Path>, private_network: bool) -> Result<Endpoint, Refused> {
@@ -252,6 +473,22 @@ impl Reader {
         }
         Ok(Secret::new(secret.to_owned()))
     }
+}
+
+/// The channels of one entry, each with its address where there can be several.
+type Kinds = Vec<(Option<String>, Kind)>;
+
+fn one(kind: Kind) -> Kinds {
+    vec![(None, kind)]
+}
+
+/// The addresses of an entry: some, not too many, none twice.
+fn addresses(written: &[String]) -> Result<&[String], Refused> {
+    let distinct: BTreeSet<&String> = written.iter().collect();
+    if written.is_empty() || written.len() > ADDRESSES_MAX || distinct.len() != written.len() {
+        return Err((format!("`to` has 1 to {ADDRESSES_MAX} addresses, each once"), "write `to: [ADDRESS]`"));
+    }
+    Ok(written)
 }
 
 /// What is wrong, and what to do about it.

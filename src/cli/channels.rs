@@ -53,28 +53,32 @@ async fn list(channels: &Channels, store: Option<&Path>, as_json: bool) -> anyho
     let mut rows = Vec::new();
     for channel in channels.iter() {
         let counts = match &store {
-            Some(store) => store.outbox_counts(&channel.name).await?,
+            Some(store) => store.outbox_counts(&channel.outbox).await?,
             None => Default::default(),
         };
-        rows.push((channel.name.to_string(), channel.kind.word(), counts));
+        rows.push((channel.outbox.to_string(), channel.kind.word(), counts));
     }
     render::channels(&rows, as_json);
     Ok(Exit::Done)
 }
 
 async fn test(channels: &Channels, name: &str) -> Exit {
-    let Some(channel) = channels.named(name) else {
-        render::talk(&format!("there is no channel `{name}`"));
-        return Exit::Gone;
-    };
-    match channel.test().await {
-        Ok(()) => {
-            render::talk(&format!("`{name}` has taken the message"));
-            Exit::Done
-        }
-        Err(error) => {
-            render::talk(&format!("`{name}` has not taken the message: {error}"));
-            Exit::Failed
+    let mut exit = Exit::Gone;
+    for channel in channels.named(name) {
+        let name = &channel.outbox;
+        match channel.test().await {
+            Ok(()) => {
+                render::talk(&format!("`{name}` has taken the message"));
+                exit = if exit == Exit::Gone { Exit::Done } else { exit };
+            }
+            Err(error) => {
+                render::talk(&format!("`{name}` has not taken the message: {error}"));
+                exit = Exit::Failed;
+            }
         }
     }
+    if exit == Exit::Gone {
+        render::talk(&format!("there is no channel `{name}`"));
+    }
+    exit
 }

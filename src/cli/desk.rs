@@ -105,9 +105,14 @@ pub(super) fn desk(arguments: DeskArguments) -> Exit {
 
 /// The keys of this user.
 fn keys() -> anyhow::Result<Keys> {
+    Ok(Keys::at(&own_dir()?.join("desk-keys.json")))
+}
+
+/// Where the desks of this user keep what they need.
+fn own_dir() -> anyhow::Result<PathBuf> {
     let dir = place::state_dirs().into_iter().next().ok_or(place::PlaceError::NoHome)?;
     place::private_dir(&dir)?;
-    Ok(Keys::at(&dir.join("desk-keys.json")))
+    Ok(dir)
 }
 
 fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
@@ -149,7 +154,14 @@ fn serve(arguments: DeskArguments) -> Exit {
     };
     let served = runtime.block_on(async {
         let store = store_path(store.as_deref())?;
-        let desk = Desk::open(Settings { address, store, keys: keys()?, channels }).await?;
+        let desk = Desk::open(Settings {
+            address,
+            store,
+            keys: keys()?,
+            channels,
+            link_key: own_dir()?.join("links.key"),
+        })
+        .await?;
         render::line(&desk.sign_in_link()?);
         render::talk(&format!(
             "the desk is at {}; the link above opens it once, within {} minutes; end with Ctrl-C",

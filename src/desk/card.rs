@@ -26,6 +26,8 @@ pub(super) const PAGE_FRAME_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Card {
     pub(super) id: String,
+    /// Where its forms go.
+    pub(super) at: String,
     pub(super) short: String,
     pub(super) state: &'static str,
     pub(super) waits: bool,
@@ -89,6 +91,7 @@ impl Card {
         let decided_at = hold.votes.last().map(|vote| vote.at).or(hold.ended_at);
         Self {
             id: hold.id.to_string(),
+            at: format!("/holds/{}", hold.id),
             short: hold.id.short(),
             state: hold.state.word(),
             waits: hold.state == HoldState::Held,

@@ -15,7 +15,7 @@ use axum::{
 };
 
 use super::{
-    State, api, assets, events, history, inbound, pages,
+    State, api, assets, events, history, inbound, letters, pages,
     pages::PageProblem,
     problem::{Kind, Problem},
     session::Session,
@@ -64,6 +64,9 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/sign-in", get(pages::sign_in_page).post(pages::sign_in))
         .route("/sign-out", post(pages::sign_out))
         .route("/assets/{name}", get(assets::asset))
+        .route("/mail/{name}/{key}", get(letters::letter))
+        .route("/mail/{name}/{key}/approve", post(letters::approve))
+        .route("/mail/{name}/{key}/reject", post(letters::reject))
         .route(&format!("{}{{name}}", inbound::CHANNELS), post(inbound::channel))
         .nest(API, api::router())
         .fallback(nothing)

@@ -1,4 +1,4 @@
-//! What comes in from channels: signed decisions of other programs.
+//! What comes in from channels: signed decisions of other programs, clicks in Slack.
 //!
 //! Called by the routes in `guard`. Here nobody has a session or a token: who it is, is known by the signature over the bytes as
 //! they came, and counts once over all desks on a record. What is said goes through `verdict`, in the name of whom the channel
@@ -10,7 +10,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{Path, State as Extracted, rejection::BytesRejection},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderName, StatusCode},
     response::{IntoResponse, Response},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -22,7 +22,7 @@ use super::{
     verdict::{self, Spoken, unavailable},
 };
 use crate::{
-    channels::{BadDecision, Channel, Kind as ChannelKind, Webhook, signature},
+    channels::{BadClick, BadDecision, Channel, Click, Kind as ChannelKind, Webhook, signature},
     control::api::Resolved,
     digest::Digest,
 };
@@ -38,11 +38,18 @@ pub(super) async fn channel(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body.map_err(|_| Problem::from(Kind::TooLarge))?;
-    let channel = state.channels.named(&name).ok_or(Kind::NotFound)?;
+    let channel = state.channels.named(&name).next().ok_or(Kind::NotFound)?;
     let answered = match &channel.kind {
-        ChannelKind::Webhook(webhook) => decision(&state, channel, webhook, &headers, &body).await.map(Json),
+        ChannelKind::Webhook(webhook) => {
+            Json(decision(&state, channel, webhook, &headers, &body).await?).into_response()
+        }
+        ChannelKind::Slack(_) => {
+            posted(&state, channel, &headers, &body).await?;
+            StatusCode::OK.into_response()
+        }
+        _ => return Err(Kind::NotFound.into()),
     };
-    Ok(answered?.into_response())
+    Ok(answered)
 }
 
 /// A decision of another program.
@@ -53,7 +60,7 @@ async fn decision(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Resolved, Problem> {
-    let header = |name: &'static str| single(headers, &name.parse().ok()?);
+    let header = |name: &'static str| single(headers, &HeaderName::from_static(name));
     let said = match (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature")) {
         (Some(id), Some(timestamp), Some(signature)) => {
             signature::WebhookHeaders { id, timestamp, signature }
@@ -65,7 +72,7 @@ async fn decision(
         BadDecision::Signature(why) => not_signed(state, channel, &why.to_string()),
         BadDecision::NoObject | BadDecision::Unreadable(_) => Problem::new(Kind::Invalid, error.to_string()),
     })?;
-    let once = Once::take(state, &["webhook", &channel.name, said.id]).await?;
+    let once = Once::take(state, &["webhook", &channel.name, said.id], signature_ends()).await?;
     let spoken = Spoken {
         id: decision.hold,
         verdict: decision.verdict,
@@ -74,6 +81,58 @@ async fn decision(
         identity: Some(format!("webhook:{}/{}", channel.name, decision.by)),
     };
     once.settle(state, verdict::decide(state, spoken).await).await
+}
+
+/// A click that Slack posts. It is answered at once, and whoever clicked hears of a refusal by themselves.
+async fn posted(
+    state: &Arc<State>,
+    channel: &Arc<Channel>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), Problem> {
+    let ChannelKind::Slack(slack) = &channel.kind else { return Err(Kind::NotFound.into()) };
+    let header = |name: &'static str| single(headers, &HeaderName::from_static(name)).unwrap_or_default();
+    let (timestamp, signature) = (header("x-slack-request-timestamp"), header("x-slack-signature"));
+    let click = slack.posted(timestamp, signature, body, Timestamp::now().as_second());
+    let click = click.map_err(|error| match &error {
+        BadClick::NotHere => Kind::NotFound.into(),
+        BadClick::Signature(why) => not_signed(state, channel, &why.to_string()),
+        BadClick::Unreadable => Problem::new(Kind::Invalid, error.to_string()),
+        BadClick::Elsewhere => Problem::new(Kind::NotAllowed, error.to_string()),
+    })?;
+    let Some(click) = click else { return Ok(()) };
+    let once = Once::take(state, &["slack", &channel.name, signature], signature_ends()).await?;
+    let (state, channel) = (Arc::clone(state), Arc::clone(channel));
+    tokio::spawn(async move { clicked(&state, &channel, click, once).await });
+    Ok(())
+}
+
+/// Says what a click says, and tells whoever clicked why it came to nothing, if it did.
+async fn clicked(state: &State, channel: &Channel, click: Click, once: Once) {
+    let ChannelKind::Slack(slack) = &channel.kind else { return };
+    let user = click.user.clone();
+    let said = once.settle(state, said_by_click(state, channel, click).await).await;
+    let Err(problem) = said else { return };
+    let detail = if problem.detail.is_empty() { problem.title() } else { &problem.detail };
+    if let Err(error) = slack.whisper(&user, &format!("Nothing was decided: {detail}.")).await {
+        tracing::warn!(channel = %channel.name, %error, "somebody could not be told that their click came to nothing");
+    }
+}
+
+async fn said_by_click(state: &State, channel: &Channel, click: Click) -> Result<Resolved, Problem> {
+    let message =
+        state.store.message(&channel.name, click.hold).await.map_err(|error| unavailable(&error))?;
+    if message != Some(click.message) {
+        return Err(Problem::new(Kind::NotAllowed, "this is another message than the one about this call"));
+    }
+    let spoken = Spoken {
+        id: click.hold,
+        verdict: click.verdict,
+        comment: click.comment,
+        shown_sha256: Some(click.frame_sha256),
+        identity: Some(format!("slack:{}", click.user)),
+    };
+    verdict::decide(state, spoken).await
 }
 
 /// Somebody who is not the service that a path is for. Told to the log, and slowed down.
@@ -85,18 +144,21 @@ fn not_signed(state: &State, channel: &Channel, why: &str) -> Problem {
     Problem::new(Kind::NotSignedIn, why)
 }
 
+/// When a signature that is good now is good no more, on either side of now.
+fn signature_ends() -> Timestamp {
+    let kept = SignedDuration::from_secs(3 * signature::TOLERANCE_SECONDS);
+    Timestamp::now().saturating_add(kept).unwrap_or(Timestamp::MAX)
+}
+
 /// Something that counts once.
-struct Once(Digest);
+pub(super) struct Once(Digest);
 
 impl Once {
-    /// Uses up what `parts` name.
-    async fn take(state: &State, parts: &[&str]) -> Result<Self, Problem> {
+    /// Uses up what `parts` name, for as long as it would be worth something.
+    pub(super) async fn take(state: &State, parts: &[&str], until: Timestamp) -> Result<Self, Problem> {
         // With the length of each, so that no two lists are one.
         let whole: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
         let what = Digest::of(whole.as_bytes());
-        // Longer than any signature is good for, on either side of now.
-        let kept = SignedDuration::from_secs(3 * signature::TOLERANCE_SECONDS);
-        let until = Timestamp::now().saturating_add(kept).unwrap_or(Timestamp::MAX);
         match state.store.use_once(what, until).await {
             Ok(true) => Ok(Self(what)),
             Ok(false) => Err(Problem::new(Kind::Repeated, "this came before")),
@@ -109,12 +171,19 @@ impl Once {
         let is_unheard = answer
             .as_ref()
             .is_err_and(|problem| matches!(problem.kind, Kind::Unavailable | Kind::TooOften(_)));
-        if is_unheard && let Err(error) = state.store.unuse(self.0).await {
+        if is_unheard {
+            self.give_back(state).await;
+        }
+        answer
+    }
+
+    /// Gives it back.
+    pub(super) async fn give_back(self, state: &State) {
+        if let Err(error) = state.store.unuse(self.0).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "what was not heard cannot be said again"
             );
         }
-        answer
     }
 }

@@ -251,9 +251,9 @@ pub(super) struct VerdictForm {
     #[serde(default)]
     csrf: String,
     /// The digest of what was shown.
-    shown: String,
+    pub(super) shown: String,
     #[serde(default)]
-    comment: String,
+    pub(super) comment: String,
 }
 
 /// Approves, as a form says.

@@ -139,6 +139,7 @@ const AGAIN: &str = "UPDATE outbox SET due_at = ?3, note = ?4, claimed_by = NULL
      WHERE id = ?1 AND claimed_by = ?2 AND ended_at IS NULL";
 const NAME: &str = "INSERT INTO messages (channel, hold, message) SELECT channel, hold, ?2 FROM outbox WHERE id = ?1 \
      ON CONFLICT DO UPDATE SET message = excluded.message";
+const MESSAGE: &str = "SELECT message FROM messages WHERE channel = ?1 AND hold = ?2";
 const COUNTS: &str = "SELECT count(*) FILTER (WHERE ended_at IS NULL), count(*) FILTER (WHERE outcome = 'given_up'), \
      (SELECT note FROM outbox WHERE channel = ?1 AND note IS NOT NULL ORDER BY id DESC LIMIT 1) \
      FROM outbox WHERE channel = ?1";
@@ -249,6 +250,11 @@ pub(super) fn seen(db: &Connection, channel: &str) -> Result<Option<u64>, StoreE
 pub(super) fn next(db: &Connection, channel: &str) -> Result<Option<Timestamp>, StoreError> {
     let next: Option<i64> = db.prepare_cached(NEXT)?.query_row([channel], |row| row.get(0))?;
     next.map(|at| Timestamp::from_nanosecond(at.into()).map_err(|_| StoreError::Time)).transpose()
+}
+
+/// The name that a service has given to the message about a hold.
+pub(super) fn message(db: &Connection, channel: &str, hold: HoldId) -> Result<Option<String>, StoreError> {
+    Ok(db.prepare_cached(MESSAGE)?.query_row(params![channel, hold.0], |row| row.get(0)).optional()?)
 }
 
 /// How the outbox of a channel stands.

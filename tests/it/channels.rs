@@ -1,12 +1,16 @@
 //! Channels as those see them who are told, and those who decide there: each against a peer that behaves as the service says of
 //! itself, with the real program, the real desk and a real gate.
 
+mod mail;
+mod slack;
+mod told;
 mod webhook;
 
 use holdshort::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::{
+    browser::Desk,
     http::{Answer, Message, Server, json as response},
     program::{Home, Wrapped},
 };
@@ -50,6 +54,15 @@ fn in_turn(answers: Vec<Vec<u8>>) -> Answer {
         let at = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst).min(answers.len() - 1);
         say(&answers[at]);
     })
+}
+
+/// Waits until a desk knows of so many calls that wait: what it tells comes from the record, which is a little earlier.
+fn knows(home: &Home, desk: &Desk, count: usize) {
+    let token = crate::desk::token(home, &["test", "--scope", "read"]);
+    crate::support::program::until(|| {
+        let list = desk.ask("GET", "/holds", &token, "").json();
+        list["holds"].as_array().filter(|holds| holds.len() == count).map(drop)
+    });
 }
 
 /// Waits for so many requests, and gives them.
