@@ -30,7 +30,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{
     http_load::{self, Run, Streams, Waiting},
     http_server::{self, STREAM_TOOL},
-    http_ways::{Abreast, Bench, WAYS, Way, approve_all},
+    http_ways::{self, Abreast, Bench, WAYS, Way, approve_all},
     memory, process,
     sandbox::HOLD_ALL,
     stats::{self, Row, Spread, Target},
@@ -109,33 +109,40 @@ fn show(text: &str) {
 
 fn drive(arguments: &[OsString]) -> anyhow::Result<()> {
     let mut effort = FULL;
+    let (mut calls, mut holds) = (true, true);
     for argument in arguments {
         match argument.to_str() {
             Some("--quick") => effort = QUICK,
+            Some("--calls") => holds = false,
+            Some("--holds") => calls = false,
             // What `cargo bench` says to every bench.
             Some("--bench") => {}
-            _ => bail!("unknown argument {argument:?}; there is --quick"),
+            _ => bail!("unknown argument {argument:?}; there are --quick, --calls and --holds"),
         }
     }
     // A connection is a file; whoever is started here inherits the limit.
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
-    watchdog::watch();
+    watchdog::watch(http_ways::kill_all);
     let begin = Instant::now();
     let bench = Bench::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut rows = Vec::new();
-    for in_flight in [1, 16, 64] {
-        rows.extend(small(&bench, &runtime, &effort, in_flight)?);
+    if calls {
+        for in_flight in [1, 16, 64] {
+            rows.extend(small(&bench, &runtime, &effort, in_flight)?);
+        }
+        for (shape, name) in [(Shape::LargeCall, "call"), (Shape::LargeAnswer, "answer")] {
+            rows.extend(large(&bench, &runtime, &effort, shape, name)?);
+        }
+        rows.extend(streams(&bench, &runtime, &effort)?);
+        rows.push(starts(&bench, &effort)?);
+        rows.extend(idle(&bench, &runtime)?);
     }
-    for (shape, name) in [(Shape::LargeCall, "call"), (Shape::LargeAnswer, "answer")] {
-        rows.push(large(&bench, &runtime, &effort, shape, name)?);
+    if holds {
+        rows.extend(held(&bench, &runtime, &effort, Streams::Http1)?);
+        rows.extend(held(&bench, &runtime, &effort, Streams::Http2)?);
     }
-    rows.extend(streams(&bench, &runtime, &effort)?);
-    rows.push(starts(&bench, &effort)?);
-    rows.extend(idle(&bench, &runtime)?);
-    rows.extend(held(&bench, &runtime, &effort, Streams::Http1)?);
-    rows.extend(held(&bench, &runtime, &effort, Streams::Http2)?);
     show(&stats::table(&["direct", "nginx", "holdshort"], &rows));
     show(&format!("measured in {:.0} s", begin.elapsed().as_secs_f64()));
     Ok(())
@@ -146,7 +153,7 @@ fn small(bench: &Bench, runtime: &Runtime, effort: &Effort, in_flight: usize) ->
     let request = http_load::request(1, Shape::Small);
     // With one in flight a round takes as long as its calls one after another.
     let calls = if in_flight == 1 { effort.calls / 8 } else { effort.calls };
-    let runs = rounds(bench, runtime, effort, &request, in_flight, calls)?;
+    let (runs, used) = rounds(bench, runtime, effort, &request, in_flight, calls)?;
     let throughput =
         runs.iter().map(|round| round.each_ref().map(|run| calls as f64 / run.seconds)).collect();
     let p50 =
@@ -162,19 +169,26 @@ fn small(bench: &Bench, runtime: &Runtime, effort: &Effort, in_flight: usize) ->
         ratio(format!("200 B, {in_flight} in flight"), throughput, "/s", fast),
         ratio(format!("200 B, {in_flight} in flight, p50"), p50, "µs", soon),
         ratio(format!("200 B, {in_flight} in flight, p99"), p99, "µs", Target::None),
+        used_for(format!("200 B, {in_flight} in flight, processor for one"), used, calls),
     ])
 }
 
-fn large(bench: &Bench, runtime: &Runtime, effort: &Effort, shape: Shape, name: &str) -> anyhow::Result<Row> {
+/// Large calls, or large answers.
+fn large(
+    bench: &Bench,
+    runtime: &Runtime,
+    effort: &Effort,
+    shape: Shape,
+    name: &str,
+) -> anyhow::Result<[Row; 2]> {
     let request = http_load::request(1, shape);
-    let runs = rounds(bench, runtime, effort, &request, LARGE_IN_FLIGHT, effort.large_calls)?;
+    let (runs, used) = rounds(bench, runtime, effort, &request, LARGE_IN_FLIGHT, effort.large_calls)?;
     let calls = runs.iter().map(|round| round.each_ref().map(|run| effort.large_calls as f64 / run.seconds));
-    Ok(ratio(
-        format!("1 MiB {name}, {LARGE_IN_FLIGHT} in flight"),
-        calls.collect(),
-        "/s",
-        Target::AtLeast(0.8),
-    ))
+    let name = format!("1 MiB {name}, {LARGE_IN_FLIGHT} in flight");
+    Ok([
+        ratio(name.clone(), calls.collect(), "/s", Target::AtLeast(0.8)),
+        used_for(format!("{name}, processor for one"), used, effort.large_calls),
+    ])
 }
 
 /// Long streams of events: how fast they pass, and what memory they leave behind.
@@ -206,6 +220,15 @@ fn streams(bench: &Bench, runtime: &Runtime, effort: &Effort) -> anyhow::Result<
     ])
 }
 
+/// How much processor time the process in the middle uses for one call. It is the steadier figure on a machine that is shared.
+fn used_for(name: String, seconds: Vec<[f64; 3]>, calls: usize) -> Row {
+    let each = seconds.iter().map(|round| round.map(|seconds| seconds / calls as f64 * 1e6));
+    ratio(name, each.collect(), "µs", Target::None)
+}
+
+/// Calls of all rounds, and the processor time of each way in each.
+type Rounds = (Vec<[Run; 3]>, Vec<[f64; 3]>);
+
 /// `rounds` of `calls` calls of each way.
 fn rounds(
     bench: &Bench,
@@ -214,13 +237,17 @@ fn rounds(
     request: &[u8],
     in_flight: usize,
     calls: usize,
-) -> anyhow::Result<Vec<[Run; 3]>> {
+) -> anyhow::Result<Rounds> {
     let mut abreast = Abreast::open(bench)?;
     let measure = |port, calls| runtime.block_on(http_load::run(port, request, in_flight, calls));
     abreast.round(|_, port| measure(port, calls / 10 + 1))?;
-    let runs = (0..effort.rounds).map(|_| abreast.round(|_, port| measure(port, calls))).collect();
+    let (mut runs, mut used) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        runs.push(abreast.round(|_, port| measure(port, calls))?);
+        used.push(abreast.cpu_seconds);
+    }
     abreast.close()?;
-    runs
+    Ok((runs, used))
 }
 
 /// A row of one value a way and the ratio of `holdshort` to nginx in each round.

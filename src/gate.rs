@@ -8,6 +8,7 @@
 //! [`Gate::hold`], which alone writes the end down and only then lets it take effect.
 
 mod approvals;
+mod continuation;
 mod keep;
 mod observe;
 mod permit;
@@ -197,8 +198,8 @@ impl HeldCall {
     }
 
     /// It cannot be kept after all, for the reason in `text`. It was never announced, and never runs.
-    pub fn refuse(self, text: &str) -> Refusal {
-        self.refused.ended(self.hold.id, Cause::Unavailable, text)
+    pub fn refusal(&self, text: &str) -> Refusal {
+        self.refused.clone().ended(self.hold.id, Cause::Unavailable, text)
     }
 
     /// What the agent may be told while it waits: the policy's words, and the id for the person to use.
@@ -412,6 +413,8 @@ pub struct Gate {
     tools: tools::KnownTools,
     /// Taken by whoever counts votes.
     voting: tokio::sync::Mutex<()>,
+    /// Questions of servers about approved calls.
+    continuations: continuation::Continuations,
     grant_seconds: u32,
     is_dead: IsDead,
 }
@@ -434,6 +437,7 @@ impl Gate {
             reminders: reminders::Reminders::default(),
             tools: tools::KnownTools::default(),
             voting: tokio::sync::Mutex::new(()),
+            continuations: continuation::Continuations::default(),
             grant_seconds: limits.grant_seconds,
             is_dead: Box::new(|_| false),
         }

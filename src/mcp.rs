@@ -10,8 +10,8 @@ mod notice;
 mod session;
 mod tool;
 
-pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall};
-pub use likeness::{ToolDefinition, call_sha256, tool_definitions};
+pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall, input_required};
+pub use likeness::{ToolDefinition, call_sha256, call_without_answers_sha256, tool_definitions};
 pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
 pub use notice::with_notice;
 pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version};

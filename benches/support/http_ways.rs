@@ -8,7 +8,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command},
-    sync::atomic::Ordering,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -162,6 +162,7 @@ impl Listening {
         sandbox.confine(command)?;
         let begun_ns = process::now_ns();
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        running().push(Pid::from_child(&child));
         let port = port(&mut child, &sandbox)?;
         let mut listening = Self { child, sandbox, port, listened_ms: 0.0 };
         let deadline = Instant::now() + Duration::from_secs(HANG_SECONDS);
@@ -213,11 +214,39 @@ impl Listening {
         Ok(all)
     }
 
+    /// Processor time of it and of its workers together.
+    fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let mut all = process::cpu_seconds(self.pid())?;
+        for worker in process::children(self.pid())? {
+            all += process::cpu_seconds(worker.pid)?;
+        }
+        Ok(all)
+    }
+
     /// Asks it to end, and waits for that.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.ended()
+    }
+
+    fn ended(&mut self) -> anyhow::Result<()> {
         self.child.wait()?;
+        let ended = Pid::from_child(&self.child);
+        running().retain(|pid| *pid != ended);
         Ok(())
+    }
+}
+
+/// What was started and has not ended.
+fn running() -> MutexGuard<'static, Vec<Pid>> {
+    static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends what was started, where nobody will come to do so in order.
+pub(crate) fn kill_all() {
+    for pid in running().iter() {
+        let _ = kill_process(*pid, Signal::TERM);
     }
 }
 
@@ -225,7 +254,7 @@ impl Drop for Listening {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-            let _ = self.child.wait();
+            let _ = self.ended();
         }
     }
 }
@@ -235,6 +264,8 @@ pub(crate) struct Abreast {
     /// The server itself, nginx, holdshort.
     ways: [Listening; 3],
     turn: usize,
+    /// Processor time that each has used in the last round.
+    pub(crate) cpu_seconds: [f64; 3],
 }
 
 impl Abreast {
@@ -242,7 +273,7 @@ impl Abreast {
         let server = bench.server()?;
         let nginx = bench.nginx(&server)?;
         let holdshort = bench.holdshort(&server, ALLOW_ALL)?;
-        Ok(Self { ways: [server, nginx, holdshort], turn: 0 })
+        Ok(Self { ways: [server, nginx, holdshort], turn: 0, cpu_seconds: [0.0; 3] })
     }
 
     /// One round: every way once, another one first each time, so that neither drift nor order favours any.
@@ -253,8 +284,10 @@ impl Abreast {
         let mut values = [None, None, None];
         for step in 0..3 {
             let way = (self.turn + step) % 3;
+            let before = self.ways[way].cpu_seconds()?;
             let value = measure(WAYS[way], self.ways[way].port)
                 .with_context(|| format!("{:?}; standard error: {}", WAYS[way], self.ways[way].said()))?;
+            self.cpu_seconds[way] = self.ways[way].cpu_seconds()? - before;
             values[way] = Some(value);
         }
         self.turn += 1;

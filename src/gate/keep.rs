@@ -69,7 +69,11 @@ impl Gate {
                     if notes.len() != held.hold.notes.len() {
                         held.hold = Arc::new(NewHold { notes, ..NewHold::clone(&held.hold) });
                     }
-                    return match self.overridden(&held).await {
+                    let released = match self.overridden(&held).await {
+                        None => self.continued(&held).await,
+                        released => released,
+                    };
+                    return match released {
                         Some(released) => Err(Box::new(released)),
                         None => {
                             self.waits(&mut held, true);
@@ -173,6 +177,9 @@ impl Gate {
                 }
             },
         };
+        if edited.is_none() {
+            self.continuations.begins(&hold, held.refused.era);
+        }
         self.announce(News::Now { hold, state: State::Forwarding, vote });
         let permitted = Permitted::approved(bytes, id);
         Released::Resume(Box::new(Approved { permitted, hold: id, refused: held.refused, edited }))
@@ -190,8 +197,6 @@ impl Gate {
                 break one;
             }
         };
-        // Taken back meanwhile: the task that waits finds that out.
-        self.table.claim(held.suspended.ticket())?;
         let vote = Vote {
             verdict: Verdict::Approve,
             by: format!("policy override until {}", found.until),
@@ -199,14 +204,22 @@ impl Gate {
             person: None,
             at: now,
         };
+        self.goes_on(held, vote).await
+    }
+
+    /// Lets a call that is on record as held go on with `vote`, which no person gave just now. None: it was taken back meanwhile, which
+    /// the task that waits finds out.
+    pub(super) async fn goes_on(&self, held: &HeldCall, vote: Vote) -> Option<Released> {
+        self.table.claim(held.suspended.ticket())?;
         let id = held.hold.id;
         let refused = held.refused.clone();
         if let Err(error) = self.store.end(id, State::Forwarding, vec![vote.clone()], None).await {
-            tracing::error!(hold = %id, %error, "an override could not be recorded, so the call was refused");
-            let reason = "the override could not be recorded";
+            tracing::error!(hold = %id, %error, "an approval could not be recorded, so the call was refused");
+            let reason = "the approval could not be recorded";
             return Some(Released::Refuse(refused.ended(id, Cause::Unavailable, reason)));
         }
         let hold = Arc::clone(&held.hold);
+        self.continuations.begins(&hold, refused.era);
         self.announce(News::Now { hold, state: State::Forwarding, vote: Some(vote) });
         let permitted = Permitted::approved(held.bytes.clone(), id);
         Some(Released::Resume(Box::new(Approved { permitted, hold: id, refused, edited: None })))
@@ -378,6 +391,9 @@ impl Gate {
         }
         let _ = answer.send(Ok(state));
         let reason = vote.comment.clone().unwrap_or_default();
+        if state == State::Forwarding && edited.is_none() {
+            self.continuations.begins(&hold, refused.era);
+        }
         self.announce(News::Now { hold, state, vote: Some(vote) });
         match (state, sent) {
             (State::Forwarding, Some(bytes)) => {
@@ -424,6 +440,7 @@ impl Gate {
     }
 
     async fn ended_upstream(&self, id: HoldId, state: State, note: Option<String>) {
+        self.continuations.ended(id);
         if let Err(error) = self.store.end(id, state, Vec::new(), note).await {
             tracing::error!(hold = %id, %error, %state, "the end of an approved call could not be recorded");
         }

@@ -146,6 +146,14 @@ impl<'a> ToolCall<'a> {
     }
 }
 
+/// Whether the `result` of a call is a question of the server (2026-07-28): then the state, decoded, that the same call is to be made
+/// again with, if there is one.
+pub fn input_required(result: &str) -> Option<Option<Cow<'_, str>>> {
+    let last = |key: &str| members(result).filter(|(name, _)| name == key).last().map(|(_, value)| value);
+    let is_question = string(last("resultType")?)? == "input_required";
+    is_question.then(|| last("requestState").and_then(string))
+}
+
 /// The rules of [`CallError::ToolName`]. Names of other scripts pass: whether one imitates another is for whoever knows the
 /// server's list (see [`sanitize::is_mixed_script`]).
 fn is_tool_name(name: &str) -> bool {

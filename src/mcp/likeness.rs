@@ -17,18 +17,28 @@ use crate::{
 
 /// What these digests are of; a new word for every new form.
 const FORM: &[u8] = b"holdshort-call/1\n";
+const FORM_WITHOUT_ANSWERS: &[u8] = b"holdshort-call-without-answers/1\n";
 
 /// The digest of what a request does: its method and the canonical form of its parameters, without `_meta` and `task`, which
 /// say how it is to be answered. Absent arguments are empty ones. `None` for what is not a request.
 pub fn call_sha256(frame: &Frame) -> Option<Digest> {
-    let mut said: Vec<(Cow<'_, str>, &str)> = members(frame.params().unwrap_or("{}"))
-        .filter(|(key, _)| !matches!(&**key, "_meta" | "task"))
-        .collect();
+    sha256(FORM, frame, &["_meta", "task"])
+}
+
+/// The same without what a call is made again with because its server has asked something (2026-07-28): a call and its
+/// continuations have one such digest.
+pub fn call_without_answers_sha256(frame: &Frame) -> Option<Digest> {
+    sha256(FORM_WITHOUT_ANSWERS, frame, &["_meta", "task", "requestState", "inputResponses"])
+}
+
+fn sha256(form: &[u8], frame: &Frame, left_out: &[&str]) -> Option<Digest> {
+    let mut said: Vec<(Cow<'_, str>, &str)> =
+        members(frame.params().unwrap_or("{}")).filter(|(key, _)| !left_out.contains(&&**key)).collect();
     if !said.iter().any(|(key, _)| key == "arguments") {
         said.push((Cow::Borrowed("arguments"), "{}"));
     }
     said.sort();
-    let mut parts = vec![FORM.to_vec(), frame.method()?.as_bytes().to_vec()];
+    let mut parts = vec![form.to_vec(), frame.method()?.as_bytes().to_vec()];
     for (key, value) in said {
         // The keys are strings without line ends once they are written as JSON, and so are the values.
         parts.push(format!("\n{}\n", crate::jsonrpc::id::quote(&key)).into_bytes());

@@ -10,6 +10,7 @@ mod body;
 mod checks;
 mod headers;
 mod held;
+mod legacy;
 pub mod identity;
 pub mod lines;
 pub mod listener;
@@ -211,6 +212,7 @@ async fn answer(
             let exchange = Exchange { worker, routes, upstream, principal: admitted.principal };
             match (admitted.door, request.method()) {
                 (Door::Metadata, _) => Box::pin(oauth::metadata(exchange, request)).await,
+                (Door::Messages, _) => Box::pin(legacy::post(exchange, request)).await,
                 (_, &Method::POST) => post::post(exchange, request).await,
                 (_, &Method::GET) => Box::pin(stream::get(exchange, request)).await,
                 (_, &Method::DELETE) => Box::pin(stream::delete(exchange, request)).await,
@@ -238,7 +240,7 @@ fn admit(
     let (behind, door) = checks::head(request, routes)?;
     let anyone = &worker.proxy.anyone;
     let principal = match door {
-        Door::Endpoint => routes.agents.who(client, request.headers(), anyone)?,
+        Door::Endpoint | Door::Messages => routes.agents.who(client, request.headers(), anyone)?,
         // Asked for before a client can show anything.
         Door::Metadata => Arc::clone(anyone),
     };

@@ -539,6 +539,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return false;
         };
+        if let Some(hold) = answered.hold {
+            self.gate.asked_back(hold, frame);
+        }
         self.is_answered(answered.hold, answered.token);
         *edited = answered.edited;
         match answered.interest {

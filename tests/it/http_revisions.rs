@@ -1,9 +1,12 @@
-//! `holdshort serve` with clients of every revision: batches, absolute targets, several servers at one path.
+//! `holdshort serve` with clients of every revision: batches, streams of 2024-11-05, questions of a server, absolute targets, several
+//! servers at one path.
+
+use std::sync::{Mutex, mpsc::channel};
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    http::{Message, Proxy, Server, json as answer, post},
+    http::{Connection, Message, Proxy, Server, json as answer, post},
     program::until,
 };
 
@@ -206,4 +209,176 @@ fn a_configuration_is_read_again_on_sighup_and_what_needs_a_new_start_is_said() 
         other.address
     ));
     until(|| (proxy.post(&[], &call(1, "safe")).status() == 404).then_some(()));
+}
+
+/// A call of 2026-07-28, with `more` among its parameters, and its headers.
+fn modern(id: u32, arguments: &str, more: &str) -> Vec<u8> {
+    let body = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"arguments\":{arguments},\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}{more}}}}}"
+    );
+    let headers = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "danger"),
+        ("accept", "application/json"),
+    ];
+    post("/mcp", &headers, &body)
+}
+
+#[test]
+fn the_answer_to_a_servers_question_goes_on_with_the_approval_once() {
+    let server = Server::start(Box::new(|request, say| {
+        let call: Value = serde_json::from_slice(&request.body).unwrap();
+        let result = if call["params"]["requestState"] == "s 1" {
+            json!({"resultType": "complete", "content": [{"type": "text", "text": "done"}]})
+        } else {
+            json!({"resultType": "input_required", "requestState": "s 1", "inputRequests": {}})
+        };
+        say(&answer(
+            "200 OK",
+            "",
+            &json!({"jsonrpc": "2.0", "id": call["id"], "result": result}).to_string(),
+        ));
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let send = |request: Vec<u8>| {
+        let mut client: Connection = proxy.connect();
+        client.send(&request);
+        client
+    };
+    let decide = |words: &[&str]| {
+        let hold = proxy.home.wait_for_holds(1).remove(0);
+        assert!(proxy.home.holdshort([&[words[0], &hold], &words[1..]].concat()).status.success());
+    };
+    // The state is the same however it is written.
+    let answered = r#","requestState":"s\u00201","inputResponses":{"a":1}"#;
+    let mut first = send(modern(1, "{\"amount\":1}", ""));
+    decide(&["approve"]);
+    assert_eq!(first.message().unwrap().json()["result"]["resultType"], "input_required");
+    let mut second = send(modern(2, "{ \"amount\": 1 }", answered));
+    assert_eq!(
+        second.message().unwrap().json()["result"]["content"][0]["text"],
+        "done",
+        "nobody is asked again"
+    );
+    let history: Value = serde_json::from_slice(&proxy.home.holdshort(["history", "--json"]).stdout).unwrap();
+    assert_eq!(history.as_array().unwrap().len(), 2, "it is on record by itself");
+    assert!(history.to_string().contains("continuation of "), "{history}");
+
+    let mut third = send(modern(3, "{\"amount\":1}", answered));
+    decide(&["reject", "--reason", "Used up."]);
+    assert!(third.message().unwrap().text().contains("Used up."));
+    let mut fourth = send(modern(4, "{\"amount\":1}", ""));
+    decide(&["approve"]);
+    assert_eq!(fourth.message().unwrap().json()["result"]["resultType"], "input_required");
+    let mut fifth = send(modern(5, "{\"amount\":1000}", answered));
+    decide(&["reject", "--reason", "Another amount."]);
+    assert!(fifth.message().unwrap().text().contains("Another amount."));
+    let mut sixth = send(modern(6, "{\"amount\":1}", ",\"inputResponses\":{}"));
+    decide(&["reject", "--reason", "Without the state."]);
+    assert!(sixth.message().unwrap().text().contains("Without the state."));
+    assert_eq!(server.asked().len(), 3);
+}
+
+/// Reads a stream until `text` has come, and gives all that has.
+fn read_until(stream: &mut Connection, text: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(text) {
+        let piece = stream.chunk();
+        assert!(!piece.is_empty(), "the stream has ended: {all}");
+        all.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    all
+}
+
+/// A server of 2024-11-05, which names `place` for what is sent to it.
+fn old_server(place: &'static str) -> Server {
+    let (sender, said) = channel::<String>();
+    let (sender, said) = (Mutex::new(sender), Mutex::new(said));
+    Server::start(Box::new(move |request, say| {
+        if request.first.starts_with("GET") {
+            say(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n");
+            say(format!("event: endpoint\ndata: {place}\n\n").as_bytes());
+            let said = said.lock().unwrap();
+            return said.iter().for_each(|text| say(format!("event: message\ndata: {text}\n\n").as_bytes()));
+        }
+        let message: Value = serde_json::from_slice(&request.body).unwrap();
+        if let Some(id) = message.get("id") {
+            let result =
+                json!({"protocolVersion": "2024-11-05", "content": [{"type": "text", "text": "done"}]});
+            let answer = json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string();
+            sender.lock().unwrap().send(answer).unwrap();
+        }
+        say(b"HTTP/1.1 202 Accepted\r\ncontent-length: 8\r\n\r\nAccepted");
+    }))
+}
+
+const OPEN: &[u8] = b"GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+
+#[test]
+fn a_client_of_the_first_revision_is_gated_as_every_other() {
+    let server = old_server("/messages?sessionId=77");
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut stream = proxy.connect();
+    stream.send(OPEN);
+    assert_eq!(stream.head().unwrap().status(), 200);
+    let begun = read_until(&mut stream, "\n\n");
+    let place = begun.strip_prefix("event: endpoint\ndata: ").unwrap().trim_end().to_owned();
+    assert!(place.starts_with("/mcp/messages/"), "{place}");
+    let send = |body: &str| {
+        let mut client = proxy.connect();
+        client.send(&post(&place, &[], body));
+        client.message().unwrap().status()
+    };
+    let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2024-11-05","capabilities":{},"clientInfo":{"name":"old","version":"1"}}}"#;
+    assert_eq!(send(initialize), 202);
+    read_until(&mut stream, "2024-11-05");
+    assert_eq!(send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#), 202);
+    assert_eq!(send(&call(1, "safe")), 202);
+    assert!(read_until(&mut stream, "done").contains("\"id\":1"));
+    assert_eq!(send(&call(2, "never")), 202);
+    assert!(read_until(&mut stream, "Never.").contains("\"isError\":true"));
+    assert_eq!(send(&call(3, "danger")), 202);
+    let hold = proxy.home.wait_for_holds(1).remove(0);
+    assert_eq!(proxy.home.holds()[0]["agent"], "old 1");
+    assert!(proxy.home.holdshort(["approve", &hold]).status.success());
+    assert!(read_until(&mut stream, "done").contains("\"id\":3"));
+    until(|| {
+        let history = proxy.home.holdshort(["history", "--json"]);
+        let history: Value = serde_json::from_slice(&history.stdout).ok()?;
+        (history[0]["state"] == "answered").then_some(())
+    });
+    assert_eq!(send(&call(4, "danger")), 202);
+    let hold = proxy.home.wait_for_holds(1).remove(0);
+    assert!(proxy.home.holdshort(["reject", &hold, "--reason", "Not today."]).status.success());
+    read_until(&mut stream, "Not today.");
+    assert_eq!(send("{"), 400);
+    let asked = server.asked();
+    let sent: Vec<&str> = asked[1..].iter().map(|asked| asked.text()).collect();
+    assert_eq!(sent.len(), 4);
+    assert_eq!(sent[3], call(3, "danger"));
+    assert!(asked[1..].iter().all(|asked| asked.first == "POST /messages?sessionId=77 HTTP/1.1"));
+
+    assert_eq!(send(&call(5, "danger")), 202);
+    proxy.home.wait_for_holds(1);
+    drop(stream);
+    until(|| (proxy.home.holds()[0]["attached"] == false).then_some(()));
+    until(|| (send(&call(6, "safe")) == 404).then_some(()));
+    let mut client = proxy.connect();
+    client.send(&post("/mcp/messages/00000000000000000000000000000000", &[], &call(7, "safe")));
+    assert_eq!(client.message().unwrap().status(), 404);
+}
+
+#[test]
+fn a_place_elsewhere_is_not_passed_on() {
+    for place in ["http://127.0.0.1:1/messages", "//attacker.example/messages"] {
+        let server = Server::start(Box::new(move |_, say| {
+            say(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n");
+            say(format!("event: endpoint\ndata: {place}\n\n: end\n\n").as_bytes());
+        }));
+        let proxy = Proxy::before(&server, POLICY, "");
+        let mut stream = proxy.connect();
+        stream.send(OPEN);
+        assert_eq!(stream.message().unwrap().text(), ": end\n\n");
+    }
 }

@@ -18,6 +18,7 @@ mod gate;
 mod kills;
 mod model;
 mod http;
+mod http_abuse;
 mod http_agents;
 mod patience;
 mod http_lines;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use super::{
     Behind, Routes,
     body::{self, Body},
-    headers, oauth,
+    headers, legacy, oauth,
 };
 
 /// A request that gets no further.
@@ -38,6 +38,8 @@ impl TurnedAway {
 pub(super) enum Door {
     /// Its MCP endpoint.
     Endpoint,
+    /// The place for what the client of one stream sends (2024-11-05).
+    Messages,
     /// What it says of its OAuth.
     Metadata,
 }
@@ -59,6 +61,13 @@ pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, 
     }
     if let Some(upstream) = routes.find(&name, path) {
         return Ok((upstream, Door::Endpoint));
+    }
+    if let Some((endpoint, stream)) = legacy::stream_at(path)
+        && let Some(Behind::Http(at)) = routes.find(&name, endpoint)
+        && routes.upstreams[at].streams.has(stream)
+        && *request.method() == Method::POST
+    {
+        return Ok((Behind::Http(at), Door::Messages));
     }
     let upstream = oauth::described_at(&name, path, routes).filter(|_| *request.method() == Method::GET);
     upstream.map(|upstream| (Behind::Http(upstream), Door::Metadata)).ok_or(NO_PATH)

@@ -8,7 +8,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header, request::Parts};
+use http::{Response, StatusCode, Uri, header, request::Parts};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
@@ -53,44 +53,39 @@ type Holding = Pin<Box<dyn Future<Output = Released> + Send>>;
 
 /// Keeps `call` until it ends, and answers its request.
 pub(super) async fn hold(held: Held, call: Box<HeldCall>) -> Response<Body> {
-    let Some(id) = held.asked.id.clone() else { return body::empty(StatusCode::ACCEPTED) };
-    let session = &held.asked.session;
-    let is_repeated =
-        session.is_held(&id) || call.progress_token().is_some_and(|token| session.is_held_token(token));
-    if session.is_one_client() && is_repeated {
-        let text = "a request with this id or progress token is still without an answer";
-        let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
-        return body::refusal(StatusCode::BAD_REQUEST, &refusal);
-    }
-    let limits = *held.exchange.limits();
-    let account = held.exchange.worker.proxy.accounts.of(&held.exchange.principal);
-    let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
-    let Some(open) = account.hold(call.frame_bytes(), calls, bytes) else {
-        let text =
-            format!("{calls} calls or {} MiB of this agent wait already, which is the limit", bytes >> 20);
-        held.exchange.gate().note(&session.caller(), "", &text);
-        return post::refused(&call.refuse(&text), held.asked.modern);
+    let tasks = held.exchange.worker.proxy.tasks.clone();
+    let waiting = match Waiting::begin(held, &call, None) {
+        Ok(waiting) => waiting,
+        Err(refusal) => return *refusal,
     };
     let (answer, answered) = oneshot::channel();
-    let here = session.hold(id, call.id(), call.progress_token());
-    let tasks = held.exchange.worker.proxy.tasks.clone();
-    let waiting = Waiting {
-        hold: call.id(),
-        here,
-        open: Some(open),
-        held,
-        told: 0,
-        message: call.message(),
-        token: call.progress_token().map(Into::into),
-    };
     tasks.spawn(waiting.keep(call, answer));
     answered.await.unwrap_or_else(|_| body::text(StatusCode::INTERNAL_SERVER_ERROR, "the call was given up"))
+}
+
+/// Keeps `call` until it ends, and answers it with events on a stream that is open already; the server takes it at `uri`.
+pub(super) fn hold_beside(
+    held: Held,
+    call: Box<HeldCall>,
+    chunks: mpsc::Sender<Bytes>,
+    uri: Uri,
+) -> Response<Body> {
+    let tasks = held.exchange.worker.proxy.tasks.clone();
+    match Waiting::begin(held, &call, Some(uri)) {
+        Ok(waiting) => {
+            tasks.spawn(waiting.keep_beside(call, chunks));
+            body::empty(StatusCode::ACCEPTED)
+        }
+        Err(refusal) => *refusal,
+    }
 }
 
 struct Waiting {
     held: Held,
     hold: HoldId,
     here: Arc<HeldHere>,
+    /// Where the server takes it, if not where it takes everything.
+    uri: Option<Uri>,
     /// Its part of what its principal may have open.
     open: Option<Open>,
     message: String,
@@ -109,6 +104,41 @@ enum Waited {
 }
 
 impl Waiting {
+    /// The wait of `call`, or why it cannot be waited for.
+    fn begin(held: Held, call: &HeldCall, uri: Option<Uri>) -> Result<Self, Box<Response<Body>>> {
+        let Some(id) = held.asked.id.clone() else { return Err(Box::new(body::empty(StatusCode::ACCEPTED))) };
+        let session = &held.asked.session;
+        let is_repeated =
+            session.is_held(&id) || call.progress_token().is_some_and(|token| session.is_held_token(token));
+        if session.is_one_client() && is_repeated {
+            let text = "a request with this id or progress token is still without an answer";
+            let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
+            return Err(Box::new(body::refusal(StatusCode::BAD_REQUEST, &refusal)));
+        }
+        let limits = *held.exchange.limits();
+        let account = held.exchange.worker.proxy.accounts.of(&held.exchange.principal);
+        let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
+        let Some(open) = account.hold(call.frame_bytes(), calls, bytes) else {
+            let text = format!(
+                "{calls} calls or {} MiB of this agent wait already, which is the limit",
+                bytes >> 20
+            );
+            held.exchange.gate().note(&session.caller(), "", &text);
+            return Err(Box::new(post::refused(&call.refusal(&text), held.asked.modern)));
+        };
+        let here = session.hold(id, call.id(), call.progress_token());
+        Ok(Self {
+            hold: call.id(),
+            here,
+            uri,
+            open: Some(open),
+            held,
+            told: 0,
+            message: call.message(),
+            token: call.progress_token().map(Into::into),
+        })
+    }
+
     async fn keep(mut self, call: Box<HeldCall>, mut answer: oneshot::Sender<Response<Body>>) {
         let gate = Arc::clone(self.held.exchange.gate());
         let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
@@ -128,17 +158,71 @@ impl Waiting {
                 if answer.send(body::event_stream(Body::Relay(relayed))).is_err() {
                     return self.client_gone(holding).await;
                 }
-                let mut ticks = interval_at(Instant::now() + limits.keepalive_every, limits.keepalive_every);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                let released = loop {
-                    tokio::select! {
-                        biased;
-                        released = &mut holding => break released,
-                        () = chunks.closed() => return self.client_gone(holding).await,
-                        _ = ticks.tick() => self.tell(&chunks),
-                    }
-                };
-                self.answer_in_stream(released, chunks, ticks).await;
+                let mut ticks = self.ticks();
+                match self.released_in_stream(&mut holding, &chunks, &mut ticks).await {
+                    Some(released) => self.answer_in_stream(released, chunks, ticks).await,
+                    None => self.client_gone(holding).await,
+                }
+            }
+        }
+    }
+
+    /// The same where the stream is one that the client has anyway: what the server answers comes there by itself.
+    async fn keep_beside(mut self, call: Box<HeldCall>, chunks: mpsc::Sender<Bytes>) {
+        let gate = Arc::clone(self.held.exchange.gate());
+        let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
+        let mut ticks = self.ticks();
+        let Some(released) = self.released_in_stream(&mut holding, &chunks, &mut ticks).await else {
+            return self.client_gone(holding).await;
+        };
+        let approved = match self.released(released).await {
+            Ok(approved) => approved,
+            Err((refusal, end)) => {
+                say(&chunks, &refusal).await;
+                return self.record(end).await;
+            }
+        };
+        let witness = self.witness(&approved);
+        let (permitted, unanswered) = approved.split();
+        let Held { exchange, head, asked } = self.held;
+        let (Some(id), Some(uri)) = (asked.id, self.uri) else { return };
+        // Before it is sent: the answer may be faster than the word that it was taken.
+        asked.session.await_answer(id.clone(), witness);
+        let refusal = match exchange.send(post::request_upstream_at(&exchange, uri, head, permitted)).await {
+            Ok(response) if response.status().is_success() => return,
+            Ok(response) => {
+                let Some(mut witness) = asked.session.take_awaited(&id) else { return };
+                witness.answered();
+                unanswered.refused_upstream(response.status().as_u16())
+            }
+            Err(error) => {
+                let Some(witness) = asked.session.take_awaited(&id) else { return };
+                not_answered(&exchange, &error, unanswered, witness).await
+            }
+        };
+        say(&chunks, &refusal).await;
+    }
+
+    fn ticks(&self) -> Interval {
+        let every = self.held.exchange.limits().keepalive_every;
+        let mut ticks = interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    /// Keeps the client with word of the wait until that ends. None: the client is gone.
+    async fn released_in_stream(
+        &mut self,
+        holding: &mut Holding,
+        chunks: &mpsc::Sender<Bytes>,
+        ticks: &mut Interval,
+    ) -> Option<Released> {
+        loop {
+            tokio::select! {
+                biased;
+                released = &mut *holding => return Some(released),
+                () = chunks.closed() => return None,
+                _ = ticks.tick() => self.tell(chunks),
             }
         }
     }

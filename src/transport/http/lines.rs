@@ -26,7 +26,9 @@ use tokio::{
 use tokio_util::codec::FramedRead;
 
 use super::{
-    Proxy, batch,
+    Proxy,
+    accounts::{Account, Open},
+    batch,
     body::{self, Body},
     headers::{self, SESSION_ID},
     post,
@@ -93,6 +95,8 @@ struct Running {
 /// One process and the session before it. Dropping it ends both.
 struct Piped {
     principal: Arc<Principal>,
+    /// What that principal has open.
+    account: Arc<Account>,
     to_session: mpsc::Sender<Bytes>,
     router: Arc<Router>,
     lifecycle: Lifecycle,
@@ -234,7 +238,8 @@ impl LineServers {
         tokio::spawn(write(far_writer, lines));
         tokio::spawn(route(far_reader, Arc::downgrade(&router), limits.server_frame_bytes_max));
         let used = AtomicU64::new(self.now());
-        Ok(Arc::new(Piped { principal: Arc::clone(principal), to_session, router, lifecycle, used }))
+        let account = proxy.accounts.of(principal);
+        Ok(Arc::new(Piped { principal: Arc::clone(principal), account, to_session, router, lifecycle, used }))
     }
 
     /// Ends what nobody has used for long, and what has ended by itself.
@@ -318,6 +323,8 @@ impl Ways {
 struct Waiting {
     piped: Arc<Piped>,
     id: RequestId,
+    /// Its part of what its principal may have open.
+    _open: Option<Open>,
     is_answered: bool,
 }
 
@@ -377,6 +384,10 @@ impl Piped {
     /// A request: its answer as one message, or as events if the client takes them and it takes long.
     async fn ask(self: Arc<Self>, frame: Frame, takes_events: bool, limits: &HttpLimits) -> Response<Body> {
         let Some(id) = frame.id().cloned() else { return body::empty(StatusCode::ACCEPTED) };
+        let open = match self.may_wait(&frame, limits) {
+            Ok(open) => open,
+            Err(refusal) => return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal),
+        };
         let (way, mut messages) = mpsc::channel(MESSAGES_WAITING_MAX);
         {
             let mut ways = lock(&self.router.0);
@@ -394,7 +405,7 @@ impl Piped {
                 ways.initialize = Some(id.clone());
             }
         }
-        let mut waiting = Waiting { piped: Arc::clone(&self), id, is_answered: false };
+        let mut waiting = Waiting { piped: Arc::clone(&self), id, _open: open, is_answered: false };
         if self.to_session.send(frame.into_bytes().into_line()).await.is_err() {
             return Nowhere::NoSession.into_response();
         }
@@ -420,8 +431,26 @@ impl Piped {
         body::event_stream(Body::Relay(relayed))
     }
 
+    /// A call's part of what its principal may have open: whether it will be held is for the session to see.
+    fn may_wait(&self, frame: &Frame, limits: &HttpLimits) -> Result<Option<Open>, Refusal> {
+        if frame.method() != Some(method::TOOLS_CALL) {
+            return Ok(None);
+        }
+        let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
+        self.account.hold(frame.bytes().len(), calls, bytes).map(Some).ok_or_else(|| {
+            let text = format!(
+                "{calls} calls or {} MiB of this agent have no answer yet, which is the limit; the tool did not run",
+                bytes >> 20
+            );
+            Refusal::invalid(frame.id().cloned(), ErrorCode::INTERNAL_ERROR, text)
+        })
+    }
+
     /// The stream on which the server speaks first; there is one at a time.
     fn listen(&self, limits: &HttpLimits) -> Response<Body> {
+        let Some(open) = self.account.stream(limits.streams_per_principal_max) else {
+            return body::text(StatusCode::TOO_MANY_REQUESTS, post::STREAMS_FULL);
+        };
         let (way, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
         {
             let mut ways = lock(&self.router.0);
@@ -431,7 +460,11 @@ impl Piped {
             ways.listener = Some(way);
         }
         let (chunks, relayed) = mpsc::channel(MESSAGES_WAITING_MAX);
-        tokio::spawn(relay(messages, None, chunks, None, limits.keepalive_every));
+        let keepalive_every = limits.keepalive_every;
+        tokio::spawn(async move {
+            relay(messages, None, chunks, None, keepalive_every).await;
+            drop(open);
+        });
         body::event_stream(Body::Relay(relayed))
     }
 }
@@ -506,7 +539,7 @@ pub(super) async fn answer(
         }
         _ => return body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
     }
-    let text = match post::read(incoming, limits.client_frame_bytes_max).await {
+    let text = match post::read(incoming, head.version, limits.client_frame_bytes_max).await {
         Ok(text) => text,
         Err(response) => return *response,
     };

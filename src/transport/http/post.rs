@@ -2,10 +2,15 @@
 //!
 //! What is not held costs no copy of a body and no task. The policy judges the body; headers that mirror it have to agree.
 
-use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, header, request::Parts};
+use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Incoming};
 use tokio::time::timeout;
@@ -17,6 +22,7 @@ use super::{
     body::{self, Body},
     headers::{self, PROTOCOL_VERSION, SESSION_ID},
     held::{self, Held},
+    legacy::Opening,
     oauth::Rewriting,
     sessions::{NoSession, Session},
     upstream::{NoResponse, UpstreamBody},
@@ -63,6 +69,8 @@ impl Asked {
             _open: None,
             is_answered: false,
             is_resumable: false,
+            opening: None,
+            opened: None,
         }
     }
 }
@@ -70,7 +78,7 @@ impl Asked {
 /// Answers one POST.
 pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
-    let text = match read(incoming, exchange.limits().client_frame_bytes_max).await {
+    let text = match read(incoming, head.version, exchange.limits().client_frame_bytes_max).await {
         Ok(text) => text,
         Err(response) => return *response,
     };
@@ -176,7 +184,7 @@ pub(super) fn session(
 }
 
 /// What needs neither the gate nor the server.
-fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Response<Body>> {
+pub(super) fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Response<Body>> {
     match frame.kind() {
         Kind::Notification if frame.method() == Some(method::CANCELLED) => {
             let id = frame.params().and_then(Cancelled::parse)?.request;
@@ -211,13 +219,23 @@ fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Res
     }
 }
 
-/// The body, whole.
-pub(super) async fn read(mut incoming: Incoming, bytes_max: usize) -> Result<Bytes, Box<Response<Body>>> {
+/// The body of a request of `version`, whole.
+pub(super) async fn read(
+    mut incoming: Incoming,
+    version: Version,
+    bytes_max: usize,
+) -> Result<Bytes, Box<Response<Body>>> {
     let away = |status, text| Box::new(body::text(status, text));
     let mut first = Bytes::new();
     let mut collected = BytesMut::new();
     loop {
-        let mut next = std::pin::pin!(std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)));
+        let mut next = std::pin::pin!(std::future::poll_fn(|cx| {
+            // In HTTP/1 a body moves only when its connection is polled, which then polls this as well. To be woken for it would mean to
+            // do all of that twice.
+            let mut own = Context::from_waker(Waker::noop());
+            let cx = if version == Version::HTTP_2 { cx } else { &mut own };
+            Pin::new(&mut incoming).poll_frame(cx)
+        }));
         // Nearly always all of it is there already; only then does nobody need a timer.
         let ready = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
         let frame = match ready {
@@ -254,7 +272,7 @@ pub(super) async fn read(mut incoming: Incoming, bytes_max: usize) -> Result<Byt
 }
 
 /// The body is no message that has one reading.
-fn unreadable(exchange: &Exchange, error: &FrameError) -> Response<Body> {
+pub(super) fn unreadable(exchange: &Exchange, error: &FrameError) -> Response<Body> {
     tracing::warn!(%error, "a message of a client was refused");
     if let Ok(session) = exchange.upstream.sessions.find(None, &exchange.principal) {
         exchange.gate().note(&session.caller(), "", &error.to_string());
@@ -281,10 +299,20 @@ pub(super) fn request_upstream(
     head: Parts,
     permitted: Permitted,
 ) -> Request<Full<Bytes>> {
+    request_upstream_at(exchange, exchange.upstream.settings.target.uri.clone(), head, permitted)
+}
+
+/// The same to another place of the server.
+pub(super) fn request_upstream_at(
+    exchange: &Exchange,
+    uri: Uri,
+    head: Parts,
+    permitted: Permitted,
+) -> Request<Full<Bytes>> {
     let settings = &exchange.upstream.settings;
     let mut request = Request::new(Full::new(permitted.into_body()));
     *request.method_mut() = head.method;
-    *request.uri_mut() = settings.target.uri.clone();
+    *request.uri_mut() = uri;
     *request.headers_mut() =
         headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
     request
@@ -306,7 +334,7 @@ async fn forward(exchange: &Exchange, head: Parts, permitted: Permitted, asked: 
     let rewriting = Rewriting::of(exchange, &head.headers, &head.uri);
     let request = request_upstream(exchange, head, permitted);
     let mut response = match exchange.send(request).await {
-        Ok(response) => pass_on(exchange, asked, response, After { witness: None, open, rewriting }),
+        Ok(response) => pass_on(exchange, asked, response, After { open, rewriting, ..After::default() }),
         Err(error) => unreachable(exchange, asked, &error),
     };
     if asked.is_subscription {
@@ -315,11 +343,14 @@ async fn forward(exchange: &Exchange, head: Parts, permitted: Permitted, asked: 
     response
 }
 
+/// What an agent is told that has too many streams.
+pub(super) const STREAMS_FULL: &str = "as many streams of this agent are open as may be";
+
 /// One more stream of this principal that stays open.
 pub(super) fn stream_opened(exchange: &Exchange) -> Result<Open, &'static str> {
     let account = exchange.worker.proxy.accounts.of(&exchange.principal);
     let open = account.stream(exchange.limits().streams_per_principal_max);
-    open.ok_or("as many streams of this agent are open as may be")
+    open.ok_or(STREAMS_FULL)
 }
 
 /// The server has not answered: what the client hears.
@@ -353,6 +384,8 @@ pub(super) struct After {
     pub(super) open: Option<Open>,
     /// What is put in the place of what in a challenge.
     pub(super) rewriting: Option<Rewriting>,
+    /// Where the answer may be a stream of 2024-11-05.
+    pub(super) opening: Option<Opening>,
 }
 
 /// The server's response as the client gets it: its own bytes, looked into where that is needed.
@@ -377,8 +410,11 @@ pub(super) fn pass_on(
     // An answer to one call must not be one to another that is still held.
     let is_watched =
         is_stream || after.witness.is_some() || asked.interest != Interest::None || asked.session.has_held();
-    let expected =
-        is_watched.then(|| Expected { _open: after.open, ..asked.expects(exchange, None, after.witness) });
+    let expected = is_watched.then(|| Expected {
+        _open: after.open,
+        opening: after.opening,
+        ..asked.expects(exchange, None, after.witness)
+    });
     watched(exchange, head, from_server, is_stream, expected)
 }
 

@@ -196,3 +196,47 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noticed<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pulse() -> (Arc<Clock>, Arc<Pulse>) {
+        let clock = Arc::<Clock>::default();
+        clock.set(100);
+        (Arc::clone(&clock), Pulse::new(clock))
+    }
+
+    #[test]
+    fn a_head_that_comes_too_slowly_is_given_up_however_steadily_it_comes() {
+        let (clock, pulse) = pulse();
+        for second in 0..=HEAD_SECONDS_MAX {
+            clock.set(100 + second);
+            pulse.has_read();
+            assert!(!pulse.is_stale(), "after {second} s");
+        }
+        clock.set(100 + HEAD_SECONDS_MAX + 1);
+        pulse.has_read();
+        assert!(pulse.is_stale());
+    }
+
+    #[test]
+    fn a_silent_connection_is_closed_but_not_one_whose_answer_is_awaited() {
+        let (clock, pulse) = pulse();
+        clock.set(100 + IDLE_SECONDS_MAX);
+        assert!(!pulse.is_stale());
+        clock.set(101 + IDLE_SECONDS_MAX);
+        assert!(pulse.is_stale());
+        pulse.has_read();
+        let call = pulse.begin_call();
+        clock.set(10_000);
+        assert!(!pulse.is_stale() && pulse.is_busy(), "a call may wait for people as long as it takes");
+        let stream = call.on_stream(Response::new(()));
+        clock.set(20_000);
+        assert!(!pulse.is_stale() && !pulse.is_busy(), "a stream is no reason to wait at the end");
+        drop(stream);
+        assert!(!pulse.is_stale(), "it has just ended");
+        clock.set(20_001 + IDLE_SECONDS_MAX);
+        assert!(pulse.is_stale());
+    }
+}

@@ -15,10 +15,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::watch::Witness;
+use super::watch::{Interest, Witness};
 use crate::{
     gate::{Caller, Gate},
-    hold::{HoldId, Withdrawal},
+    hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{Frame, RequestId},
     mcp::{Initialize, ToolDefinition},
     principal::Principal,
@@ -74,6 +74,8 @@ pub(super) struct Session {
     asked: Mutex<HashSet<RequestId>>,
     /// Approved calls whose answers the client comes back for.
     awaited: Mutex<HashMap<RequestId, Witness>>,
+    /// What is to be read of answers that come on a stream of the session's own.
+    interests: Mutex<HashMap<RequestId, Interest>>,
     /// Seconds since the process began.
     used: AtomicU64,
 }
@@ -183,6 +185,7 @@ impl Sessions {
             waiting: Mutex::default(),
             asked: Mutex::default(),
             awaited: Mutex::default(),
+            interests: Mutex::default(),
             used: AtomicU64::new(self.now()),
         })
     }
@@ -215,11 +218,15 @@ impl Sessions {
     ) -> Arc<Session> {
         let session = self.fresh(principal);
         if let Some((name, agent)) = client {
-            session.change(|caller| {
-                caller.client = Arc::clone(&name);
-                caller.agent = Arc::clone(&agent);
-            });
+            session.is_client(&name, &agent);
         }
+        session
+    }
+
+    /// One client of `principal`, called `id` by us and not by the server: nobody finds it by that.
+    pub(super) fn begin_named(&self, principal: &Arc<Principal>, id: &str) -> Arc<Session> {
+        let session = self.fresh(principal);
+        let _ = session.id.set(id.into());
         session
     }
 
@@ -257,6 +264,36 @@ impl Session {
     /// Whether only one client can be behind it: then an id is used once at a time.
     pub(super) fn is_one_client(&self) -> bool {
         self.id.get().is_some()
+    }
+
+    /// The client says that it is `name`, or with its version `agent`.
+    pub(super) fn is_client(&self, name: &str, agent: &str) {
+        let (name, agent): (Arc<str>, Arc<str>) = (name.into(), agent.into());
+        self.change(|caller| {
+            caller.client = Arc::clone(&name);
+            caller.agent = Arc::clone(&agent);
+        });
+    }
+
+    /// The answer to `id` is to be read, wherever it comes. One too many is not.
+    pub(super) fn is_interested(&self, id: RequestId, interest: Interest) {
+        let mut interests = lock(&self.interests);
+        if interests.len() < AWAITED_MAX {
+            interests.insert(id, interest);
+        }
+    }
+
+    /// What is to be read of the answer to `id`.
+    pub(super) fn take_interest(&self, id: &RequestId) -> Interest {
+        lock(&self.interests).remove(id).unwrap_or(Interest::None)
+    }
+
+    /// Its client is gone: what waits can still be decided.
+    pub(super) fn detach_all(&self, gate: &Gate, why: Absence) {
+        let all: Vec<HoldId> = lock(&self.waiting).by_id.values().flatten().map(|here| here.hold).collect();
+        for hold in all {
+            gate.detach(hold, why);
+        }
     }
 
     /// Reads the server's answer to `initialize`: the negotiated revision.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header, request::Parts};
+use http::{Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -12,7 +12,8 @@ use super::{
     Exchange,
     accounts::Open,
     body::{self, Body},
-    headers::{self, PROTOCOL_VERSION},
+    headers::{self, PROTOCOL_VERSION, SESSION_ID},
+    legacy::Opening,
     oauth::Rewriting,
     post::{self, After, Asked},
     sessions::Session,
@@ -81,6 +82,11 @@ fn asked(session: Arc<Session>) -> Asked {
 
 async fn pass(exchange: &Exchange, head: Parts, asked: &Asked, open: Option<Open>) -> Response<Body> {
     let rewriting = Rewriting::of(exchange, &head.headers, &head.uri);
+    // Who opens a stream without a session, and not to go on with one, may speak 2024-11-05.
+    let is_first = head.method == Method::GET
+        && !head.headers.contains_key(SESSION_ID)
+        && !head.headers.contains_key("last-event-id");
+    let opening = is_first.then(|| Opening::new(exchange));
     let settings = &exchange.upstream.settings;
     let mut onward = Request::new(Full::default());
     *onward.method_mut() = head.method;
@@ -88,7 +94,10 @@ async fn pass(exchange: &Exchange, head: Parts, asked: &Asked, open: Option<Open
     *onward.headers_mut() =
         headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
     match exchange.send(onward).await {
-        Ok(response) => post::pass_on(exchange, asked, response, After { witness: None, open, rewriting }),
+        Ok(response) => {
+            let after = After { open, rewriting, opening, ..After::default() };
+            post::pass_on(exchange, asked, response, after)
+        }
         Err(error) => post::unreachable(exchange, asked, &error),
     }
 }

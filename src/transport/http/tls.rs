@@ -27,6 +27,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::identity::agent_named;
 use crate::principal::Principal;
 
+/// Bytes up to which several pieces are written as one.
+const SMALL_WRITE_BYTES: usize = 1024;
+
 /// A connection, plain or encrypted.
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -65,10 +68,21 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bytes = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if let (Self::Plain(stream), true) = (&mut *self, bytes <= SMALL_WRITE_BYTES) {
+            // A head and a small body: one buffer costs the system less than several.
+            let mut joined = [0; SMALL_WRITE_BYTES];
+            let mut end = 0;
+            for slice in slices {
+                joined[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            return Pin::new(stream).poll_write(cx, &joined[..end]);
+        }
         each!(self, stream => stream.poll_write_vectored(cx, slices))
     }
 

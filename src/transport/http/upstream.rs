@@ -7,8 +7,11 @@
 use std::{
     fmt, io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -25,7 +28,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{sessions::Sessions, settings::UpstreamSettings, tls::Stream};
+use super::{legacy::Streams, sessions::Sessions, settings::UpstreamSettings, tls::Stream};
 
 /// How long a connection is kept unused. Many servers close theirs after 5 s; a request must not meet that.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -39,12 +42,17 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The longest head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// How often a connection that has woken itself is looked at again before its task has another turn.
+const LOOKS_MAX: usize = 4;
+
 /// A server, with what this process knows of it.
 pub(super) struct Upstream {
     /// What the configuration says.
     pub(super) settings: UpstreamSettings,
     /// Its sessions, and who speaks to it without one.
     pub(super) sessions: Sessions,
+    /// The streams of clients that speak 2024-11-05.
+    pub(super) streams: Streams,
     /// Unused connections, by worker.
     idle: Vec<Mutex<Vec<Idle>>>,
 }
@@ -56,26 +64,108 @@ struct Idle {
 
 /// One connection to a server.
 pub(super) struct Wire {
+    line: WireLine,
+    bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
+}
+
+/// What of a connection is polled.
+struct WireLine {
     sender: SendRequest<Full<Bytes>>,
     connection: Connection<TokioIo<Stream>, Full<Bytes>>,
     has_ended: bool,
 }
 
-impl Wire {
-    /// Moves the connection on; it ends when either side has closed it.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.has_ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.has_ended = true;
+/// Wakes the task that uses a connection, but not for what happens while that task looks at it: then it looks again. The two ends of
+/// hyper's connection are in one task here and wake each other with every step; the task would do all its work twice.
+struct Bell {
+    task: Mutex<Waker>,
+    is_looked_at: AtomicBool,
+    has_rung: AtomicBool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // In this order, and the other way round where it is looked: one of the two sees it.
+        self.has_rung.store(true, SeqCst);
+        if !self.is_looked_at.load(SeqCst) {
+            self.task().wake_by_ref();
         }
+    }
+}
+
+impl Bell {
+    fn task(&self) -> std::sync::MutexGuard<'_, Waker> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it wakes `task`.
+    fn is_for(&self, task: &Waker) {
+        let mut known = self.task();
+        if !known.will_wake(task) {
+            known.clone_from(task);
+        }
+    }
+}
+
+impl Wire {
+    fn new(sender: SendRequest<Full<Bytes>>, connection: Connection<TokioIo<Stream>, Full<Bytes>>) -> Self {
+        let bell = Arc::new(Bell {
+            task: Mutex::new(Waker::noop().clone()),
+            is_looked_at: AtomicBool::new(false),
+            has_rung: AtomicBool::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&bell));
+        Self { line: WireLine { sender, connection, has_ended: false }, bell, waker }
+    }
+
+    /// Does `step`, again and again as long as it leads to something and is not ready.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut step: impl FnMut(&mut WireLine, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.bell.is_for(cx.waker());
+        for _ in 0..LOOKS_MAX {
+            self.bell.has_rung.store(false, SeqCst);
+            self.bell.is_looked_at.store(true, SeqCst);
+            let polled = step(&mut self.line, &mut Context::from_waker(&self.waker));
+            self.bell.is_looked_at.store(false, SeqCst);
+            if polled.is_ready() || !self.bell.has_rung.load(SeqCst) {
+                return polled;
+            }
+        }
+        // Perhaps the task has had more than its share of time.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Whether it can take a request now.
     async fn is_usable(&mut self) -> bool {
         std::future::poll_fn(|cx| {
-            self.drive(cx);
-            Poll::Ready(!self.has_ended && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
+            self.poll(cx, |line, cx| {
+                line.drive(cx);
+                // Nobody waits for it: what it would wake has its answer already.
+                let mut nobody = Context::from_waker(Waker::noop());
+                let is_ready = matches!(line.sender.poll_ready(&mut nobody), Poll::Ready(Ok(())));
+                Poll::Ready(!line.has_ended && is_ready)
+            })
         })
         .await
+    }
+}
+
+impl WireLine {
+    /// Moves the connection on; it ends when either side has closed it.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.has_ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
+            self.has_ended = true;
+        }
     }
 }
 
@@ -101,7 +191,12 @@ impl Upstream {
     /// A server as `settings` describe it, for `workers` workers.
     pub(super) fn new(settings: UpstreamSettings, workers: usize) -> Self {
         let sessions = Sessions::new(Arc::clone(&settings.name), settings.wait);
-        Self { settings, sessions, idle: (0..workers).map(|_| Mutex::default()).collect() }
+        Self {
+            settings,
+            sessions,
+            streams: Streams::default(),
+            idle: (0..workers).map(|_| Mutex::default()).collect(),
+        }
     }
 
     /// Sends `request` on a connection of `worker`, and gives the head of the response with its body still to come.
@@ -131,10 +226,12 @@ impl Upstream {
         mut wire: Box<Wire>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<UpstreamBody>, (NoResponse, Option<Box<Request<Full<Bytes>>>>)> {
-        let mut response = std::pin::pin!(wire.sender.try_send_request(request));
+        let mut response = std::pin::pin!(wire.line.sender.try_send_request(request));
         let answered = std::future::poll_fn(|cx| {
-            wire.drive(cx);
-            response.as_mut().poll(cx)
+            wire.poll(cx, |line, cx| {
+                line.drive(cx);
+                response.as_mut().poll(cx)
+            })
         })
         .await;
         match answered {
@@ -199,7 +296,7 @@ impl Upstream {
         };
         let connected = timeout(CONNECT_MAX, connecting).await;
         let (sender, connection) = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Box::new(Wire { sender, connection, has_ended: false }))
+        Ok(Box::new(Wire::new(sender, connection)))
     }
 }
 
@@ -231,10 +328,14 @@ impl UpstreamBody {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, hyper::Error>>> {
-        if let Some(wire) = &mut self.wire {
-            wire.drive(cx);
-        }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let incoming = &mut self.incoming;
+        let polled = match &mut self.wire {
+            Some(wire) => wire.poll(cx, |line, cx| {
+                line.drive(cx);
+                Pin::new(&mut *incoming).poll_frame(cx)
+            }),
+            None => Pin::new(incoming).poll_frame(cx),
+        };
         if let Poll::Ready(None) = polled {
             self.has_ended = true;
         }
@@ -256,7 +357,7 @@ impl Drop for UpstreamBody {
     fn drop(&mut self) {
         if let Some(wire) = self.wire.take()
             && self.is_end()
-            && !wire.has_ended
+            && !wire.line.has_ended
         {
             self.home.give_back(self.worker, wire);
         }

@@ -12,7 +12,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio_util::task::TaskTracker;
 
-use super::{Proxy, accounts::Open, sessions::Session, upstream::UpstreamBody};
+use super::{
+    Proxy,
+    accounts::Open,
+    legacy::{Opened, Opening},
+    sessions::Session,
+    upstream::UpstreamBody,
+};
 use crate::{
     gate::{Approved, Edited, Gate},
     hold::{HoldId, Withdrawal},
@@ -67,6 +73,9 @@ impl Witness {
 
     /// The server has answered it with `answer`: what of that goes on to the client.
     fn answered_with(&mut self, answer: &Frame) -> Passed {
+        if let Some(hold) = self.hold {
+            self.gate.asked_back(hold, answer);
+        }
         self.answered();
         self.edited.as_ref().map_or(Passed::AsItCame, |edited| Passed::Instead(edited.told_in(answer)))
     }
@@ -139,6 +148,10 @@ pub(super) struct Expected {
     pub(super) is_answered: bool,
     /// Whether the client can come back for the rest: an event had an id.
     pub(super) is_resumable: bool,
+    /// Where the stream may be one of 2024-11-05.
+    pub(super) opening: Option<Opening>,
+    /// It is one.
+    pub(super) opened: Option<Opened>,
 }
 
 impl Expected {
@@ -177,6 +190,7 @@ impl Expected {
         }
         let Some(own) = &self.id else {
             // The answer to an earlier request whose stream broke off.
+            self.learn(self.session.take_interest(id), answer);
             let awaited = self.session.take_awaited(id);
             return awaited.map_or(Passed::AsItCame, |mut witness| witness.answered_with(answer));
         };
@@ -185,12 +199,17 @@ impl Expected {
             return Passed::Nothing;
         }
         self.is_answered = true;
-        match self.interest {
+        self.learn(self.interest, answer);
+        self.witness.as_mut().map_or(Passed::AsItCame, |witness| witness.answered_with(answer))
+    }
+
+    /// Reads what `interest` says of `answer`.
+    fn learn(&self, interest: Interest, answer: &Frame) {
+        match interest {
             Interest::None => {}
             Interest::Initialize => self.session.learn_revision(answer),
             Interest::ToolsList => self.learn_tools(answer),
         }
-        self.witness.as_mut().map_or(Passed::AsItCame, |witness| witness.answered_with(answer))
     }
 
     /// The server has listed tools. What it says of them counts before the client gets to read it.
@@ -221,6 +240,9 @@ impl Expected {
     /// What of `event` goes on to the client.
     fn event(&mut self, event: &Event) -> Passed {
         self.is_resumable |= event.id().is_some();
+        if event.name() == "endpoint" {
+            return self.endpoint(event);
+        }
         if let Some(data) = event.data()
             && event.name() == "message"
         {
@@ -235,6 +257,15 @@ impl Expected {
         }
         let kept = event.without_resumption();
         if kept.len() == event.raw.len() { Passed::AsItCame } else { Passed::Instead(kept) }
+    }
+
+    /// The place to which a client of 2024-11-05 is to send: it hears one of ours, or nothing. The server's own would lead past the gate.
+    fn endpoint(&mut self, event: &Event) -> Passed {
+        let opened = self.opening.take().zip(event.data()).and_then(|(opening, place)| opening.named(&place));
+        let Some((instead, opened)) = opened else { return Passed::Nothing };
+        self.session = Arc::clone(&opened.session);
+        self.opened = Some(opened);
+        Passed::Instead(instead)
     }
 
     /// What of a message or a batch of them passes.
@@ -348,6 +379,11 @@ impl Watched {
             }
             if self.has_ended {
                 return Poll::Ready(None);
+            }
+            if let Some(opened) = &mut self.expected.opened
+                && let Poll::Ready(Some(said)) = opened.beside.poll_recv(cx)
+            {
+                return Poll::Ready(Some(Ok(said)));
             }
             let ended = match self.body.poll_chunk(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
