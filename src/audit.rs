@@ -446,6 +446,9 @@ pub enum Fault {
     /// A remembered approval, its uses or its end are not what the events say.
     #[error("the remembered approval of hold {0} is not what its events say")]
     Remembered(HoldId),
+    /// What counts as the definition of a tool, or the text that is kept of it, is not what the events say.
+    #[error("the definition of the tool {1:?} of {0:?} is not what its events say")]
+    Tool(String, String),
     /// Holds, or what belongs to them, that no event tells of.
     #[error("{0} hold(s) have no event")]
     NoEvent(u64),

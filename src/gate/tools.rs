@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -23,7 +24,8 @@ use crate::{
     definition::{ListedTool, TOOLS_PER_SERVER_MAX, ToolRecord, ToolState},
     digest::Digest,
     hold::NewHold,
-    mcp::{Annotations, ToolDefinition},
+    jsonrpc::Frame,
+    mcp::{self, Annotations, ToolDefinition},
     policy::{Decision, Effect, Mode},
     principal::Principal,
     store::{ROWS_READ_MAX, StoreError},
@@ -368,6 +370,16 @@ impl Gate {
     /// Notes what `server` lists. To be asked before the client gets the list. Gives what the record does not know of it.
     pub fn see_tools(&self, server: &Arc<str>, listed: &[ToolDefinition<'_>]) -> Option<SeenTools> {
         self.tools.see(server, listed, Timestamp::now())
+    }
+
+    /// `answer`, a list of the tools of `server`, without those that are always denied, as one line. `None`: it passes as it
+    /// came, as all do unless the policy says `hide_denied_tools`. What is left out is judged all the same.
+    pub fn without_denied(&self, server: &str, answer: &Frame) -> Option<Bytes> {
+        let policy = self.policy.load();
+        if !policy.hides_denied_tools() {
+            return None;
+        }
+        mcp::without_tools(answer, |tool| policy.always_denies(server, tool))
     }
 
     /// Puts on record what a server has listed. The gate goes by it from the moment it was seen, whatever becomes of this.

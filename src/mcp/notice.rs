@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::message::META_DECISION;
+use super::{list::offset, message::META_DECISION};
 use crate::jsonrpc::{
     Frame,
     id::quote,
@@ -69,7 +69,7 @@ fn last<'a>(object: &'a str, name: &str) -> Option<&'a str> {
 
 /// Where in `whole` the first byte of `part`, a piece of it, has been read.
 fn after(whole: &str, part: &str) -> usize {
-    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize) + 1
+    offset(whole, part) + 1
 }
 
 fn comma(more: bool) -> &'static str {

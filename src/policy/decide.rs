@@ -30,6 +30,26 @@ impl Policy {
         }
     }
 
+    /// Whether calls of `tool` are denied whatever their arguments, whoever makes them, and whenever.
+    pub fn always_denies(&self, server: &str, tool: &str) -> bool {
+        let call = Call { server, tool: Some(tool), ..Call::default() };
+        let mode = self.settings.mode(&call);
+        if mode < Mode::Enforce {
+            return false;
+        }
+        let candidates = self.candidates(&call);
+        let rules = candidates.iter().filter_map(|&at| self.rules.get(at as usize));
+        let mut is_let_through = false;
+        for rule in rules.filter(|rule| rule.counts_in(mode)) {
+            match (rule.effect, &rule.condition) {
+                (Effect::Deny, None) => return true,
+                (Effect::Deny, Some(_)) => {}
+                (Effect::Hold | Effect::Allow, _) => is_let_through = true,
+            }
+        }
+        !is_let_through && self.default_in(mode).0 == Effect::Deny
+    }
+
     /// What the rules say of `call` that count in `mode`.
     fn judge(&self, call: &Call<'_>, mode: Mode) -> Decision {
         let candidates = self.candidates(call);

@@ -254,6 +254,27 @@ pub(super) fn accept(
     Ok(one(db, server, tool)?.map_or(row.record.state, |row| row.record.state))
 }
 
+/// The definition of a tool that counts, the changed one, and the number of its last event.
+pub(super) type Standing = (Digest, Option<Digest>, u64);
+
+/// Where every tool stands, for a verification: without a standing, if the definitions that are kept of it are not those of its
+/// digests.
+pub(super) fn standings(db: &Connection) -> Result<Vec<(String, String, Option<Standing>)>, StoreError> {
+    let mut found = Vec::new();
+    for Kept { id, record, .. } in collect(db, ALL, params![None::<&str>, i64::MAX], read)? {
+        let ToolState { server, tool, accepted, changed, revision, .. } = record.state;
+        let kept = definitions(db, id)?;
+        let is_whole = |definition: &Definition| {
+            definition.text.as_ref().is_none_or(|text| Digest::of(text.as_bytes()) == definition.sha256)
+        };
+        let changed = changed.map(|(changed, _)| changed);
+        let has = |sha256| kept.iter().any(|definition| definition.sha256 == sha256);
+        let is_right = kept.iter().all(is_whole) && has(accepted) && changed.is_none_or(has);
+        found.push((server.into(), tool.into(), is_right.then_some((accepted, changed, revision))));
+    }
+    Ok(found)
+}
+
 /// A tool with all its definitions.
 fn whole(db: &Connection, server: &str, tool: &str) -> Result<Option<ToolRecord>, StoreError> {
     let Some(row) = one(db, server, tool)? else { return Ok(None) };

@@ -1,13 +1,18 @@
 //! Verification: reads the whole log and every hold once, and tells the first thing that does not agree.
 //!
 //! Called through `Store::verify`. It trusts nothing of the file: not the numbering, not the types, not the digests that
-//! the rows keep. Its memory grows with the number of open holds, not with the length of the log.
+//! the rows keep. Its memory grows with the number of open holds and of tools, not with the length of the log.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{approvals, error::StoreError, sqlite};
+use super::{
+    approvals,
+    error::StoreError,
+    sqlite,
+    tools::{self, Standing},
+};
 use crate::{
     audit::{AuditEvent, AuditLine, Break, Checkpoint, EventKind, Fault, Occasion, Verification, link},
     digest::Digest,
@@ -45,6 +50,8 @@ struct Pass<'db> {
     frames: u64,
     /// What the events say of remembered approvals: how often each was used, and when and by whom it was taken back.
     remembered: HashMap<HoldId, (u32, Option<(jiff::Timestamp, String)>)>,
+    /// Of every server's tool: the definition that counts, the changed one, and the number of the last event.
+    tools: HashMap<(String, String), Standing>,
     /// The last event of every hold that has not ended.
     open: HashMap<HoldId, AuditEvent>,
 }
@@ -58,6 +65,7 @@ impl<'db> Pass<'db> {
             holds: 0,
             frames: 0,
             remembered: HashMap::new(),
+            tools: HashMap::new(),
             open: HashMap::new(),
         }
     }
@@ -108,6 +116,9 @@ impl<'db> Pass<'db> {
             EventKind::Occasion(Occasion::RememberedUsed | Occasion::RememberedRevoked) => {
                 Ok(self.remembered_later(event))
             }
+            EventKind::Occasion(
+                occasion @ (Occasion::ToolListed | Occasion::ToolChanged | Occasion::ToolAccepted),
+            ) => Ok(self.tool(occasion, event)),
             EventKind::Occasion(Occasion::Voted) => Ok(self.vote(event)),
             EventKind::Occasion(_) => Ok(None),
             EventKind::State(state) => self.step(state, event),
@@ -227,7 +238,50 @@ impl<'db> Pass<'db> {
     }
 
     /// What is left when all lines were right: holds that have not ended, holds without an event, and the checkpoint.
+    /// An event of a tool: which definition counts, and whether another is listed.
+    fn tool(&mut self, occasion: Occasion, event: AuditEvent) -> Option<Fault> {
+        let (Some(server), Some(tool), Some(sha256)) = (event.server, event.tool, event.tool_sha256) else {
+            return Some(Fault::NotAnEvent);
+        };
+        let of = (server, tool);
+        let before = self.tools.get(&of).map(|(accepted, _, _)| *accepted);
+        let now = match (occasion, before) {
+            (Occasion::ToolListed, None) | (Occasion::ToolAccepted, Some(_)) => (sha256, None, event.seq),
+            (Occasion::ToolChanged, Some(accepted)) => (accepted, Some(sha256), event.seq),
+            _ => return Some(Fault::Tool(of.0, of.1)),
+        };
+        self.tools.insert(of, now);
+        None
+    }
+
+    /// Whether the tools and their definitions are what the events say.
+    fn tools(&self) -> Result<Option<Fault>, StoreError> {
+        let found = match tools::standings(self.db) {
+            Err(StoreError::Database(error)) if error.sqlite_error_code().is_none() => {
+                return Ok(Some(Fault::Unreadable));
+            }
+            found => found?,
+        };
+        for (server, tool, standing) in &found {
+            let of = (server.clone(), tool.clone());
+            if standing.is_none() || self.tools.get(&of) != standing.as_ref() {
+                return Ok(Some(Fault::Tool(of.0, of.1)));
+            }
+        }
+        if found.len() < self.tools.len() {
+            let is_there = |of: &(String, String)| {
+                found.iter().any(|(server, tool, _)| (server, tool) == (&of.0, &of.1))
+            };
+            let missing = self.tools.keys().find(|of| !is_there(of)).cloned().unwrap_or_default();
+            return Ok(Some(Fault::Tool(missing.0, missing.1)));
+        }
+        Ok(None)
+    }
+
     fn rest(&mut self) -> Result<Option<(u64, Fault)>, StoreError> {
+        if let Some(fault) = self.tools()? {
+            return Ok(Some((self.head.seq, fault)));
+        }
         for (id, last) in std::mem::take(&mut self.open) {
             if let Some(fault) = self.outcome(id, &last)? {
                 return Ok(Some((last.seq, fault)));

@@ -42,6 +42,8 @@ pub(super) enum Call {
     },
     /// It waits for people; the server has never seen it.
     Held {
+        /// What to read in the answer, once it is approved.
+        interest: Interest,
         /// The hold.
         hold: HoldId,
         /// The token of its progress, if the client wants to hear of it.

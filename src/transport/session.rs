@@ -29,7 +29,7 @@ use super::{
     waiting::{PROGRESS_EVERY, progress_value},
 };
 use crate::{
-    gate::{Caller, Edited, Gate, HeldCall, Refusal, Released, Screened},
+    gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, method},
@@ -372,7 +372,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.upstream.send(permitted);
             }
             Screened::Refuse(refusal) => self.refuse(&refusal),
-            Screened::Hold(held) => self.hold(id, held),
+            Screened::Hold(held) => self.hold(id, held, interest),
         }
     }
 
@@ -400,7 +400,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
     }
 
-    fn hold(&mut self, id: RequestId, held: Box<HeldCall>) {
+    fn hold(&mut self, id: RequestId, held: Box<HeldCall>, interest: Interest) {
         let hold = held.id();
         let token: Option<ProgressToken> = held.progress_token().map(Into::into);
         if let Some(token) = &token {
@@ -412,7 +412,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             // Nothing that the server could say of a call which it does not have is true.
             self.progress.insert(token.clone(), f64::INFINITY);
         }
-        self.begin(id.clone(), Call::Held { hold, token: token.clone(), told: 0, cancelled: false });
+        let call = Call::Held { interest, hold, token: token.clone(), told: 0, cancelled: false };
+        self.begin(id.clone(), call);
         self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
     }
 
@@ -508,21 +509,19 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Ok(frame) => frame,
             Err(error) => return server_unreadable(&error),
         };
-        let mut edited = None;
+        let mut instead = None;
         let passes = match frame.kind() {
-            Kind::Response => self.server_answers(&frame, &mut edited),
+            Kind::Response => self.server_answers(&frame, &mut instead),
             Kind::Request => self.server_asks(&frame),
             Kind::Notification => self.server_notifies(&frame),
         };
-        match edited {
-            _ if !passes => {}
-            None => self.downstream.send(frame.into_bytes().into_line()),
-            Some(edited) => self.downstream.send(edited.told_in(&frame)),
+        if passes {
+            self.downstream.send(instead.unwrap_or_else(|| frame.into_bytes().into_line()));
         }
     }
 
-    /// Whether an answer of the server passes; `edited` is what it has to say besides.
-    fn server_answers(&mut self, frame: &Frame, edited: &mut Option<Arc<Edited>>) -> bool {
+    /// Whether an answer of the server passes; `instead` is the line that goes on in its place, if it does not as it came.
+    fn server_answers(&mut self, frame: &Frame, instead: &mut Option<Bytes>) -> bool {
         let Some(id) = frame.id() else { return false };
         if id.is_null() {
             // The server could not read something; it can only say so to nobody in particular.
@@ -543,26 +542,28 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.gate.asked_back(hold, frame);
         }
         self.is_answered(answered.hold, answered.token);
-        *edited = answered.edited;
+        *instead = answered.edited.map(|edited| edited.told_in(frame));
         match answered.interest {
             Interest::Initialize => {
                 let initialize = frame.result().and_then(Initialize::from_result);
                 self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
             }
-            Interest::ToolsList => self.learn_tools(frame.result().unwrap_or_default()),
+            Interest::ToolsList => *instead = self.learn_tools(frame),
             Interest::None => {}
         }
         true
     }
 
-    /// The server has listed tools. What it says of them counts before the client gets to read it.
-    fn learn_tools(&mut self, result: &str) {
-        let listed = mcp::tool_definitions(result);
+    /// The server has listed tools: what it says of them counts before the client gets to read it. Gives the list for the client
+    /// if that is another.
+    fn learn_tools(&mut self, answer: &Frame) -> Option<Bytes> {
+        let listed = mcp::tool_definitions(answer.result().unwrap_or_default());
         tools::learn(&mut self.caller, &listed);
         if let Some(seen) = self.gate.see_tools(&self.caller.server, &listed) {
             let gate = Arc::clone(&self.gate);
             self.tasks.spawn(async move { gate.record_tools(seen).await });
         }
+        self.gate.without_denied(&self.caller.server, answer)
     }
 
     /// A forwarded call has its answer.
@@ -629,7 +630,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn hold_ended(&mut self, id: RequestId, released: Released) {
-        let Some(Call::Held { cancelled, token, told, .. }) = self.calls.remove(&id) else { return };
+        let Some(Call::Held { interest, cancelled, token, told, .. }) = self.calls.remove(&id) else {
+            return;
+        };
         if let Some(token) = &token {
             // From here on the server's own progress passes, as long as it does not go back behind ours.
             self.progress.remove(token);
@@ -647,7 +650,6 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 if let Some(token) = token.as_ref().filter(|_| told > 0) {
                     self.progress.insert(token.clone(), progress_value(told));
                 }
-                let interest = Interest::None;
                 self.begin(id, Call::Forwarded { interest, hold, token, edited, cancelled: false });
             }
             (Released::Resume(approved), Some(why)) => {

@@ -247,3 +247,38 @@ fn over_http_a_changed_tool_is_held_for_every_client() {
     assert_eq!(proxy.post(&one, &call(5, "read")).json()["result"]["ran"], true);
     proxy.home.verify();
 }
+
+#[test]
+fn over_http_denied_tools_are_left_out_of_lists_and_of_events_with_lists() {
+    const FULL: &str = r#"{"tools":[{"name":"read"}, {"name":"forbidden"}]}"#;
+    let server = Server::start(Box::new(move |request, say| {
+        let message: Value = serde_json::from_slice(&request.body).unwrap();
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{FULL}}}"#, message["id"]);
+        if message["id"] == 1 {
+            return say(&json_response("200 OK", "", &answer));
+        }
+        let event = format!("event: message\nid: 7\ndata: {answer}\n\n");
+        say(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{event}",
+            event.len()
+        )
+        .as_bytes());
+    }));
+    let hides = "version: 1\ndefault: allow\nhide_denied_tools: true\nrules:\n  - {name: nobody, tool: forbidden, action: deny}\n";
+    let proxy = Proxy::before(&server, hides, "");
+    let kept = |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[{{"name":"read"}}]}}}}"#);
+    assert_eq!(proxy.post(&[], &list(1)).text().trim_end(), kept(1));
+    let events = proxy.post(&[], &list(2));
+    assert!(events.text().contains(&kept(2)) && events.text().contains("id: 7"), "{}", events.text());
+    let refused = proxy.post(&[], &call(3, "forbidden")).json();
+    assert_eq!(refused["result"]["isError"], true, "{refused}");
+    until(|| Some(home_has_tool(&proxy.home, "forbidden")).filter(|has| *has));
+    // Without that word in the policy, a list passes as it came.
+    let proxy = Proxy::before(&server, &hides.replace("hide_denied_tools: true\n", ""), "");
+    assert!(proxy.post(&[], &list(1)).text().contains(FULL));
+    assert!(proxy.post(&[], &list(2)).text().contains(FULL));
+}
+
+fn home_has_tool(home: &Home, tool: &str) -> bool {
+    home.holdshort(["tools", "show", "test", tool]).status.success()
+}

@@ -94,3 +94,20 @@ fn a_mode_that_lets_all_run_is_warned_of_and_explained() {
     assert_eq!(explanation.rules[0].answer, Answer::OtherMode);
     assert_eq!(explanation.decision.effect, Effect::Hold);
 }
+
+#[test]
+fn a_tool_is_always_denied_only_where_no_argument_could_let_it_run() {
+    let rules = "rules:\n  - {name: never, tool: wipe, action: deny}\n  \
+        - {name: large, tool: pay, when: args.amount > 5, action: deny}\n  \
+        - {name: here, tool: look, server: lab, action: deny}\n  - {name: read, tool: read, action: allow}\n  \
+        - {name: night, tool: read, when: args.x == 1, action: deny}\n";
+    let always = |head: &str| {
+        let policy = policy(&format!("version: 1\n{head}\n{rules}"));
+        ["wipe", "pay", "look", "read", "other"].map(|tool| policy.always_denies("s", tool))
+    };
+    assert_eq!(always("default: allow"), [true, false, false, false, false]);
+    assert_eq!(always("default: deny"), [true, true, true, false, true]);
+    assert_eq!(always("mode: audit"), [false; 5]);
+    assert_eq!(always("default: deny\ntools: {wipe: {mode: disabled}}"), [false, true, true, false, true]);
+    assert_eq!(always("mode: blocking"), [true, false, false, false, false]);
+}

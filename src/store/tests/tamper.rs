@@ -1,7 +1,10 @@
 //! Tampering: whatever is changed in the file, a verification tells.
 
 use super::{super::verify::verify_now, *};
-use crate::audit::Fault;
+use crate::{
+    audit::Fault,
+    definition::{CHANGES_PER_TOOL_MAX, DEFINITIONS_PER_TOOL_MAX, ListedTool, TOOLS_PER_SERVER_MAX},
+};
 
 /// A record with a hold in every state and other events between, its raw connection, and where its log ends.
 async fn written() -> (Disk, Connection, Checkpoint) {
@@ -257,4 +260,80 @@ async fn a_record_that_is_set_back_under_a_running_store_takes_no_more_holds() {
     let next = store.record_hold(new_hold(2, "gate-1")).await;
     assert!(matches!(next, Err(StoreError::Diverged { seq: 2 })), "{next:?}");
     assert_eq!(sound(&store).await.events, 1, "nothing was added to it");
+}
+
+#[tokio::test]
+async fn every_edit_of_what_counts_as_a_tool_shows() {
+    let (disk, raw, _) = written().await;
+    let store = Store::open(&disk.path);
+    let listed = |about: &str| {
+        let text = format!("{{\"description\":\"{about}\",\"name\":\"pay\"}}");
+        let sha256 = Digest::of(text.as_bytes());
+        ListedTool { tool: "pay".into(), sha256, bytes: text.len(), text: Some(text.into()) }
+    };
+    let gate: Arc<str> = "gate".into();
+    for about in ["Pays.", "Pays me.", "Pays you."] {
+        store.see_tools("s".into(), vec![listed(about)], Arc::clone(&gate)).await.unwrap();
+    }
+    store.see_tools("other".into(), vec![listed("Pays.")], Arc::clone(&gate)).await.unwrap();
+    let me = listed("Pays me.").sha256;
+    store.accept_tool("s", "pay", me, Arc::clone(&gate), "uid:1".into()).await.unwrap();
+    store.see_tools("s".into(), vec![listed("Pays.")], gate).await.unwrap();
+    assert_eq!(store.verify(None).await.unwrap().broken, None);
+    drop(store);
+    let hex = |about: &str| listed(about).sha256.to_string();
+    for change in [
+        // The change that a server has made, accepted by nobody.
+        "UPDATE tools SET accepted = changed, changed = NULL WHERE server = 's'".to_owned(),
+        "UPDATE tools SET changed = NULL, changed_at = NULL".to_owned(),
+        format!("UPDATE tools SET accepted = x'{}' WHERE server = 'other'", hex("Pays me.")),
+        "UPDATE tools SET revision = revision + 1".to_owned(),
+        "UPDATE tools SET tool = 'pays' WHERE server = 'other'".to_owned(),
+        format!("UPDATE tool_definitions SET definition = 'x' WHERE sha256 = x'{}'", hex("Pays me.")),
+        "DELETE FROM tool_definitions; DELETE FROM tools".to_owned(),
+        format!("DELETE FROM tool_definitions WHERE sha256 = x'{}'", hex("Pays.")),
+    ] {
+        let found = after(&raw, &change, None);
+        assert!(matches!(found, Some(Fault::Tool(..))), "{change}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_tool_has_an_end() {
+    let store = Store::in_memory();
+    let gate: Arc<str> = "gate".into();
+    let listed = |tool: &str, about: &str, is_long: bool| ListedTool {
+        tool: tool.into(),
+        sha256: Digest::of(about.as_bytes()),
+        bytes: about.len(),
+        text: (!is_long).then(|| about.into()),
+    };
+    for n in 0..=CHANGES_PER_TOOL_MAX + 5 {
+        let tools = vec![listed("pay", &format!("{n}"), false)];
+        store.see_tools("s".into(), tools, Arc::clone(&gate)).await.unwrap();
+    }
+    let record = store.tool("s", "pay").await.unwrap().unwrap();
+    assert_eq!(record.definitions.len(), DEFINITIONS_PER_TOOL_MAX);
+    assert!(record.definition(Digest::of(b"0")).is_some(), "the one that counts is kept");
+    let last = Digest::of(CHANGES_PER_TOOL_MAX.to_string().as_bytes());
+    assert_eq!(
+        record.state.changed.unwrap().0,
+        last,
+        "those after are not recorded; the tool has changed anyway"
+    );
+    // What was too long to be kept cannot have been read.
+    let long = listed("long", "much", true);
+    store.see_tools("s".into(), vec![listed("long", "short", false)], Arc::clone(&gate)).await.unwrap();
+    store.see_tools("s".into(), vec![long.clone()], Arc::clone(&gate)).await.unwrap();
+    let accepted = store.accept_tool("s", "long", long.sha256, Arc::clone(&gate), "uid:1".into()).await;
+    assert!(matches!(accepted, Err(StoreError::DefinitionNotKept { .. })), "{accepted:?}");
+    let unknown =
+        store.accept_tool("s", "long", Digest::of(b"else"), Arc::clone(&gate), "uid:1".into()).await;
+    assert!(matches!(unknown, Err(StoreError::NoSuchDefinition { .. })), "{unknown:?}");
+    // A server with more tools than are remembered.
+    let many: Vec<_> =
+        (0..TOOLS_PER_SERVER_MAX).map(|n| listed(&format!("t{n}"), "the same", false)).collect();
+    let (states, is_full) = store.see_tools("s".into(), many, gate).await.unwrap();
+    assert_eq!((states.len(), is_full), (TOOLS_PER_SERVER_MAX - 2, true));
+    assert_eq!(store.verify(None).await.unwrap().broken, None);
 }

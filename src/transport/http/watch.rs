@@ -96,6 +96,14 @@ impl Passed {
         if passes { Self::AsItCame } else { Self::Nothing }
     }
 
+    /// `instead` of what would go on as it came.
+    fn or(self, instead: Option<Bytes>) -> Self {
+        match (self, instead) {
+            (Self::AsItCame, Some(instead)) => Self::Instead(instead),
+            (passed, _) => passed,
+        }
+    }
+
     /// The text, if any, that goes on of `text`.
     fn of(self, text: &Bytes) -> Option<Bytes> {
         match self {
@@ -190,36 +198,51 @@ impl Expected {
         }
         let Some(own) = &self.id else {
             // The answer to an earlier request whose stream broke off.
-            self.learn(self.session.take_interest(id), answer);
-            let awaited = self.session.take_awaited(id);
-            return awaited.map_or(Passed::AsItCame, |mut witness| witness.answered_with(answer));
+            let interest = match self.session.take_interest(id) {
+                // More may be awaited than are remembered: what looks like a list of tools is read as one.
+                Interest::None => Interest::ToolsList,
+                known => known,
+            };
+            let listed = self.learn(interest, answer);
+            let told = self.session.take_awaited(id).map(|mut witness| witness.answered_with(answer));
+            return told.unwrap_or(Passed::AsItCame).or(listed);
         };
         if own != id || self.is_answered {
             tracing::warn!("the server answered what it was not asked, or for a second time; dropped");
             return Passed::Nothing;
         }
         self.is_answered = true;
-        self.learn(self.interest, answer);
-        self.witness.as_mut().map_or(Passed::AsItCame, |witness| witness.answered_with(answer))
+        let listed = self.learn(self.interest, answer);
+        let told = self.witness.as_mut().map(|witness| witness.answered_with(answer));
+        told.unwrap_or(Passed::AsItCame).or(listed)
     }
 
-    /// Reads what `interest` says of `answer`.
-    fn learn(&self, interest: Interest, answer: &Frame) {
+    /// Reads what `interest` says of `answer`. Gives what the client gets in its place, if that is another.
+    fn learn(&self, interest: Interest, answer: &Frame) -> Option<Bytes> {
         match interest {
-            Interest::None => {}
-            Interest::Initialize => self.session.learn_revision(answer),
-            Interest::ToolsList => self.learn_tools(answer),
+            Interest::Initialize => {
+                self.session.learn_revision(answer);
+                None
+            }
+            Interest::ToolsList => self.lists_tools(answer),
+            Interest::None => None,
         }
     }
 
-    /// The server has listed tools. What it says of them counts before the client gets to read it.
-    fn learn_tools(&self, answer: &Frame) {
+    /// The server has listed tools: what it says of them counts before the client gets to read it. Gives the list for the client
+    /// if that is another.
+    fn lists_tools(&self, answer: &Frame) -> Option<Bytes> {
         let listed = mcp::tool_definitions(answer.result().unwrap_or_default());
+        if listed.is_empty() {
+            return None;
+        }
         self.session.learn_tools(&listed);
-        if let Some(seen) = self.proxy.gate.see_tools(&self.session.caller().server, &listed) {
-            let gate = Arc::clone(&self.proxy.gate);
+        let (gate, server) = (&self.proxy.gate, &self.session.caller().server);
+        if let Some(seen) = gate.see_tools(server, &listed) {
+            let gate = Arc::clone(gate);
             self.proxy.tasks.spawn(async move { gate.record_tools(seen).await });
         }
+        gate.without_denied(server, answer)
     }
 
     /// Progress of a call that was held must not go back behind what the client has already seen.
