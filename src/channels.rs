@@ -18,16 +18,18 @@ mod message;
 mod pagerduty;
 mod slack;
 mod sms;
+mod socket_mode;
 mod teams;
 mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    dispatch::Dispatcher,
+    dispatch::{Dispatcher, pause},
     links::{Link, Links},
     mail::Mail,
     slack::{BadClick, Click, Slack},
+    socket_mode::{Delivered as DeliveredClick, Socket},
     webhook::{BadDecision, Webhook},
 };
 use crate::{control::api::HoldView, store};

@@ -170,6 +170,7 @@ impl Desk {
         tokio::select! {
             () = served => {}
             () = dispatcher.run() => {}
+            () = inbound::listen(&self.state) => {}
         }
     }
 }

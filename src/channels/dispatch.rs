@@ -296,7 +296,7 @@ fn news_of(event: &AuditEvent) -> Option<News> {
 
 /// How long to wait after so many attempts: doubled each time, and up to half of it left to chance, so that what has failed
 /// together does not come back together. `asked`: what the service wants at least.
-fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
+pub fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
     let doubled = PAUSE_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(PAUSE_MAX);
     let mut random = [0; 4];
     // Without random numbers it waits the whole time.

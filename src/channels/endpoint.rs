@@ -6,7 +6,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -44,6 +44,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(3600);
 pub(super) struct Endpoint {
     url: Url,
     tls: Option<ClientTls>,
+    roots: Option<PathBuf>,
     private_network: bool,
 }
 
@@ -109,7 +110,7 @@ impl Endpoint {
             "http" => return Err("http is not encrypted: only with `private_network: true`".to_owned()),
             _ => return Err("write an https URL".to_owned()),
         };
-        Ok(Self { url, tls, private_network })
+        Ok(Self { url, tls, roots: roots.map(Path::to_owned), private_network })
     }
 
     /// Posts `body` to the URL.
@@ -136,17 +137,8 @@ impl Endpoint {
         headers: &[(HeaderName, HeaderValue)],
         body: Bytes,
     ) -> Result<Answer, NotSent> {
-        let own = self.url.path();
-        let mut target = match below {
-            "" => own.to_owned(),
-            below => format!("{}{below}", own.trim_end_matches('/')),
-        };
-        if let Some(query) = self.url.query() {
-            target.push('?');
-            target.push_str(query);
-        }
-        let mut request = Request::post(target).body(Full::new(body)).map_err(NotSent::again)?;
-        let host = self.url.authority().parse::<HeaderValue>().map_err(NotSent::again)?;
+        let mut request = Request::post(self.target(below)).body(Full::new(body)).map_err(NotSent::again)?;
+        let host = self.authority().parse::<HeaderValue>().map_err(NotSent::again)?;
         request.headers_mut().insert(header::HOST, host);
         let agent = concat!("holdshort/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(agent));
@@ -163,7 +155,35 @@ impl Endpoint {
             .map_err(|error| NotSent::again(format!("it did not answer: {error}")))
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    /// Another service in the same network, such as one that this one has named.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL, in words.
+    pub(super) fn beside(&self, url: &str) -> Result<Self, String> {
+        Self::new(url, self.roots.as_deref(), self.private_network)
+    }
+
+    /// The host, with its port if that is not the usual one.
+    pub(super) fn authority(&self) -> &str {
+        self.url.authority()
+    }
+
+    /// What is asked for below the URL.
+    pub(super) fn target(&self, below: &str) -> String {
+        let own = self.url.path();
+        let mut target = match below {
+            "" => own.to_owned(),
+            below => format!("{}{below}", own.trim_end_matches('/')),
+        };
+        if let Some(query) = self.url.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        target
+    }
+
+    pub(super) async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = self.url.port_or_known_default().unwrap_or(443);
         let stream = connect(&host, port, self.private_network).await?;
@@ -199,7 +219,7 @@ pub(super) async fn connect(host: &str, port: u16, private_network: bool) -> io:
 }
 
 /// Both ways of a connection.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 async fn exchange(

@@ -123,6 +123,8 @@ struct SlackEntry {
     #[serde(default)]
     signing_secret: Option<SecretEntry>,
     #[serde(default)]
+    app_token: Option<SecretEntry>,
+    #[serde(default)]
     api: Option<String>,
     #[serde(default)]
     roots: Option<PathBuf>,
@@ -350,15 +352,21 @@ impl Reader {
             let message = format!("`{}` is not the id of a conversation", entry.conversation);
             return Err((message, "write the id, such as C0123456789, not the name"));
         }
-        let clicks = match (&entry.signing_secret, &entry.workspace) {
-            (None, None) => None,
-            (Some(secret), Some(workspace)) if is_id(workspace, &['T', 'E']) => Some(Clicks {
+        let has_clicks = entry.signing_secret.is_some() || entry.app_token.is_some();
+        let clicks = match (has_clicks, &entry.workspace) {
+            (false, None) => None,
+            (true, Some(workspace)) if is_id(workspace, &['T', 'E']) => Some(Clicks {
                 workspace: workspace.clone(),
                 app: entry.app.clone(),
-                signing_secret: self.secret(secret)?,
+                signing_secret: entry
+                    .signing_secret
+                    .as_ref()
+                    .map(|secret| self.secret(secret))
+                    .transpose()?,
+                app_token: entry.app_token.as_ref().map(|token| self.secret(token)).transpose()?,
             }),
             _ => {
-                let hint = "write both: `workspace: T0123456789` and `signing_secret:`; or neither, then there are no buttons";
+                let hint = "write `workspace: T0123456789`, and `signing_secret:` or `app_token:`; or none of them, then there are no buttons";
                 return Err(("whose clicks count is not wholly said".to_owned(), hint));
             }
         };

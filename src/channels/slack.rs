@@ -63,7 +63,10 @@ pub(super) struct Clicks {
     pub(super) workspace: String,
     /// The id of the app, if it is to be looked at.
     pub(super) app: Option<String>,
-    pub(super) signing_secret: Secret,
+    /// For clicks that are posted to the desk.
+    pub(super) signing_secret: Option<Secret>,
+    /// For clicks that come over a connection of the desk's.
+    pub(super) app_token: Option<Secret>,
 }
 
 /// What somebody has clicked.
@@ -272,8 +275,9 @@ impl Slack {
         body: &[u8],
         now: i64,
     ) -> Result<Option<Click>, BadClick> {
-        let clicks = self.clicks.as_ref().ok_or(BadClick::NotHere)?;
-        verify_slack(&clicks.signing_secret, timestamp, signature, body, now)?;
+        let secret = self.clicks.as_ref().and_then(|clicks| clicks.signing_secret.as_ref());
+        let secret = secret.ok_or(BadClick::NotHere)?;
+        verify_slack(secret, timestamp, signature, body, now)?;
         let mut found = url::form_urlencoded::parse(body).filter(|(name, _)| name == "payload");
         match (found.next(), found.next()) {
             (Some((_, payload)), None) => self.clicked(&payload),
@@ -281,8 +285,13 @@ impl Slack {
         }
     }
 
+    /// The token for connections, if there is one.
+    pub(super) fn app_token(&self) -> Option<&Secret> {
+        self.clicks.as_ref()?.app_token.as_ref()
+    }
+
     /// Reads a payload that is known to be Slack's.
-    fn clicked(&self, payload: &str) -> Result<Option<Click>, BadClick> {
+    pub(super) fn clicked(&self, payload: &str) -> Result<Option<Click>, BadClick> {
         let clicks = self.clicks.as_ref().ok_or(BadClick::NotHere)?;
         let payload: Payload = serde_json::from_str(payload).map_err(|_| BadClick::Unreadable)?;
         if payload.r#type != "block_actions" {

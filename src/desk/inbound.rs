@@ -13,6 +13,7 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -22,7 +23,9 @@ use super::{
     verdict::{self, Spoken, unavailable},
 };
 use crate::{
-    channels::{BadClick, BadDecision, Channel, Click, Kind as ChannelKind, Webhook, signature},
+    channels::{
+        self, BadClick, BadDecision, Channel, Click, DeliveredClick, Kind as ChannelKind, Webhook, signature,
+    },
     control::api::Resolved,
     digest::Digest,
 };
@@ -105,6 +108,52 @@ async fn posted(
     let (state, channel) = (Arc::clone(state), Arc::clone(channel));
     tokio::spawn(async move { clicked(&state, &channel, click, once).await });
     Ok(())
+}
+
+/// Reads what comes over the connections that this desk opens, for as long as it serves.
+pub(super) async fn listen(state: &Arc<State>) {
+    let slacks = state.channels.iter().filter(|channel| match &channel.kind {
+        ChannelKind::Slack(slack) => slack.has_socket(),
+        _ => false,
+    });
+    join_all(slacks.map(|channel| listen_to(state, channel))).await;
+    // Where there is nothing to listen to, nothing ends either.
+    std::future::pending().await
+}
+
+async fn listen_to(state: &Arc<State>, channel: &Arc<Channel>) {
+    let ChannelKind::Slack(slack) = &channel.kind else { return };
+    let mut failures = 0;
+    loop {
+        match slack.open_socket().await {
+            Ok(mut socket) => {
+                failures = 0;
+                while let Some(delivered) = socket.next(slack).await {
+                    take(state, channel, delivered).await;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(channel = %channel.name, %error, "clicks cannot be heard; it is tried again");
+            }
+        }
+        tokio::time::sleep(channels::pause(failures.max(1), None)).await;
+    }
+}
+
+/// Takes a click that Slack has sent over a connection.
+async fn take(state: &Arc<State>, channel: &Arc<Channel>, delivered: DeliveredClick) {
+    match delivered.click {
+        Ok(Some(click)) => {
+            let parts = ["slack socket", &*channel.name, &*delivered.envelope];
+            // Sent again, or a record that does not answer: whoever clicked may do so again.
+            let Ok(once) = Once::take(state, &parts, signature_ends()).await else { return };
+            let (state, channel) = (Arc::clone(state), Arc::clone(channel));
+            tokio::spawn(async move { clicked(&state, &channel, click, once).await });
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(channel = %channel.name, %error, "a click does not count"),
+    }
 }
 
 /// Says what a click says, and tells whoever clicked why it came to nothing, if it did.

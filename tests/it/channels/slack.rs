@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use soketto::handshake;
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{PEOPLE, call, gate, in_turn, knows, settled};
 use crate::support::{
     browser::{Answer, Desk},
     http::{Message, Server, json as response},
-    program::{Home, until},
+    program::{Home, PATIENCE, until},
 };
 
 const SIGNING: &str = "8f742231b10e8888abcd99yyyzzz85a5";
@@ -40,6 +42,107 @@ fn workspace() -> Server {
         };
         say(&response("200 OK", "", &answer.to_string()));
     }))
+}
+
+/// The other end of Socket Mode: a WebSocket that greets, sends what it is given, and gives back what is said to it.
+struct Socket {
+    port: u16,
+    send: tokio::sync::mpsc::Sender<String>,
+    heard: std::sync::mpsc::Receiver<String>,
+}
+
+impl Socket {
+    fn start() -> Self {
+        let (send, mut to_send) = tokio::sync::mpsc::channel::<String>(8);
+        let (say, heard) = std::sync::mpsc::channel();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                // One connection after the other, as Slack asks for a new one now and then.
+                while let Ok((stream, _)) = listener.accept().await {
+                    let mut server = handshake::Server::new(stream.compat());
+                    let request = server.receive_request().await.unwrap();
+                    assert_eq!(request.path(), "/link/?ticket=once");
+                    let accept = handshake::server::Response::Accept { key: request.key(), protocol: None };
+                    server.send_response(&accept).await.unwrap();
+                    let (mut sender, mut receiver) = server.into_builder().finish();
+                    let hello = json!({"type": "hello", "num_connections": 1, "connection_info": {"app_id": "A0APP"}});
+                    sender.send_text(hello.to_string()).await.unwrap();
+                    sender.flush().await.unwrap();
+                    while let Some(message) = to_send.recv().await {
+                        let closes = message.contains("disconnect");
+                        sender.send_text(message).await.unwrap();
+                        sender.flush().await.unwrap();
+                        if closes {
+                            break;
+                        }
+                        let mut answer = Vec::new();
+                        receiver.receive_data(&mut answer).await.unwrap();
+                        say.send(String::from_utf8(answer).unwrap()).unwrap();
+                    }
+                }
+            });
+        });
+        Self { port, send, heard }
+    }
+
+    /// Sends a click, and waits until it is answered.
+    fn click(&self, envelope: &str, payload: &Value) {
+        let message = json!({"envelope_id": envelope, "type": "interactive", "accepts_response_payload": false, "payload": payload});
+        self.send.try_send(message.to_string()).unwrap();
+        let answer: Value = serde_json::from_str(&self.heard.recv_timeout(PATIENCE).unwrap()).unwrap();
+        assert_eq!(answer, json!({"envelope_id": envelope}));
+    }
+}
+
+#[test]
+fn clicks_come_over_a_connection_of_the_desk_where_nobody_can_reach_it() {
+    let home = Home::new();
+    let socket = Socket::start();
+    let port = socket.port;
+    let server = Server::start(Box::new(move |request, say| {
+        let answer = match request.first.split(' ').nth(1).unwrap() {
+            "/api/apps.connections.open" if request.header("authorization") == Some("Bearer xapp-test") => {
+                json!({"ok": true, "url": format!("ws://127.0.0.1:{port}/link/?ticket=once")})
+            }
+            "/api/apps.connections.open" => json!({"ok": false, "error": "not_authed"}),
+            _ => json!({"ok": true, "channel": "C0OPS", "ts": "1700000000.000000"}),
+        };
+        say(&response("200 OK", "", &answer.to_string()));
+    }));
+    home.file("app-token", "xapp-test");
+    let clicks = "      workspace: T0TEAM\n      app_token: {file: app-token}\n";
+    let desk = Desk::with_config(&home, &config(&home, &server, clicks));
+    let mut gate = gate(&home, PEOPLE);
+    gate.send(&call(1, &json!({"amount": 950})));
+    let message = wait_for(&server, "chat.postMessage", 1).remove(0);
+    assert_eq!(ids(&message), ["approve", "reject", "open"]);
+    let value = buttons(&message).remove(0).1["value"].as_str().unwrap().to_owned();
+    settled(&home, "chat");
+    knows(&home, &desk, 1);
+    let ts = "1700000000.000000";
+    // Nobody posts clicks to this desk.
+    assert_eq!(clicked(&desk, &click(ts, "U0ALICE", "approve", &value, "")).status, 404);
+    let mut elsewhere = click(ts, "U0ALICE", "approve", &value, "");
+    elsewhere["team"]["id"] = json!("T0OTHER");
+    socket.click("e1", &elsewhere);
+    socket.click("e2", &click(ts, "U0MALLORY", "approve", &value, ""));
+    let whispered = wait_for(&server, "chat.postEphemeral", 1).remove(0);
+    assert!(
+        whispered["user"] == "U0MALLORY" && whispered.to_string().contains("may not decide"),
+        "{whispered}"
+    );
+    // The same envelope again is the same click, whatever is in it now.
+    socket.click("e2", &click(ts, "U0ALICE", "approve", &value, ""));
+    socket.send.try_send(json!({"type": "disconnect", "reason": "refresh_requested"}).to_string()).unwrap();
+    socket.click("e3", &click(ts, "U0BOB", "reject", &value, "not today"));
+    let answer = gate.receive();
+    assert!(answer["result"]["content"][0]["text"].as_str().unwrap().contains("not today"), "{answer}");
+    home.verify();
 }
 
 fn config(home: &Home, server: &Server, more: &str) -> String {
