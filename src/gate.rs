@@ -15,6 +15,7 @@ mod permit;
 mod quorum;
 mod refusal;
 mod reminders;
+mod tasks;
 mod tools;
 mod verdict;
 
@@ -39,6 +40,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
+    tasks::{Begun, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
 };
 use crate::{
@@ -47,7 +49,7 @@ use crate::{
     gate::{refusal::Refused, tools::Doubt},
     hold::{Absence, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
-    jsonrpc::{ErrorCode, Frame, FrameBytes, Kind},
+    jsonrpc::{ErrorCode, Frame, FrameBytes, Kind, RequestId},
     mcp::{self, Era, Peer, ToolCall, call_sha256, method},
     policy::{Call, Decision, Effect, Mode, Policy},
     principal::Principal,
@@ -137,6 +139,7 @@ struct Judged {
     agent: Arc<str>,
     era: Era,
     progress_token: Option<Box<str>>,
+    is_task: bool,
     /// How the call waits, if it is held.
     plan: Plan,
     /// What speaks against the tool, whatever the rules say.
@@ -162,6 +165,7 @@ pub struct HeldCall {
     hold: Arc<NewHold>,
     refused: Refused,
     progress_token: Option<Box<str>>,
+    is_task: bool,
     /// The session that it came in.
     session: u64,
     /// When it expires, by the clock of timers.
@@ -228,6 +232,11 @@ impl Approved {
     /// What the server's answer has to say to the agent, if the call was changed.
     pub fn edited(&self) -> Option<Arc<Edited>> {
         self.edited.clone()
+    }
+
+    /// The id of the request in the frame.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.refused.id.as_ref()
     }
 
     /// The frame to send.
@@ -528,6 +537,7 @@ impl Gate {
                 .map_or_else(|| Arc::clone(&caller.agent), |client| client.to_string().into()),
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
+            is_task: call.is_modern() && call.declares_tasks,
             plan: plan(caller, call.client.as_ref(), call.progress_token.is_some()),
             doubt,
             decision,
@@ -558,6 +568,7 @@ impl Gate {
             agent: Arc::clone(&caller.agent),
             era: Era::Legacy,
             progress_token: None,
+            is_task: false,
             plan: plan(caller, None, false),
             doubt: None,
             decision,
@@ -609,6 +620,7 @@ impl Gate {
                         hold,
                         refused,
                         progress_token: judged.progress_token,
+                        is_task: judged.is_task,
                         session,
                         deadline: Instant::now() + terms.timeout,
                         answer_by: judged.plan.patience.map(|patience| Instant::now() + patience),

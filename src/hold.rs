@@ -240,6 +240,8 @@ pub enum Withdrawal {
     ServerGone,
     /// This process was told to stop.
     Stopping,
+    /// It was approved under rules that are no longer in force.
+    RulesChanged,
 }
 
 impl Withdrawal {
@@ -250,12 +252,13 @@ impl Withdrawal {
             Self::ClientGone => "the client has gone",
             Self::ServerGone => "the server has gone",
             Self::Stopping => "the gate was stopped",
+            Self::RulesChanged => "the rules for it, or its tool, have changed since it was approved",
         }
     }
 
     /// Whether somebody is there who expects an answer. A client that cancelled expects none (MCP, "Cancellation").
     pub fn is_told(self) -> bool {
-        matches!(self, Self::ServerGone | Self::Stopping)
+        matches!(self, Self::ServerGone | Self::Stopping | Self::RulesChanged)
     }
 }
 
@@ -273,6 +276,8 @@ pub enum Absence {
     Patience,
     /// The same client has made the same call again, and that one waits now.
     MadeAgain,
+    /// The client asks for the result later: the call is a task.
+    Task,
 }
 
 impl Absence {
@@ -284,6 +289,7 @@ impl Absence {
             Self::Stopping => "the gate was stopped",
             Self::Patience => "the client's patience was about to end",
             Self::MadeAgain => "the client has made the same call again",
+            Self::Task => "the client asks for the result later",
         }
     }
 }

@@ -9,14 +9,19 @@ mod list;
 mod message;
 mod notice;
 mod session;
+mod task;
 mod tool;
 
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall, input_required};
 pub use likeness::{ToolDefinition, call_sha256, call_without_answers_sha256, tool_definitions};
 pub use list::without_tools;
-pub use message::{Era, META_DECISION, progress_notification, tool_refusal};
+pub use message::{Era, META_DECISION, error_result, progress_notification, tool_refusal};
 pub use notice::with_notice;
 pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version};
+pub use task::{
+    Progressed, TASKS_EXTENSION, Task, TaskRequest, TaskVerb, offering_tasks, result_type, task_heard,
+    task_id, with_request_id,
+};
 pub use tool::Annotations;
 
 use std::borrow::Cow;
@@ -37,6 +42,12 @@ pub mod method {
     pub const SERVER_DISCOVER: &str = "server/discover";
     /// Asks for news, as an answer that stays open (2026-07-28).
     pub const SUBSCRIPTIONS_LISTEN: &str = "subscriptions/listen";
+    /// Asks how far a task is (the tasks extension of 2026-07-28).
+    pub const TASKS_GET: &str = "tasks/get";
+    /// Asks that a task end.
+    pub const TASKS_CANCEL: &str = "tasks/cancel";
+    /// Brings what a task has asked for.
+    pub const TASKS_UPDATE: &str = "tasks/update";
     /// Asks whether the peer is there.
     pub const PING: &str = "ping";
     /// Withdraws a request.

@@ -429,6 +429,11 @@ impl Policy {
         &self.warnings
     }
 
+    /// Whether any call may be held: what no rule names, or what some rule holds.
+    pub fn may_hold(&self) -> bool {
+        self.default_effect() == Effect::Hold || self.rules().iter().any(|rule| rule.effect() == Effect::Hold)
+    }
+
     /// Whether requests of `method` are to be judged at all: every `tools/call` is, others if a rule names them.
     pub fn gates_method(&self, method: &str) -> bool {
         let names = |at: &u32| {

@@ -15,6 +15,7 @@ mod place;
 mod reader;
 #[macro_use]
 mod sqlite;
+mod tasks;
 mod tools;
 mod verify;
 mod waiting;
@@ -63,6 +64,9 @@ pub const EVENTS_QUEUED_MAX: usize = 4096;
 
 /// Reads that may be queued or under way at once in one process; more callers wait for their turn.
 pub const READS_QUEUED_MAX: usize = 256;
+
+/// How long the answer to a task is kept for its client.
+pub const TASK_ANSWER_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Rows that one read gives at most, whatever it asks for.
 pub const ROWS_READ_MAX: usize = 10_000;
@@ -135,6 +139,15 @@ pub enum Arrived {
         /// The process that has their callers or has sent one.
         holder: Arc<str>,
     },
+}
+
+/// What a server has answered to a call that runs as a task: the raw JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskAnswer {
+    /// The `result`.
+    Result(String),
+    /// The `error`.
+    Error(String),
 }
 
 /// What [`Store::recover`] took over.
@@ -301,6 +314,30 @@ impl Store {
             Written::State(state) => Ok(state),
             _ => Err(StoreError::Closed),
         }
+    }
+
+    /// Lets `call`, which is the call of `id` made again, redeem the grant: gives the hold, recorded as forwarding and without
+    /// its frame. `None` if there is no grant, or the rules or the tool are no longer the same. Of several one redeems it.
+    pub async fn redeem(&self, id: HoldId, call: NewHold) -> Result<Option<Box<HoldRecord>>, StoreError> {
+        match self.write(Job::Redeem { id, call: Box::new(call), at: Timestamp::now() }).await? {
+            Written::Redeemed(record) => Ok(record),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// Records that the call of `id` was answered, and keeps the answer for an hour.
+    pub async fn answer(&self, id: HoldId, answer: TaskAnswer) -> Result<(), StoreError> {
+        self.write(Job::Answer { id, answer, at: Timestamp::now() }).await.map(drop)
+    }
+
+    /// The answer that [`Store::answer`] has kept.
+    pub async fn answer_of(&self, id: HoldId) -> Result<Option<TaskAnswer>, StoreError> {
+        self.read(move |db| tasks::answer_of(db, id, Timestamp::now())).await
+    }
+
+    /// How many open holds of `principal` have no caller; counted up to `limit`.
+    pub async fn without_caller(&self, principal: Arc<str>, limit: usize) -> Result<usize, StoreError> {
+        self.read(move |db| tasks::without_caller(db, &principal, limit)).await
     }
 
     /// Records a vote that is not enough yet, given at the process `gate`. Gives the hold with all votes so far, without its

@@ -151,7 +151,7 @@ impl Gate {
     }
 
     /// The call goes on because of what was decided about `record` before.
-    async fn redeemed(&self, held: HeldCall, record: &HoldRecord) -> Released {
+    pub(super) async fn redeemed(&self, held: HeldCall, record: &HoldRecord) -> Released {
         let id = record.hold.id;
         let hold = Arc::new(held.as_retry_of(record));
         if self.table.claim(held.suspended.ticket()).is_none() {
@@ -464,7 +464,7 @@ fn unbox<T>(held: Box<T>) -> T {
 
 impl HeldCall {
     /// It cannot be held.
-    fn unavailable(self, why: &str) -> Released {
+    pub(super) fn unavailable(self, why: &str) -> Released {
         Released::Refuse(self.refused.ended(self.hold.id, Cause::Unavailable, why))
     }
 

@@ -19,6 +19,8 @@ impl ErrorCode {
     pub const INVALID_PARAMS: Self = Self(-32602);
     /// Something failed on our side.
     pub const INTERNAL_ERROR: Self = Self(-32603);
+    /// The request does not declare what it takes to answer it (MCP 2026-07-28).
+    pub const MISSING_CAPABILITY: Self = Self(-32021);
     /// The policy or a person refused the request, and the client wants that to be a failure. Ours: outside the range that
     /// JSON-RPC 2.0 (section 5.1) and MCP reserve.
     pub const REFUSED: Self = Self(4030);

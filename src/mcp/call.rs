@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::session::Peer;
+use super::{session::Peer, task::declares_tasks};
 use crate::{
     jsonrpc::{
         ErrorCode, Frame, RequestId,
@@ -21,6 +21,8 @@ pub const MAX_REQUEST_STATE_BYTES: usize = 256 * 1024;
 
 /// The key of the protocol version in `_meta` (2026-07-28).
 pub(super) const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// The key of what the client can do in `_meta` (2026-07-28).
+pub(super) const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// The key of the client's name in `_meta` (2026-07-28).
 const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 
@@ -37,6 +39,8 @@ pub struct ToolCall<'a> {
     pub protocol_version: Option<Cow<'a, str>>,
     /// Who the client says it is in this very request (2026-07-28). Not to be relied on.
     pub client: Option<Peer<'a>>,
+    /// Whether the client can take a task for an answer (the tasks extension of 2026-07-28).
+    pub declares_tasks: bool,
     /// Whether the call asks to run as a task (2025-11-25).
     pub wants_task: bool,
     /// The raw token of the state that a server gave out and a retry brings back (2026-07-28).
@@ -110,6 +114,7 @@ impl<'a> ToolCall<'a> {
             progress_token: None,
             protocol_version: None,
             client: None,
+            declares_tasks: false,
             wants_task: object(frame, Param::Task, CallError::Task)?.is_some(),
             request_state: frame.param(Param::RequestState).map(request_state).transpose()?,
             has_input_responses: object(frame, Param::InputResponses, CallError::InputResponses)?.is_some(),
@@ -139,6 +144,7 @@ impl<'a> ToolCall<'a> {
                 META_CLIENT_INFO => {
                     self.client = Some(Peer::parse(value).ok_or(CallError::MetaMember)?);
                 }
+                META_CLIENT_CAPABILITIES => self.declares_tasks = declares_tasks(value),
                 _ => {}
             }
         }

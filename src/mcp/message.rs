@@ -21,6 +21,12 @@ pub enum Era {
 /// The answer to a call that did not run: a tool result with `isError`, whose text every client shows to its model.
 /// `decision` is a JSON object made by us.
 pub fn tool_refusal(id: &RequestId, era: Era, text: &str, decision: Option<&str>) -> Bytes {
+    let result = error_result(era, text, decision);
+    Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n"))
+}
+
+/// The result in it: a raw JSON object on one line.
+pub fn error_result(era: Era, text: &str, decision: Option<&str>) -> String {
     let result_type = match era {
         Era::Legacy => "",
         Era::Modern => "\"resultType\":\"complete\",",
@@ -29,9 +35,7 @@ pub fn tool_refusal(id: &RequestId, era: Era, text: &str, decision: Option<&str>
         format!(",\"_meta\":{{\"{META_DECISION}\":{}}}", one_line(decision))
     });
     let text = quote(text);
-    Bytes::from(format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{{result_type}\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true{meta}}}}}\n"
-    ))
+    format!("{{{result_type}\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true{meta}}}")
 }
 
 /// A progress notification for the request that brought `token` (its raw JSON). `progress` is a decimal number, to be

@@ -68,11 +68,11 @@ fn last<'a>(object: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Where in `whole` the first byte of `part`, a piece of it, has been read.
-fn after(whole: &str, part: &str) -> usize {
+pub(super) fn after(whole: &str, part: &str) -> usize {
     offset(whole, part) + 1
 }
 
-fn comma(more: bool) -> &'static str {
+pub(super) fn comma(more: bool) -> &'static str {
     if more { "," } else { "" }
 }
 

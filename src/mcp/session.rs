@@ -139,11 +139,11 @@ fn cut(mut text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// The value of a member; of a repeated one the last.
-fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
+pub(super) fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     members(object).filter(|(name, _)| name == key).last().map(|(_, value)| value)
 }
 
-fn string(token: &str) -> Option<Cow<'_, str>> {
+pub(super) fn string(token: &str) -> Option<Cow<'_, str>> {
     token.starts_with('"').then(|| unescape(token))
 }
 

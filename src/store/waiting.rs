@@ -19,6 +19,7 @@ use super::{
         AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, FRAME_COLUMN, add, append, collect,
         hold_without_frame, integer, nanoseconds, record, record_hold, update,
     },
+    tasks,
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, Occasion},
@@ -143,7 +144,7 @@ fn same_calls(
 }
 
 /// Whether what was decided about `earlier` counts for `now`: the rules want the same, and the tool is not another one.
-fn is_bound(earlier: &NewHold, now: &NewHold) -> bool {
+pub(super) fn is_bound(earlier: &NewHold, now: &NewHold) -> bool {
     let is_same_tool = match (earlier.tool_sha256, now.tool_sha256) {
         (Some(earlier), Some(now)) => earlier == now,
         // Where the server has not told its tools (again), there is nothing to compare.
@@ -165,7 +166,7 @@ fn remind(db: &Connection, hold: &mut NewHold, at: Timestamp) -> Result<(), Stor
     Ok(())
 }
 
-fn take(
+pub(super) fn take(
     db: &Connection,
     head: &mut Checkpoint,
     seq: u64,
@@ -334,7 +335,7 @@ pub(super) fn reminded(db: &Connection, limit: usize) -> Result<Vec<(NewHold, Du
 }
 
 /// Writes down what time alone has done to a hold: gives it as it is then, if that is something.
-fn lapse(
+pub(super) fn lapse(
     db: &Connection,
     head: &mut Checkpoint,
     seq: u64,
@@ -358,6 +359,7 @@ pub(super) fn sweep(db: &Connection, head: &mut Checkpoint, at: Timestamp) -> Re
     for (seq, found) in &overdue {
         lapse(db, head, *seq, found, at)?;
     }
+    tasks::forget(db, at)?;
     Ok(overdue.len())
 }
 

@@ -18,11 +18,11 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Arrived, Recovered, approvals,
+    Arrived, Recovered, TaskAnswer, approvals,
     error::StoreError,
     outbox,
     place::{Opened, Place},
-    sqlite, tools, waiting,
+    sqlite, tasks, tools, waiting,
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
@@ -77,6 +77,16 @@ pub(super) enum Job {
         approval: Box<Approval>,
         lapses_at: Timestamp,
     },
+    Redeem {
+        id: HoldId,
+        call: Box<NewHold>,
+        at: Timestamp,
+    },
+    Answer {
+        id: HoldId,
+        answer: TaskAnswer,
+        at: Timestamp,
+    },
     Vote {
         id: HoldId,
         gate: Arc<str>,
@@ -128,6 +138,7 @@ pub(super) enum Written {
     Arrived(Arrived),
     State(State),
     TakenBack(bool),
+    Redeemed(Option<Box<HoldRecord>>),
     Voted(Box<HoldRecord>),
     Swept(usize),
     /// Whether it had an effect.
@@ -404,6 +415,10 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
         Job::Decide { id, vote, approval, lapses_at } => {
             return waiting::decide(db, head, *id, (vote, approval), *lapses_at).map(Written::State);
         }
+        Job::Redeem { id, call, at } => {
+            return tasks::redeem(db, head, *id, call, *at).map(Written::Redeemed);
+        }
+        Job::Answer { id, answer, at } => tasks::answer(db, head, *id, answer, *at)?,
         Job::Vote { id, gate, vote } => {
             return waiting::vote(db, head, *id, gate, vote).map(Box::new).map(Written::Voted);
         }

@@ -22,6 +22,10 @@ pub(super) enum Interest {
     Initialize,
     /// The names of the tools.
     ToolsList,
+    /// What it offers, to which tasks are added: calls may be held.
+    Discover,
+    /// All of it, to be kept until the client asks for it: the call runs as a task.
+    Task,
 }
 
 /// One request without an answer.

@@ -22,6 +22,7 @@ pub mod remote;
 mod sessions;
 pub mod settings;
 mod stream;
+mod tasks;
 pub mod tls;
 mod upstream;
 mod watch;

@@ -5,6 +5,9 @@
 //! flows. Lines of the server go to the client as they came. The session knows the requests in flight; it decides
 //! nothing about any of them.
 
+mod keep;
+mod tasks;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -18,7 +21,7 @@ use memchr::memchr;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    time::{Instant, MissedTickBehavior},
+    time::MissedTickBehavior,
 };
 use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
 
@@ -26,13 +29,13 @@ use super::{
     calls::{Call, Calls, Interest, ProgressToken, REQUESTS_MAX},
     outbox::{Downstream, Upstream},
     tools,
-    waiting::{PROGRESS_EVERY, progress_value},
+    waiting::progress_value,
 };
 use crate::{
-    gate::{Caller, Gate, HeldCall, Refusal, Released, Screened},
+    gate::{Approved, Caller, Gate, HeldCall, Refusal, Released, Screened, task_answer, unusable_answer},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
-    mcp::{self, Cancelled, Initialize, Progress, method},
+    mcp::{self, Cancelled, Initialize, Progress, TaskRequest, method},
 };
 
 /// Held calls that may tell the session something at once; the others wait their turn.
@@ -86,6 +89,12 @@ enum News {
     Waits { id: RequestId, told: u32, line: Bytes },
     /// It no longer does.
     Ended { id: RequestId, released: Released },
+    /// It waits as a task, which is the answer to it.
+    Task { id: RequestId, hold: HoldId, answer: Bytes },
+    /// A question about a task is answered.
+    Told(Bytes),
+    /// The same, and the task's call is to be sent.
+    Run(Bytes, Box<Approved>),
 }
 
 /// Everything that can happen in a session.
@@ -358,10 +367,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             let text = format!("{REQUESTS_MAX} requests are without an answer, which is the limit");
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
         }
+        if let Some(asked) = TaskRequest::parse(&frame) {
+            return self.ask_task(id, asked);
+        }
         self.learn_from_request(&frame);
         let interest = match frame.method() {
             Some(method::INITIALIZE) => Interest::Initialize,
             Some(method::TOOLS_LIST) => Interest::ToolsList,
+            Some(method::SERVER_DISCOVER) if self.gate.policy().may_hold() => Interest::Discover,
             _ => Interest::None,
         };
         match self.gate.screen(&self.caller, frame) {
@@ -402,6 +415,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn hold(&mut self, id: RequestId, held: Box<HeldCall>, interest: Interest) {
         let hold = held.id();
+        if held.is_task() {
+            return self.begin_task(id, held);
+        }
         let token: Option<ProgressToken> = held.progress_token().map(Into::into);
         if let Some(token) = &token {
             if self.progress.contains_key(token) {
@@ -414,7 +430,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
         let call = Call::Held { interest, hold, token: token.clone(), told: 0, cancelled: false };
         self.begin(id.clone(), call);
-        self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
+        self.tasks.spawn(keep::keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
     }
 
     /// A call that the server does not have is withdrawn, whatever a rule says of notifications; any other cancellation is
@@ -538,6 +554,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return false;
         };
+        if answered.interest == Interest::Task {
+            let edited = answered.edited;
+            self.keep_answer(answered.hold, |hold| task_answer(hold, frame, edited.as_deref()));
+            return false;
+        }
         if let Some(hold) = answered.hold {
             self.gate.asked_back(hold, frame);
         }
@@ -549,7 +570,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
             }
             Interest::ToolsList => *instead = self.learn_tools(frame),
-            Interest::None => {}
+            Interest::Discover => *instead = mcp::offering_tasks(frame),
+            Interest::None | Interest::Task => {}
         }
         true
     }
@@ -581,6 +603,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn server_says_too_much(&mut self, head: &[u8]) {
         let Some(id) = Frame::id_of_head(head) else { return };
         let Some(answered) = self.calls.answer(&id) else { return };
+        if answered.interest == Interest::Task {
+            return self.keep_answer(answered.hold, |hold| {
+                unusable_answer(hold, "longer than this proxy passes on")
+            });
+        }
         self.is_answered(answered.hold, answered.token);
         let text = "the server has answered, and its answer is longer than this proxy passes on";
         self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
@@ -626,6 +653,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 }
             }
             News::Ended { id, released } => self.hold_ended(id, released),
+            News::Task { id, hold, answer } => self.task_begun(&id, hold, answer),
+            News::Told(answer) => self.downstream.send(answer),
+            News::Run(answer, approved) => {
+                self.downstream.send(answer);
+                self.run_task(*approved);
+            }
         }
     }
 
@@ -727,63 +760,4 @@ fn holds_line(buffer: &[u8]) -> bool {
 
 fn server_unreadable(error: &FrameError) {
     tracing::warn!(%error, "a line of the server is not a message, so the client did not get it");
-}
-
-/// Keeps one held call until it ends, with progress for a client that asked for it.
-async fn keep(
-    gate: Arc<Gate>,
-    held: Box<HeldCall>,
-    id: RequestId,
-    token: Option<ProgressToken>,
-    news: mpsc::Sender<News>,
-) {
-    let released = match token {
-        None => gate.hold(held).await,
-        Some(token) => Box::pin(keep_with_progress(&gate, held, &id, &token, &news)).await,
-    };
-    // What comes after the wait has memory of its own: thousands of calls wait at the same time, and few end.
-    Box::pin(tell_end(gate, id, released, news)).await;
-}
-
-/// Tells the session how a held call has ended.
-async fn tell_end(gate: Arc<Gate>, id: RequestId, mut released: Released, news: mpsc::Sender<News>) {
-    let mut unrecorded = None;
-    if let Released::Withdrawn { refusal, end } = released {
-        released = Released::Refuse(refusal);
-        unrecorded = Some(end);
-    }
-    if let Err(mpsc::error::SendError(News::Ended { released: Released::Resume(approved), .. })) =
-        news.send(News::Ended { id, released }).await
-    {
-        gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
-    }
-    if let Some(end) = unrecorded {
-        gate.record_withdrawal(end).await;
-    }
-}
-
-async fn keep_with_progress(
-    gate: &Gate,
-    held: Box<HeldCall>,
-    id: &RequestId,
-    token: &str,
-    news: &mpsc::Sender<News>,
-) -> Released {
-    let message = held.message();
-    let mut holding = Box::pin(gate.hold(held));
-    let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told: u32 = 0;
-    loop {
-        tokio::select! {
-            biased;
-            released = &mut holding => return released,
-            _ = ticks.tick() => {
-                told = told.saturating_add(1);
-                let line = mcp::progress_notification(token, &format!("{:.6}", progress_value(told)), &message);
-                // A session that does not listen any more withdraws the hold.
-                let _ = news.send(News::Waits { id: id.clone(), told, line }).await;
-            }
-        }
-    }
 }

@@ -31,6 +31,7 @@ mod real_peers;
 mod record;
 mod reload;
 mod stdio;
+mod tasks;
 mod tidy;
 mod tools;
 mod transcripts;

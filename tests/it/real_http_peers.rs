@@ -89,7 +89,7 @@ fn hold(client: Client, server: Server, answers: Answers, scenario: &str) -> Hel
     assert_eq!(hold["tool"], "danger");
     assert_eq!(hold["server"], "canary");
     assert_eq!(hold["state"], "held");
-    assert_eq!(hold["attached"], true);
+    home.keeps_its_client(client);
     assert_eq!(home.canary(), None, "held means not executed");
     let id = hold["id"].as_str().unwrap().to_owned();
     Held { home, _server: running, proxy, driver, id }
@@ -146,6 +146,31 @@ mod when_a_call_is_held {
         the_python_2_client_that_probes: Python2Auto with CanaryPython2, Streamed;
         the_rmcp_client: Rmcp with CanaryRmcp, Streamed;
         the_rmcp_client_that_probes: RmcpAuto with CanaryTsV2, Streamed;
+    }
+}
+
+#[test]
+fn a_client_with_tasks_asks_for_its_result() {
+    // The second is the modern one: its answers come whole.
+    for (server, answers) in [(Server::CanaryTsV2, Answers::Streamed), (Server::CanaryTsV2, Answers::Json)] {
+        let mut held = hold(Client::RmcpTasks, server, answers, HELD);
+        held.home.holdshort_ok(&["approve", &held.id, "--comment", "checked with finance"]);
+        let answer = step(&mut held.driver, "danger");
+        assert_eq!(answer["status"], "completed", "{answer}");
+        assert!(text_of(&answer).starts_with("executed"), "{answer}");
+        finish(&held.home, &mut held.driver);
+        assert_eq!(held.home.canary().unwrap().lines().count(), 1, "executed once");
+        held.home.until_state(&held.id, "answered");
+        held.proxy.stop();
+
+        let mut held = hold(Client::RmcpTasks, server, answers, HELD);
+        held.home.holdshort_ok(&["reject", &held.id, "--reason", "use the staging account"]);
+        let answer = step(&mut held.driver, "danger");
+        assert_eq!((&answer["status"], &answer["result"]["isError"]), (&"completed".into(), &true.into()));
+        assert!(text_of(&answer).contains("use the staging account"), "{answer}");
+        finish(&held.home, &mut held.driver);
+        assert_eq!(held.home.canary(), None);
+        held.proxy.stop();
     }
 }
 

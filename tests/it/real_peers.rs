@@ -81,7 +81,7 @@ fn start_held(home: &Home, client: Client, server: Server, scenario: &str) -> (R
     assert_eq!(hold["tool"], "danger");
     assert_eq!(hold["server"], "canary");
     assert_eq!(hold["state"], "held");
-    assert_eq!(hold["attached"], true);
+    home.keeps_its_client(client);
     assert_eq!(hold["rules"], json!(["danger-needs-a-person"]));
     assert_eq!(home.canary(), None, "held means not executed");
     (driver, hold)
@@ -131,6 +131,20 @@ fn a_rejected_call_gives_the_reason(client: Client, server: Server) {
     finish(&home, &mut driver);
     assert_eq!(home.canary(), None);
     home.until_state(id, "rejected");
+}
+
+#[test]
+fn a_client_with_tasks_asks_for_its_result() {
+    let home = Home::new();
+    let (mut driver, hold) = start_held(&home, Client::RmcpTasks, Server::CanaryTsV2, HELD);
+    let id = hold["id"].as_str().unwrap();
+    home.holdshort_ok(&["approve", id]);
+    let answer = step(&mut driver, "danger");
+    assert_eq!(answer["status"], "completed", "{answer}");
+    assert!(text_of(&answer).starts_with("executed"), "{answer}");
+    finish(&home, &mut driver);
+    assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
+    home.until_state(id, "answered");
 }
 
 macro_rules! held_calls {

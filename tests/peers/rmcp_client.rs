@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use rmcp::model::{
-    CallToolRequestParams, ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestParams,
-    CreateMessageResult, ElicitRequestParams, ElicitResult, Implementation, ListRootsResult,
-    ProgressNotificationParam,
+    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, ClientRequest,
+    CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult, Implementation,
+    ListRootsResult, ProgressNotificationParam, TASKS_EXTENSION_ID,
 };
 use rmcp::service::{
     ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestContext,
@@ -34,16 +34,19 @@ use tokio::sync::watch;
 /// What the server asked and reported since the step began.
 #[derive(Clone)]
 struct Driver {
+    /// Whether calls may become tasks.
+    has_tasks: bool,
     asked: Arc<Mutex<Vec<Value>>>,
     progress: watch::Sender<Vec<Value>>,
 }
 
 impl ClientHandler for Driver {
     fn get_info(&self) -> ClientConfig {
-        let capabilities: ClientCapabilities = serde_json::from_value(
-            json!({"elicitation": {}, "sampling": {}, "roots": {"listChanged": true}}),
-        )
-        .unwrap_or_default();
+        let mut capabilities = json!({"elicitation": {}, "sampling": {}, "roots": {"listChanged": true}});
+        if self.has_tasks {
+            capabilities["extensions"] = json!({TASKS_EXTENSION_ID: {}});
+        }
+        let capabilities: ClientCapabilities = serde_json::from_value(capabilities).unwrap_or_default();
         ClientConfig::new(capabilities, Implementation::new("rmcp-driver", "1.0.0"))
     }
 
@@ -131,11 +134,32 @@ async fn request(
     Ok(session.send_cancellable_request(request, options).await?)
 }
 
+/// Makes a call that may become a task, and asks about that until it is over, as often as it says.
+async fn call_with_tasks(session: &Session, step: &Value) -> anyhow::Result<Value> {
+    let id = match session.call_tool_once(call_params(step)?).await {
+        Ok(CallToolResponse::Task(created)) => created.task.task_id,
+        Ok(CallToolResponse::Complete(result)) => return Ok(json!({"result": result})),
+        Ok(_) => bail!("an answer of another kind"),
+        Err(error) => return Ok(outcome::<()>(Err(error))),
+    };
+    loop {
+        let told = session.get_task(serde_json::from_value(json!({"taskId": id}))?).await?;
+        let told = serde_json::to_value(told)?;
+        if told["status"] != "working" {
+            return Ok(told);
+        }
+        let pause = told["pollIntervalMs"].as_u64().context("it says how often")?;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
 async fn call(session: &Session, step: &Value) -> anyhow::Result<Value> {
     let mut answer = if let Some(timeout_ms) = step["timeout_ms"].as_u64() {
         let mut options = PeerRequestOptions::with_timeout(Duration::from_millis(timeout_ms));
         options.reset_timeout_on_progress = step["reset"] == true;
         outcome(request(session, step, options).await?.await_response().await)
+    } else if session.service().has_tasks {
+        call_with_tasks(session, step).await?
     } else {
         outcome(session.call_tool(call_params(step)?).await)
     };
@@ -241,12 +265,14 @@ async fn run_steps(driver: &Driver, session: &Session, steps: &[Value]) -> anyho
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let split =
-        arguments.iter().position(|one| one == "--").context("usage: [--era E] SCENARIO -- COMMAND")?;
+    let split = arguments
+        .iter()
+        .position(|one| one == "--")
+        .context("usage: [--tasks] [--era E] SCENARIO -- COMMAND")?;
     let (own, server) = (&arguments[..split], &arguments[split + 1..]);
     ensure!(
         !own.is_empty() && !server.is_empty(),
-        "usage: [--era legacy|auto] SCENARIO.json -- COMMAND [ARG]... | URL"
+        "usage: [--tasks] [--era legacy|auto] SCENARIO.json -- COMMAND [ARG]... | URL"
     );
     let steps: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&own[own.len() - 1])?)?;
     let lifecycle = if own.iter().any(|one| one == "auto") {
@@ -257,7 +283,8 @@ async fn main() -> anyhow::Result<()> {
     } else {
         ClientLifecycleMode::Initialize
     };
-    let driver = Driver { asked: Arc::default(), progress: watch::Sender::new(Vec::new()) };
+    let has_tasks = own.iter().any(|one| one == "--tasks");
+    let driver = Driver { has_tasks, asked: Arc::default(), progress: watch::Sender::new(Vec::new()) };
 
     if server[0].starts_with("http") {
         let transport = http_transport(&server[0]).await?;

@@ -53,6 +53,18 @@ fn stays_here(name: &HeaderName, passes_authorization: bool) -> bool {
     }
 }
 
+/// Makes the head of a request say that its message is `method` about `name`.
+pub(super) fn say_about(headers: &mut HeaderMap, method: &'static str, name: &str) {
+    headers.insert(METHOD, HeaderValue::from_static(method));
+    let encoded = || format!("{}{}{}", ENCODED.0, BASE64_STANDARD.encode(name), ENCODED.1);
+    let is_plain =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()) && !name.starts_with(ENCODED.0);
+    let value = if is_plain { name.to_owned() } else { encoded() };
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(NAME, value);
+    }
+}
+
 /// Names that say something of the way instead of the message.
 fn is_of_a_proxy(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-connection" | "x-real-ip") || name.starts_with("x-forwarded-")

@@ -25,7 +25,7 @@ use super::{
     watch::{Watched, Witness},
 };
 use crate::{
-    gate::{Approved, HeldCall, Refusal, Released, Unanswered},
+    gate::{Approved, Begun, HeldCall, Refusal, Released, Unanswered},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, sse::event_of},
     mcp,
@@ -140,6 +140,9 @@ impl Waiting {
     }
 
     async fn keep(mut self, call: Box<HeldCall>, mut answer: oneshot::Sender<Response<Body>>) {
+        if call.is_task() {
+            return self.begin_task(call, answer).await;
+        }
         let gate = Arc::clone(self.held.exchange.gate());
         let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
         let limits = *self.held.exchange.limits();
@@ -224,6 +227,22 @@ impl Waiting {
                 () = chunks.closed() => return None,
                 _ = ticks.tick() => self.tell(chunks),
             }
+        }
+    }
+
+    /// The client asks for the result later.
+    async fn begin_task(self, call: Box<HeldCall>, answer: oneshot::Sender<Response<Body>>) {
+        let gate = Arc::clone(self.held.exchange.gate());
+        let (hold, told) = match gate.begin_task(call).await {
+            Begun::Released(released) => return self.answer_whole(released, answer).await,
+            Begun::Task { hold, answer } => (hold, answer),
+        };
+        self.held.asked.session.no_longer_held(&self.here);
+        if self.here.is_cancelled() {
+            gate.take_back(hold, Withdrawal::Cancelled).await;
+        } else if answer.send(body::json(StatusCode::OK, told)).is_err() {
+            // It does not know of the task, so it cannot come back.
+            gate.take_back(hold, Withdrawal::ClientGone).await;
         }
     }
 

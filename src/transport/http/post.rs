@@ -25,6 +25,7 @@ use super::{
     legacy::Opening,
     oauth::Rewriting,
     sessions::{NoSession, Session},
+    tasks,
     upstream::{NoResponse, UpstreamBody},
     watch::{Expected, Interest, Watched, Witness},
 };
@@ -32,7 +33,7 @@ use crate::{
     gate::{Permitted, Refusal, Screened, Why},
     hold::Withdrawal,
     jsonrpc::{ErrorCode, Fault, Frame, FrameError, Kind, RequestId, error_response},
-    mcp::{Cancelled, Initialize, VERSION_WITH_BATCHES, method},
+    mcp::{Cancelled, Initialize, TaskRequest, VERSION_WITH_BATCHES, method},
 };
 
 /// How long a client may leave us waiting for the next piece of a body.
@@ -128,6 +129,9 @@ async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body
     if let Some(response) = settled_here(&exchange, &asked, &frame) {
         return response;
     }
+    if let Some(task) = TaskRequest::parse(&frame) {
+        return Box::pin(tasks::ask(exchange, head, asked, task)).await;
+    }
     let gate = exchange.gate();
     match gate.screen(&asked.session.caller(), frame) {
         Screened::Pass(permitted) => forward(&exchange, head, permitted, &asked).await,
@@ -146,6 +150,7 @@ fn asked(
     let interest = match frame.method() {
         Some(method::INITIALIZE) => Interest::Initialize,
         Some(method::TOOLS_LIST) => Interest::ToolsList,
+        Some(method::SERVER_DISCOVER) if exchange.gate().policy().may_hold() => Interest::Discover,
         _ => Interest::None,
     };
     let session = if interest == Interest::Initialize {

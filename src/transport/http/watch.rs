@@ -27,6 +27,7 @@ use crate::{
         sse::{Event, Events, event_of},
     },
     mcp::{self, Progress, method},
+    store::TaskAnswer,
 };
 
 /// Bytes of events that are gathered, as long as they are there, before they are passed on as one piece.
@@ -41,6 +42,8 @@ pub(super) enum Interest {
     Initialize,
     /// The names of the tools.
     ToolsList,
+    /// What it offers, to which tasks are added: calls may be held.
+    Discover,
 }
 
 /// An approved call that the server has: its end goes on record, whatever happens.
@@ -115,6 +118,13 @@ impl Passed {
 }
 
 impl Witness {
+    /// The server has answered it, and the client asks for the answer later.
+    pub(super) async fn kept(mut self, answer: TaskAnswer) {
+        if let Some(hold) = self.hold.take() {
+            self.gate.keep_answer(hold, answer).await;
+        }
+    }
+
     /// Not one byte of it was sent after all.
     pub(super) async fn not_sent(mut self, why: Withdrawal) {
         if let Some(hold) = self.hold.take() {
@@ -225,6 +235,7 @@ impl Expected {
                 None
             }
             Interest::ToolsList => self.lists_tools(answer),
+            Interest::Discover => mcp::offering_tasks(answer),
             Interest::None => None,
         }
     }

@@ -75,6 +75,8 @@ pub(crate) enum Client {
     Python2Auto,
     Rmcp,
     RmcpAuto,
+    /// The same, with calls that may become tasks.
+    RmcpTasks,
 }
 
 /// How a server over HTTP answers calls.
@@ -131,6 +133,7 @@ impl Client {
             Self::Python2Auto => era(Self::Python2.command()),
             Self::Rmcp => vec![example("rmcp_client")],
             Self::RmcpAuto => era(Self::Rmcp.command()),
+            Self::RmcpTasks => [Self::RmcpAuto.command(), vec!["--tasks".into()]].concat(),
         }
     }
 }
@@ -308,6 +311,12 @@ impl Home {
             return Vec::new();
         }
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The held call's client waits for the answer to its request; one with tasks comes back for it.
+    pub(crate) fn keeps_its_client(&self, client: Client) {
+        let waits = client != Client::RmcpTasks;
+        until("the client waits in its way", || self.holds()[0]["attached"] == waits);
     }
 
     /// Waits until exactly one call is held, and gives it back.

@@ -13,6 +13,7 @@
 //! c< refused 1 denied     … a tool result for id 1 with isError and this word
 //! c< error 1 -32600       … a JSON-RPC error for id 1 with this code
 //! c< progress 5 moment    … a progress notification for token 5 with this text in its message
+//! c< task 1 @H1 working WORDS  … an answer to id 1 that says so of the task of that hold, and contains WORDS
 //! -- held h1              one more call is held now; from here on it is h1, and @h1 its short id, @H1 the whole one
 //! -- approve h1 [comment]   -- reject h1 reason   -- too late: approve h1
 //! -- too new: approve h1    … because the tool has become another meanwhile
@@ -362,6 +363,17 @@ fn is_expected(line: &str, expected: &str) -> bool {
                 && is(&message["params"]["progressToken"], token)
                 && message["params"]["message"].as_str().is_some_and(|message| message.contains(text))
         }
+        ["task", id, rest] => {
+            let words: Vec<_> = rest.splitn(3, ' ').collect();
+            let [hold, status, text] = words[..] else { panic!("{expected}") };
+            let result = &message["result"];
+            let is_whole = ["createdAt", "lastUpdatedAt", "ttlMs", "pollIntervalMs"];
+            is(&message["id"], id)
+                && result["taskId"] == format!("hs_{hold}")
+                && result["status"] == status
+                && line.contains(text)
+                && is_whole.iter().all(|member| !result[member].is_null())
+        }
         _ => line.trim_end() == expected,
     }
 }
@@ -385,8 +397,8 @@ pub(crate) async fn check(transcript: &str) {
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         match mark {
             "" | "#" | "policy|" | "wait|" => {}
-            "c>" => session.client_sends(format!("{rest}\n").as_bytes()).await,
-            "s>" => session.server_sends(format!("{rest}\n").as_bytes()).await,
+            "c>" => session.client_sends(format!("{}\n", session.with_ids(rest)).as_bytes()).await,
+            "s>" => session.server_sends(format!("{}\n", session.with_ids(rest)).as_bytes()).await,
             "c<" => {
                 let got = session.client_receives().await;
                 let got = got.unwrap_or_else(|| panic!("line {at}: the client receives nothing, not {rest}"));
@@ -395,6 +407,7 @@ pub(crate) async fn check(transcript: &str) {
             }
             "s<" => {
                 let got = session.server_receives().await;
+                let rest = session.with_ids(rest);
                 assert_eq!(got.as_deref(), Some(&*format!("{rest}\n")), "line {at}: the server receives");
             }
             "--" => session.event(rest).await,

@@ -1,0 +1,94 @@
+//! The statements of tasks: a grant that the client's next question redeems, and the answer that it comes back for.
+//!
+//! Called by `writer` inside its transaction and by readers. Decides nothing: what may happen is said by `hold`.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{
+    Arrived, TASK_ANSWER_KEPT, TaskAnswer,
+    error::StoreError,
+    sqlite::{end, hold_without_frame, integer, nanoseconds},
+    waiting::{is_bound, lapse, take},
+};
+use crate::{
+    audit::Checkpoint,
+    hold::{Approval, Arrival, HoldId, HoldRecord, NewHold, State},
+};
+
+const INSERT_ANSWER: &str =
+    "INSERT INTO answers (hold, is_error, answer, kept_until) VALUES (?1, ?2, ?3, ?4)";
+const ANSWER: &str = "SELECT a.is_error, a.answer FROM answers a JOIN holds h ON h.seq = a.hold WHERE h.id = ?1 AND a.kept_until > ?2";
+const FORGET: &str = "DELETE FROM answers WHERE kept_until <= ?1";
+const WITHOUT_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', \
+     'unknown') AND h.holder IS NULL AND h.principal = ?1 LIMIT ?2)";
+
+/// Lets `call` redeem the grant `id`, if it is one, if `call` is the call that was granted, and if the rules want the same.
+pub(super) fn redeem(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    call: &NewHold,
+    at: Timestamp,
+) -> Result<Option<Box<HoldRecord>>, StoreError> {
+    let (seq, found) = hold_without_frame(db, id)?;
+    let found = lapse(db, head, seq, &found, at)?.unwrap_or(found);
+    let is_it = found.hold.call_sha256.is_some() && found.hold.call_sha256 == call.call_sha256;
+    if !is_it || found.standing().arrival(at, is_bound(&found.hold, call)) != Arrival::Redeem {
+        return Ok(None);
+    }
+    match take(db, head, seq, found, &Arrival::Redeem, call, at)? {
+        Arrived::Redeemed(record) => Ok(Some(record)),
+        _ => Ok(None),
+    }
+}
+
+/// The server has answered the call of `id`: the end and the answer are one commit.
+pub(super) fn answer(
+    db: &Connection,
+    head: &mut Checkpoint,
+    id: HoldId,
+    answer: &TaskAnswer,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    end(db, head, id, State::Answered, (Vec::new(), &Approval::default()), None, at)?;
+    let (seq, _) = hold_without_frame(db, id)?;
+    let kept_until = at.checked_add(TASK_ANSWER_KEPT).unwrap_or(at);
+    let (is_error, text) = match answer {
+        TaskAnswer::Result(text) => (false, text),
+        TaskAnswer::Error(text) => (true, text),
+    };
+    db.prepare_cached(INSERT_ANSWER)?.execute(params![
+        integer(seq),
+        is_error,
+        text,
+        nanoseconds(kept_until)?
+    ])?;
+    Ok(())
+}
+
+/// The answer to the call of `id`, if there is one that may still be asked for.
+pub(super) fn answer_of(
+    db: &Connection,
+    id: HoldId,
+    at: Timestamp,
+) -> Result<Option<TaskAnswer>, StoreError> {
+    let found = db.prepare_cached(ANSWER)?.query_row(params![id.0, nanoseconds(at)?], |row| {
+        let (is_error, text): (bool, String) = (row.get(0)?, row.get(1)?);
+        Ok(if is_error { TaskAnswer::Error(text) } else { TaskAnswer::Result(text) })
+    });
+    Ok(found.optional()?)
+}
+
+/// Deletes the answers that nobody may ask for any more.
+pub(super) fn forget(db: &Connection, at: Timestamp) -> Result<(), StoreError> {
+    db.prepare_cached(FORGET)?.execute([nanoseconds(at)?])?;
+    Ok(())
+}
+
+/// How many open holds of `principal` have no caller; counted up to `limit`.
+pub(super) fn without_caller(db: &Connection, principal: &str, limit: usize) -> Result<usize, StoreError> {
+    let count: i64 =
+        db.prepare_cached(WITHOUT_CALLER)?.query_row(params![principal, integer(limit)], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,157 @@
+//! Calls that wait as tasks, where it matters who asks, how often, and under which rules. What a session of one client sees
+//! is in the transcripts, and real clients are in `real_peers` and `real_http_peers`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdshort::{
+    gate::{Begun, Caller, Gate, GateLimits, Polled, Released, Screened, TASKS_MAX},
+    hold::{HoldId, State, Verdict},
+    jsonrpc::{Frame, RequestId},
+    mcp::{TaskRequest, TaskVerb},
+    policy::{Policy, Source},
+    principal::Principal,
+    store::{Store, TaskAnswer},
+};
+
+const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}"#;
+
+fn policy(text: &str) -> Policy {
+    Policy::parse(vec![Source { name: "policy.yaml".into(), text: text.into() }]).unwrap()
+}
+
+fn gate() -> Arc<Gate> {
+    let policy = policy("version: 1\nrules: [{name: danger, tool: danger, action: hold}]\n");
+    Arc::new(Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default()))
+}
+
+fn caller(uid: u32) -> Caller {
+    Caller::new(&Principal::Client { uid, name: None }, "server".into())
+}
+
+async fn begin(gate: &Gate, number: usize) -> Begun {
+    let line = format!(
+        r#"{{"jsonrpc":"2.0","id":{number},"method":"tools/call","params":{{"name":"danger","arguments":{{"n":{number}}},{META}}}}}"#
+    );
+    let Screened::Hold(held) = gate.screen(&caller(1), Frame::from_client(Bytes::from(line)).unwrap()) else {
+        panic!("it is held")
+    };
+    assert!(held.is_task());
+    gate.begin_task(held).await
+}
+
+async fn granted(gate: &Gate) -> HoldId {
+    let Begun::Task { hold, .. } = begin(gate, 1).await else { panic!("it is a task") };
+    let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
+    assert_eq!(gate.resolve(hold, Verdict::Approve, &alice, None).await.unwrap(), State::Granted);
+    hold
+}
+
+async fn ask(gate: &Gate, caller: &Caller, hold: HoldId) -> Polled {
+    let asked = TaskRequest { verb: TaskVerb::Get, hold: hold.to_string(), declares_tasks: true };
+    gate.ask_task(caller, &asked, &RequestId::from_token("7").unwrap()).await
+}
+
+fn text(polled: &Polled) -> &str {
+    let (Polled::Answer(answer) | Polled::Run { answer, .. }) = polled;
+    std::str::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_task_is_nobody_elses() {
+    let gate = gate();
+    let hold = granted(&gate).await;
+    let other_server = Caller::new(&Principal::Client { uid: 1, name: None }, "other".into());
+    for caller in [caller(2), other_server] {
+        let told = ask(&gate, &caller, hold).await;
+        assert!(matches!(told, Polled::Answer(_)));
+        assert!(text(&told).contains(r#""code":-32602,"message":"no such task""#), "{}", text(&told));
+        let cancel = TaskRequest { verb: TaskVerb::Cancel, hold: hold.to_string(), declares_tasks: true };
+        let told = gate.ask_task(&caller, &cancel, &RequestId::from_token("7").unwrap()).await;
+        assert!(text(&told).contains("no such task"));
+    }
+    assert!(matches!(ask(&gate, &caller(1), hold).await, Polled::Run { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_questions_at_once_one_lets_the_call_run() {
+    for _ in 0..50 {
+        let gate = gate();
+        let hold = granted(&gate).await;
+        let asking: Vec<_> = (0..8)
+            .map(|_| {
+                let gate = Arc::clone(&gate);
+                tokio::spawn(async move { ask(&gate, &caller(1), hold).await })
+            })
+            .collect();
+        let mut runs = 0;
+        for asked in asking {
+            let told = asked.await.unwrap();
+            assert!(text(&told).contains(r#""status":"working""#), "{}", text(&told));
+            runs += usize::from(matches!(told, Polled::Run { .. }));
+        }
+        assert_eq!(runs, 1);
+        assert_eq!(gate.store().hold(hold).await.unwrap().unwrap().state, State::Forwarding);
+        assert!(gate.detached().await.unwrap().is_empty(), "nobody is asked about it again");
+        assert!(gate.store().verify(None).await.unwrap().is_sound());
+    }
+}
+
+#[tokio::test]
+async fn an_approval_under_other_rules_does_not_count() {
+    for (rules, says) in [
+        ("[{name: danger, tool: danger, action: hold, timeout: 7m}]", "the rules for it"),
+        ("[{name: denied, tool: danger, action: deny}]", "the rules for it"),
+    ] {
+        let gate = gate();
+        let hold = granted(&gate).await;
+        assert!(gate.replace_policy(policy(&format!("version: 1\nrules: {rules}\n")), "test"));
+        for _ in 0..2 {
+            let told = ask(&gate, &caller(1), hold).await;
+            assert!(matches!(told, Polled::Answer(_)), "it does not run");
+            let text = text(&told);
+            assert!(text.contains(r#""status":"completed""#) && text.contains(r#""isError":true"#), "{text}");
+            assert!(text.contains("WITHDRAWN") && text.contains(says), "{text}");
+        }
+        assert_eq!(gate.store().hold(hold).await.unwrap().unwrap().state, State::Withdrawn);
+        assert_eq!(gate.holds_len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_has_so_many_tasks_and_no_more() {
+    let gate = gate();
+    for number in 0..TASKS_MAX {
+        assert!(matches!(begin(&gate, number).await, Begun::Task { .. }));
+    }
+    let Begun::Released(Released::Refuse(refusal)) = begin(&gate, TASKS_MAX).await else {
+        panic!("it is refused")
+    };
+    assert!(refusal.text.contains("1000 calls of this agent wait already"), "{}", refusal.text);
+    assert_eq!(gate.holds_len(), 0);
+    assert_eq!(gate.detached().await.unwrap().len(), TASKS_MAX);
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_whole_or_its_absence_explained() {
+    let gate = gate();
+    for (answer, says) in [
+        (
+            r#""result":{"resultType":"complete","content":[]}"#,
+            r#""result":{"resultType":"complete","content":[]}"#,
+        ),
+        (r#""error":{"code":-32000,"message":"no"}"#, r#""status":"failed""#),
+        (r#""result":{"resultType":"task","taskId":"t-1","status":"working"}"#, "a task of the server's own"),
+        (r#""result":{"resultType":"input_required","requestState":"s"}"#, "a question of the server"),
+    ] {
+        let hold = granted(&gate).await;
+        assert!(matches!(ask(&gate, &caller(1), hold).await, Polled::Run { .. }));
+        let frame = format!(r#"{{"jsonrpc":"2.0","id":1,{answer}}}"#);
+        let frame = Frame::from_server(Bytes::from(frame)).unwrap();
+        gate.keep_answer(hold, holdshort::gate::task_answer(hold, &frame, None)).await;
+        let told = ask(&gate, &caller(1), hold).await;
+        assert!(text(&told).contains(says), "{}", text(&told));
+        let is_note = matches!(gate.store().answer_of(hold).await.unwrap(), Some(TaskAnswer::Result(_)));
+        assert_eq!(is_note, !says.contains("failed"));
+    }
+}
