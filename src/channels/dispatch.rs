@@ -252,7 +252,9 @@ impl Dispatcher {
     async fn deliver(&self, channel: &Channel, entry: &Claimed) -> Result<Delivered, StoreError> {
         let Some(record) = self.store.hold(entry.hold).await? else { return Ok(Delivered::Skipped) };
         if !channel.kind.tells_everything() {
-            let is_over = entry.news != News::Ended && record.state != State::Held;
+            // Whoever would hear of it now could not decide any more.
+            let waits = record.state == State::Held && Timestamp::now() < record.hold.expires_at;
+            let is_over = entry.news != News::Ended && !waits;
             let was_never_told = entry.news == News::Ended && entry.message.is_none();
             if is_over || was_never_told {
                 return Ok(Delivered::Skipped);

@@ -283,6 +283,7 @@ async fn the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store() {
 
 mod approvals;
 mod crash;
+mod outbox;
 mod places;
 mod random;
 mod tamper;

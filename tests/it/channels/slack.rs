@@ -3,6 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::hmac;
+use holdshort::{
+    audit::{AuditEvent, Occasion},
+    digest::Digest,
+    hold::{HoldId, NewHold, Quorum, Requirement, Step},
+    store::Store,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use soketto::handshake;
@@ -418,4 +424,77 @@ fn votes_and_escalations_change_the_message_and_make_a_sound_where_they_should()
     assert_eq!(clicked(&desk, &click(ts, "U0BOB", "approve", &value, "")).status, 200);
     assert_eq!(gate.receive()["id"], 1, "it ran");
     wait_for(&server, "chat.update", 2);
+}
+
+#[test]
+fn an_escalation_brings_in_the_channel_of_its_step_and_is_heard_where_it_was_told_before() {
+    let home = Home::new();
+    let (server, pager) = (workspace(), super::service("202 Accepted", "{}"));
+    home.file("key", "0123456789abcdef0123456789abcdef");
+    let more = format!(
+        "  pager:\n    pagerduty:\n      routing_key: {{file: key}}\n      url: http://{}/v2/enqueue\n      private_network: true\n",
+        pager.address
+    );
+    let _desk = Desk::with_config(&home, &config(&home, &server, &more));
+    until(|| home.store().exists().then_some(()));
+    for channel in ["chat", "pager"] {
+        settled(&home, channel);
+    }
+    // What a gate writes down: a call that was held a while ago, and then the step of its escalation.
+    let now = Timestamp::now();
+    let step = Step { after_seconds: 600, to: vec!["on-call".into()], notify: vec!["pager".into()] };
+    let requirement = Requirement { rule: "refunds".into(), seats: Vec::new(), steps: vec![step] };
+    let quorum = Quorum {
+        requirements: vec![requirement],
+        required_rejections: 1,
+        remind_seconds: None,
+        notify: vec!["chat".into()],
+        remember: None,
+        may_edit: false,
+    };
+    let hold = held_before(now - jiff::SignedDuration::from_mins(11), quorum);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&home.store());
+        store.record_hold(hold.clone()).await.unwrap();
+        store.ride_along(AuditEvent::of(Occasion::Escalated, &hold, "gate", now));
+        store.flush().await.unwrap();
+    });
+    let event = super::heard(&pager, 1)[0].json();
+    assert_eq!(event["event_action"], "trigger");
+    assert!(event["payload"]["summary"].as_str().unwrap().contains("waits for approval"), "{event}");
+    let told = wait_for(&server, "chat.postMessage", 2);
+    assert_eq!(
+        (told[1]["thread_ts"].as_str(), told[0]["thread_ts"].as_str()),
+        (Some("1700000000.000000"), None)
+    );
+    assert_eq!((settled(&home, "chat"), settled(&home, "pager")), (0, 0));
+    assert_eq!((pager.asked().len(), asked(&server, "chat.postMessage").len()), (1, 2));
+}
+
+/// A hold as a gate writes it down.
+fn held_before(created_at: Timestamp, quorum: Quorum) -> NewHold {
+    let frame =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"send_refund","arguments":{}}}"#;
+    NewHold {
+        id: HoldId([7; 16]),
+        owner: "gate".into(),
+        server: "billing".into(),
+        method: "tools/call".into(),
+        tool: "send_refund".into(),
+        agent: "agent 1.0".into(),
+        principal: "client-of:dev".into(),
+        frame: frame.into(),
+        frame_sha256: Digest::of(frame.as_bytes()),
+        policy_sha256: Digest::of(b""),
+        call_sha256: None,
+        tool_sha256: None,
+        terms_sha256: None,
+        quorum: Some(std::sync::Arc::new(quorum)),
+        rules: vec!["refunds".into()],
+        reason: "A person looks at it.".into(),
+        notes: Vec::new(),
+        created_at,
+        expires_at: created_at + jiff::SignedDuration::from_mins(60),
+    }
 }
