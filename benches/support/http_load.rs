@@ -137,6 +137,7 @@ impl Connection {
             if size == 0 {
                 return Ok(bytes);
             }
+            ANSWERS.fetch_add(1, Ordering::Relaxed);
             bytes += size;
         }
     }

@@ -115,9 +115,13 @@ impl Bench {
         let sandbox = Sandbox::new(policy)?;
         let settings = json!({
             "listen": "127.0.0.1:0",
-            "upstreams": [
-                {"name": "bench", "path": "/mcp", "url": format!("http://127.0.0.1:{}/mcp", server.port)}
-            ],
+            // Its calls are all the same: one whose client was told to come back would be taken for the next one's.
+            "upstreams": [{
+                "name": "bench",
+                "path": "/mcp",
+                "url": format!("http://127.0.0.1:{}/mcp", server.port),
+                "wait": "forever",
+            }],
             "policy": [sandbox.path().join("policy.yaml")],
             "store": sandbox.record(),
             // All calls of this bench are one agent's.
