@@ -102,7 +102,7 @@ impl Card {
             reason: markup::text(&hold.reason),
             rules: markup::text(&hold.rules.join(", ")),
             requirements: hold.requirements.iter().map(|text| markup::text(text)).collect(),
-            notes: hold.notes.iter().map(|note| markup::text(note)).collect(),
+            notes: hold.notes.iter().cloned().chain(edited(hold)).map(|note| markup::text(&note)).collect(),
             warnings: hold.warnings.iter().map(|warning| markup::text(warning)).collect(),
             votes: hold.votes.iter().map(Said::new).collect(),
             note: hold.note.as_deref().map(markup::text),
@@ -159,4 +159,10 @@ impl Card {
         }
         card
     }
+}
+
+/// That the approver has changed the call, and with what it ran.
+fn edited(hold: &HoldView) -> Option<String> {
+    let edit = hold.edit.as_ref()?;
+    Some(format!("the approver has changed the arguments, and it ran with these: {}", edit.arguments.get()))
 }
