@@ -73,7 +73,12 @@ impl Gate {
             tracing::error!(%error, "remembered approvals cannot be read, so people are asked");
         });
         let (policy, now) = (self.policy(), Timestamp::now());
-        let may = |one: &Remembered| may_still_approve(policy.people(), hold, one.person.as_deref());
+        // Answers to a server's question are no arguments that somebody has said may differ.
+        let answers = has_answers(hold);
+        let may = |one: &Remembered| {
+            !(answers && one.same == Same::Tool)
+                && may_still_approve(policy.people(), hold, one.person.as_deref())
+        };
         let mut found = found.ok()?.into_iter();
         Some(found.find(|one| one.counts(now) && one.covers(hold) && may(one))?.of)
     }
@@ -167,6 +172,13 @@ fn edit(policy: &Policy, hold: &NewHold, arguments: &str) -> Result<(Edit, Decis
         )));
     }
     Ok((Edit { frame_sha256: edited.sha256(), frame: edited.line() }, decision))
+}
+
+/// Whether a call brings the state back that a server gave out, or answers to what it has asked (MCP 2026-07-28).
+fn has_answers(hold: &NewHold) -> bool {
+    Frame::from_client(hold.frame.clone()).is_ok_and(|frame| {
+        [Param::RequestState, Param::InputResponses].into_iter().any(|param| frame.param(param).is_some())
+    })
 }
 
 /// Whether the human who has approved earlier could approve `hold` alone, now, by the policy in force. A person who has been
