@@ -23,7 +23,7 @@ use crate::{
     digest::Digest,
 };
 
-/// The columns that [`record`] reads, in its order; those of [`state`] come first.
+/// The columns that [`read`] reads, in its order.
 macro_rules! tool_columns {
     () => {
         "t.server, t.tool, t.accepted, t.accepted_by, t.changed, t.changed_at, t.revision, t.accepted_at, \
