@@ -56,8 +56,15 @@ impl Gate {
                 Err(error) => return Err(ResolveError::Unrecorded(error)),
             },
         };
-        if vote.verdict == Verdict::Approve && self.tools.has_changed_since(&hold) {
-            return Err(ResolveError::ToolChanged);
+        if vote.verdict == Verdict::Approve {
+            // Another gate may have seen a moment ago that the tool has changed. A record that cannot be read cannot be written
+            // either, and then the verdict has no effect.
+            if let Err(error) = self.refresh_tools().await {
+                tracing::error!(hold = %id, %error, "whether a tool has changed cannot be read");
+            }
+            if self.tools.has_changed_since(&hold) {
+                return Err(ResolveError::ToolChanged);
+            }
         }
         let mut requirements =
             hold.quorum.as_ref().map_or_else(Vec::new, |quorum| quorum.requirements.clone());

@@ -340,3 +340,23 @@ fn a_tool_that_becomes_another_is_held_although_a_rule_allows_it_and_hints_count
         assert!(!call(&caller, "pay"), "and one that changes back has changed");
     }
 }
+
+#[tokio::test]
+async fn a_call_is_not_approved_for_a_tool_that_another_gate_has_seen_change_meanwhile() {
+    let store = Store::in_memory();
+    let gates = [(); 2].map(|()| gate(store.clone(), GateLimits::default(), "1h"));
+    let lists = async |gate: &Gate, about: &str| {
+        let list = format!(r#"{{"tools":[{{"name":"danger","description":"{about}"}}]}}"#);
+        let seen = gate.see_tools(&"server".into(), &tool_definitions(&list)).expect("it is news");
+        gate.record_tools(seen).await;
+    };
+    lists(&gates[0], "Removes one file.").await;
+    let (id, released) = hold(&gates[0], 1);
+    until_held(&gates[0], id).await;
+    lists(&gates[1], "Removes all files.").await;
+    let resolved = gates[0].resolve(id, Verdict::Approve, &alice(), None).await;
+    assert!(matches!(resolved, Err(ResolveError::ToolChanged)), "{resolved:?}");
+    let resolved = gates[0].resolve(id, Verdict::Reject, &alice(), Some("what is it now")).await;
+    assert_eq!(resolved.unwrap(), State::Rejected);
+    assert!(matches!(released.await.unwrap(), Released::Refuse(_)));
+}
