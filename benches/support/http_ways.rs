@@ -8,7 +8,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command},
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -58,7 +58,7 @@ pub(crate) struct Bench {
 /// A process that listens, and its place.
 pub(crate) struct Listening {
     child: Child,
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     /// Where.
     pub(crate) port: u16,
     /// From before its start until it listened.
@@ -76,7 +76,7 @@ impl Bench {
     pub(crate) fn server(&self) -> anyhow::Result<Listening> {
         let mut command = Command::new(&self.bench);
         command.arg("role:server");
-        Listening::start(&mut command, Sandbox::new(ALLOW_ALL)?, |child, _| {
+        Listening::start(&mut command, Arc::new(Sandbox::new(ALLOW_ALL)?), |child, _| {
             let mut line = String::new();
             BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
             line.trim().parse().with_context(|| format!("the server says {line:?}"))
@@ -106,13 +106,21 @@ impl Bench {
         fs::write(sandbox.path().join("nginx.conf"), settings)?;
         let mut command = Command::new("nginx");
         command.arg("-p").arg(sandbox.path()).arg("-c").arg(sandbox.path().join("nginx.conf"));
-        Listening::start(&mut command, sandbox, |_, _| Ok(port))
+        Listening::start(&mut command, Arc::new(sandbox), |_, _| Ok(port))
             .context("nginx is needed: apt-get install --no-install-recommends nginx")
     }
 
     /// `holdshort serve`.
     pub(crate) fn holdshort(&self, server: &Listening, policy: &str) -> anyhow::Result<Listening> {
-        let sandbox = Sandbox::new(policy)?;
+        self.holdshort_in(Arc::new(Sandbox::new(policy)?), server)
+    }
+
+    /// The same in a place where it may have run before.
+    pub(crate) fn holdshort_in(
+        &self,
+        sandbox: Arc<Sandbox>,
+        server: &Listening,
+    ) -> anyhow::Result<Listening> {
         let settings = json!({
             "listen": "127.0.0.1:0",
             // Its calls are all the same: one whose client was told to come back would be taken for the next one's.
@@ -131,7 +139,8 @@ impl Bench {
         fs::write(&file, settings.to_string())?;
         let mut command = Command::new(&self.holdshort);
         command.arg("serve").arg("--config").arg(file);
-        Listening::start(&mut command, sandbox, said_port)
+        let before = sandbox.said().len();
+        Listening::start(&mut command, sandbox, move |_, sandbox| said_port(sandbox, before))
     }
 
     /// Somebody who approves whatever waits at `proxy`, until nothing does.
@@ -142,12 +151,12 @@ impl Bench {
     }
 }
 
-/// The port in what the program has said; it says it as soon as it listens.
-fn said_port(_child: &mut Child, sandbox: &Sandbox) -> anyhow::Result<u16> {
+/// The port in what the program has said since `before`; it says it as soon as it listens.
+fn said_port(sandbox: &Sandbox, before: usize) -> anyhow::Result<u16> {
     let deadline = Instant::now() + Duration::from_secs(HANG_SECONDS);
     loop {
         let said = sandbox.said();
-        if let Some((_, rest)) = said.split_once("127.0.0.1:")
+        if let Some((_, rest)) = said[before..].split_once("127.0.0.1:")
             && let Some(end) = rest.find(|c: char| !c.is_ascii_digit())
         {
             return Ok(rest[..end].parse()?);
@@ -160,7 +169,7 @@ fn said_port(_child: &mut Child, sandbox: &Sandbox) -> anyhow::Result<u16> {
 impl Listening {
     fn start(
         command: &mut Command,
-        sandbox: Sandbox,
+        sandbox: Arc<Sandbox>,
         port: impl FnOnce(&mut Child, &Sandbox) -> anyhow::Result<u16>,
     ) -> anyhow::Result<Self> {
         sandbox.confine(command)?;
