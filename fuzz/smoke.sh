@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the fuzz targets of the wire for ten seconds (or as many as the first argument says), beginning with the seeds.
+# Runs the fuzz targets of the wire and of the policy for ten seconds (or as many as the first argument says), beginning with the seeds.
 # Needs the nightly toolchain and cargo-fuzz; says so, and fails, where one is missing.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     exit 1
 fi
 
-for target in lines frame; do
+for target in lines frame policy; do
     # New inputs go to the first folder, which is not kept; the seeds are only read.
     mkdir -p "fuzz/corpus/$target"
     cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
