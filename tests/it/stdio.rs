@@ -329,8 +329,8 @@ fn a_line_longer_than_the_limit_is_refused_and_the_next_one_read() {
 #[test]
 fn a_frame_of_fifteen_mebibytes_passes_and_is_held_whole() {
     let home = Home::new();
-    let script =
-        r#"read -r line; printf '{"jsonrpc":"2.0","id":1,"result":{"bytes":%s}}\n' "${#line}"; read -r end"#;
+    // `head` reads in blocks; the shell's own `read` would ask for each of the bytes.
+    let script = r#"bytes=$(head -n 1 | wc -c); printf '{"jsonrpc":"2.0","id":1,"result":{"bytes":%s}}\n' "$((bytes - 1))"; read -r end"#;
     let mut wrapped = Wrapped::start(wrap(&home, "version: 1\n", script));
     let big = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"write","arguments":{{"x":"{}"}}}}}}"#,
