@@ -175,8 +175,15 @@ impl Gate {
                 Ok(Some(redeemed)) => {
                     return match self.redeemed(*call, &redeemed).await {
                         Released::Resume(approved) => Ok(approved),
-                        // Taken back just now.
-                        _ => Err(working("is being taken back")),
+                        // Taken out of the table meanwhile: not one byte of it is sent.
+                        Released::Withdrawn { refusal, end } => {
+                            self.record_withdrawal(end).await;
+                            Err(Progressed::Cancelled(refusal.text))
+                        }
+                        // It does not fit any more, which is on record.
+                        Released::Refuse(refusal) => {
+                            Err(Progressed::Completed(mcp::error_result(Era::Modern, &refusal.text, None)))
+                        }
                     };
                 }
                 Err(error) => {

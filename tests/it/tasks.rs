@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdshort::{
     gate::{Begun, Caller, Gate, GateLimits, Polled, Released, Screened, TASKS_MAX},
-    hold::{HoldId, State, Verdict},
+    hold::{Absence, HoldId, State, Verdict},
     jsonrpc::{Frame, RequestId},
     mcp::{TaskRequest, TaskVerb},
     policy::{Policy, Source},
@@ -94,6 +94,23 @@ async fn of_many_questions_at_once_one_lets_the_call_run() {
         assert_eq!(gate.store().hold(hold).await.unwrap().unwrap().state, State::Forwarding);
         assert!(gate.detached().await.unwrap().is_empty(), "nobody is asked about it again");
         assert!(gate.store().verify(None).await.unwrap().is_sound());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gate_that_stops_while_a_task_is_asked_about_sends_it_or_says_that_it_did_not() {
+    for _ in 0..300 {
+        let gate = gate();
+        let hold = granted(&gate).await;
+        let stopping = {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { (0..200).for_each(|_| gate.detach_all(Absence::Stopping)) })
+        };
+        let told = ask(&gate, &caller(1), hold).await;
+        stopping.await.unwrap();
+        let state = gate.store().hold(hold).await.unwrap().unwrap().state;
+        let expected = if matches!(told, Polled::Run { .. }) { State::Forwarding } else { State::Withdrawn };
+        assert_eq!(state, expected, "what is on record as sent is sent");
     }
 }
 
