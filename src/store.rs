@@ -13,8 +13,9 @@ mod error;
 mod outbox;
 mod place;
 mod reader;
+mod sql;
 #[macro_use]
-mod sqlite;
+mod statements;
 mod tasks;
 mod tools;
 mod verify;
@@ -36,7 +37,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::error::{PlaceFault, StoreError};
@@ -45,6 +45,7 @@ use self::{
     outbox::{Change, Changed},
     place::Place,
     reader::Read,
+    sql::Sql,
     writer::{Job, Work, Writer, Written},
 };
 use crate::{
@@ -80,7 +81,7 @@ pub struct Store {
     engine: Arc<Engine>,
 }
 
-/// Who does the work. A second database would be a third member.
+/// Who does the work.
 enum Engine {
     Threads(Threads),
     /// On the caller's thread, in memory.
@@ -406,9 +407,8 @@ impl Store {
         tool: Arc<str>,
         principal: Arc<str>,
     ) -> Result<Vec<Remembered>, StoreError> {
-        let of = move |db: &Connection| {
-            approvals::remembered_for(db, (&server, &tool, &principal), Timestamp::now())
-        };
+        let of =
+            move |db: &dyn Sql| approvals::remembered_for(db, (&server, &tool, &principal), Timestamp::now());
         self.read(of).await
     }
 
@@ -419,45 +419,45 @@ impl Store {
 
     /// The hold of this id.
     pub async fn hold(&self, id: HoldId) -> Result<Option<HoldRecord>, StoreError> {
-        self.read(move |db| Ok(sqlite::hold(db, id)?.map(|(_, record)| record))).await
+        self.read(move |db| Ok(statements::hold(db, id)?.map(|(_, record)| record))).await
     }
 
     /// The holds whose written id begins with `prefix`, at most `limit`; none for what cannot begin an id.
     pub async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
         let prefix = prefix.to_owned();
-        self.read(move |db| sqlite::find(db, &prefix, limit.min(ROWS_READ_MAX))).await
+        self.read(move |db| statements::find(db, &prefix, limit.min(ROWS_READ_MAX))).await
     }
 
     /// Holds of any state, the newest first.
     pub async fn history(&self, filter: HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
         let filter = HistoryFilter { limit: filter.limit.min(ROWS_READ_MAX), ..filter };
-        self.read(move |db| sqlite::history(db, &filter)).await
+        self.read(move |db| statements::history(db, &filter)).await
     }
 
     /// Holds of which something may still become, of all processes, the oldest first, at most [`ROWS_READ_MAX`].
     pub async fn open_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
-        self.read(|db| sqlite::open_holds(db, ROWS_READ_MAX)).await
+        self.read(|db| statements::open_holds(db, ROWS_READ_MAX)).await
     }
 
     /// Those of them that no process has a caller for: detached ones, grants, and calls of which nobody knows whether they
     /// ran.
     pub async fn detached_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
-        self.read(|db| sqlite::detached_holds(db, ROWS_READ_MAX)).await
+        self.read(|db| statements::detached_holds(db, ROWS_READ_MAX)).await
     }
 
     /// The processes that have callers of open holds. Whether one is dead is for the caller to find out.
     pub async fn holders(&self) -> Result<Vec<Arc<str>>, StoreError> {
-        self.read(sqlite::holders).await
+        self.read(statements::holders).await
     }
 
     /// The lines of the audit log behind number `after_seq`, in order, at most `limit` (and [`ROWS_READ_MAX`]).
     pub async fn audit_events(&self, after_seq: u64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
-        self.read(move |db| sqlite::lines_after(db, after_seq, limit.min(ROWS_READ_MAX))).await
+        self.read(move |db| statements::lines_after(db, after_seq, limit.min(ROWS_READ_MAX))).await
     }
 
     /// Where the audit log ends now.
     pub async fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
-        self.read(sqlite::head).await
+        self.read(statements::head).await
     }
 
     /// Reads the whole log and every hold, and tells the first thing that does not agree. What even a clean result leaves
@@ -563,12 +563,12 @@ impl Store {
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&dyn Sql) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let threads = match &*self.engine {
             Engine::Inline { writer, .. } => {
                 let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                return read(writer.connection()?);
+                return read(writer.reading()?);
             }
             Engine::Threads(threads) => threads,
         };

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params, types::FromSqlError};
 
 use super::{
     error::StoreError,
-    sqlite::{append, collect, end, integer, nanoseconds, timestamp},
+    sql::{Row, Sql, collect, integer, nanoseconds, one, params},
+    statements::{append, end},
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, Occasion},
@@ -52,7 +52,7 @@ const LOOKED_AT_MAX: i64 = 64;
 
 /// Writes down what the approval of `hold` by `vote` brings with it.
 pub(super) fn keep(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     (seq, hold): (u64, &NewHold),
     vote: &Vote,
@@ -60,11 +60,7 @@ pub(super) fn keep(
 ) -> Result<(), StoreError> {
     if let Some(edit) = &approval.edit {
         let event = append(db, head, AuditEvent::edited(hold, vote, edit))?;
-        db.prepare_cached(INSERT_EDIT)?.execute(params![
-            integer(event),
-            integer(seq),
-            edit.frame.as_ref()
-        ])?;
+        db.put(INSERT_EDIT, params![integer(event), integer(seq), edit.frame.as_ref()])?;
     }
     if let Some(Remembering { same, until, uses_max }) = approval.remember {
         let remembered = Remembered {
@@ -86,16 +82,12 @@ pub(super) fn keep(
             revoked: None,
         };
         let event = append(db, head, AuditEvent::remembered(&remembered, &hold.owner))?;
-        db.prepare_cached(INSERT_REMEMBERED)?.execute(params![
-            integer(event),
-            integer(seq),
-            same.word(),
-            remembered.by,
-            remembered.person,
-            nanoseconds(remembered.since)?,
-            nanoseconds(until)?,
-            uses_max,
-        ])?;
+        let (since, until) = (nanoseconds(remembered.since)?, nanoseconds(until)?);
+        let Remembered { by, person, .. } = &remembered;
+        db.put(
+            INSERT_REMEMBERED,
+            params![integer(event), integer(seq), same.word(), by, person, since, until, uses_max],
+        )?;
     }
     Ok(())
 }
@@ -103,14 +95,14 @@ pub(super) fn keep(
 /// Lets `hold`, which was recorded just now, go on under the remembered approval `of`, if that still counts. `covers`: it was
 /// seen to be one of its calls.
 pub(super) fn go_on(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     remembered: &Remembered,
     hold: &NewHold,
     at: Timestamp,
 ) -> Result<HoldRecord, StoreError> {
     let Remembered { of, uses, uses_max, by, person, .. } = remembered;
-    let rows = db.prepare_cached(USED)?.execute(params![of.0, uses])?;
+    let rows = db.execute(USED, params![of, uses])?;
     if rows != 1 {
         // Cannot be while the transaction has the write lock; refused all the same.
         return Err(StoreError::NoSuchHold(*of));
@@ -133,32 +125,32 @@ pub(super) fn go_on(
         person: person.clone(),
         at,
     };
-    end(db, head, hold.id, State::Forwarding, (vec![vote.clone()], &Approval::default()), None, at)?;
+    end(db, head, hold.id, State::Forwarding, (std::slice::from_ref(&vote), &Approval::default()), None, at)?;
     let record = HoldRecord::held(hold.clone(), Arc::clone(&hold.owner));
     Ok(HoldRecord { state: State::Forwarding, votes: vec![vote], ..record })
 }
 
 /// The remembered approval `of`, if it is one, counts at `at` and covers `call`.
 pub(super) fn covering(
-    db: &Connection,
+    db: &dyn Sql,
     of: HoldId,
     call: &NewHold,
     at: Timestamp,
 ) -> Result<Option<Remembered>, StoreError> {
-    let found = db.prepare_cached(REMEMBERED)?.query_row([of.0], remembered).optional()?;
+    let found = one(db, REMEMBERED, params![of], remembered)?;
     Ok(found.map(|(_, found)| found).filter(|found| found.counts(at) && found.covers(call)))
 }
 
 /// Takes the remembered approval `of` back. `false` if it is none, or was taken back before.
 pub(super) fn revoke(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     of: HoldId,
     by: &str,
     gate: &str,
     at: Timestamp,
 ) -> Result<bool, StoreError> {
-    if db.prepare_cached(REVOKED)?.execute(params![of.0, nanoseconds(at)?, by])? != 1 {
+    if db.execute(REVOKED, params![of, nanoseconds(at)?, by])? != 1 {
         return Ok(false);
     }
     let event = AuditEvent::new(Occasion::RememberedRevoked, gate, at);
@@ -168,21 +160,23 @@ pub(super) fn revoke(
 
 /// Remembered approvals of calls of `tool` at `server` by `principal` that count at `at`, the newest first.
 pub(super) fn remembered_for(
-    db: &Connection,
+    db: &dyn Sql,
     (server, tool, principal): (&str, &str, &str),
     at: Timestamp,
 ) -> Result<Vec<Remembered>, StoreError> {
-    let parameters = params![nanoseconds(at)?, server, tool, principal, LOOKED_AT_MAX];
+    let at = nanoseconds(at)?;
+    let parameters = params![at, server, tool, principal, LOOKED_AT_MAX];
     Ok(collect(db, REMEMBERED_FOR, parameters, remembered)?.into_iter().map(|(_, found)| found).collect())
 }
 
 /// Remembered approvals whose time was not over at `after`, the newest first, at most `limit`.
 pub(super) fn all_remembered(
-    db: &Connection,
+    db: &dyn Sql,
     after: Timestamp,
     limit: usize,
 ) -> Result<Vec<Remembered>, StoreError> {
-    let parameters = params![nanoseconds(after)?, integer(limit)];
+    let (after, limit) = (nanoseconds(after)?, integer(limit));
+    let parameters = params![after, limit];
     Ok(collect(db, ALL_REMEMBERED, parameters, remembered)?.into_iter().map(|(_, found)| found).collect())
 }
 
@@ -190,13 +184,13 @@ pub(super) fn all_remembered(
 pub(super) type Stored = ((u64, String), Remembered);
 
 /// The remembered approval `of`.
-pub(super) fn one_remembered(db: &Connection, of: HoldId) -> Result<Option<Stored>, StoreError> {
-    Ok(db.prepare_cached(REMEMBERED)?.query_row([of.0], remembered).optional()?)
+pub(super) fn one_remembered(db: &dyn Sql, of: HoldId) -> Result<Option<Stored>, StoreError> {
+    one(db, REMEMBERED, params![of], remembered)
 }
 
 /// What the approver of the hold `id` has made of its call.
-pub(super) fn edit(db: &Connection, id: HoldId) -> Result<Option<Edit>, StoreError> {
-    let frame: Option<Vec<u8>> = db.prepare_cached(EDIT)?.query_row([id.0], |row| row.get(0)).optional()?;
+pub(super) fn edit(db: &dyn Sql, id: HoldId) -> Result<Option<Edit>, StoreError> {
+    let frame: Option<Vec<u8>> = one(db, EDIT, params![id], |row| row.get(0))?;
     Ok(frame.map(edit_of))
 }
 
@@ -206,32 +200,29 @@ pub(super) fn edit_of(frame: Vec<u8>) -> Edit {
     Edit { frame_sha256: Digest::of(&frame), frame }
 }
 
-fn remembered(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let digest = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<_>>(column)?.map(Digest));
-    let time = |column| timestamp(row.get(column)?, column);
-    let same = Same::from_word(row.get_ref(8)?.as_str()?).ok_or(FromSqlError::InvalidType)?;
-    let revoked_at: Option<i64> = row.get(15)?;
-    let revoked = match revoked_at {
-        Some(at) => Some((timestamp(at, 15)?, row.get::<_, Option<String>>(16)?.unwrap_or_default())),
+fn remembered(row: &mut Row) -> Result<Stored, StoreError> {
+    let same = Same::from_word(&row.get::<String>(8)?).ok_or(StoreError::Unreadable { column: 8 })?;
+    let revoked = match row.get::<Option<Timestamp>>(15)? {
+        Some(at) => Some((at, row.get::<Option<String>>(16)?.unwrap_or_default())),
         None => None,
     };
     let found = Remembered {
-        of: HoldId(row.get(0)?),
+        of: row.get(0)?,
         server: row.get(1)?,
         method: row.get(2)?,
         tool: row.get(3)?,
         principal: row.get(4)?,
         same,
-        call_sha256: digest(5)?,
-        tool_sha256: digest(6)?,
-        terms_sha256: digest(7)?,
+        call_sha256: row.get(5)?,
+        tool_sha256: row.get(6)?,
+        terms_sha256: row.get(7)?,
         by: row.get(9)?,
         person: row.get(10)?,
-        since: time(11)?,
-        until: time(12)?,
+        since: row.get(11)?,
+        until: row.get(12)?,
         uses_max: row.get(13)?,
         uses: row.get(14)?,
         revoked,
     };
-    Ok(((row.get::<_, i64>(17)?.try_into().unwrap_or(0), row.get(18)?), found))
+    Ok(((row.get(17)?, row.get(18)?), found))
 }

@@ -110,6 +110,12 @@ pub enum StoreError {
         /// The line that is missing or different.
         seq: u64,
     },
+    /// A row has something that this program did not write there.
+    #[error("a row of the record cannot be read (column {column})")]
+    Unreadable {
+        /// The number of the column in the statement.
+        column: usize,
+    },
     /// SQLite failed: disk full, I/O error, damage.
     #[error("the database failed")]
     Database(#[source] Arc<rusqlite::Error>),
@@ -167,7 +173,6 @@ impl StoreError {
                         | ErrorCode::TypeMismatch
                         | ErrorCode::OperationInterrupted
                 ),
-                // A stored value that cannot be read back: the row is damaged, not the file.
                 None => true,
             },
             Self::Replaced { .. } | Self::Diverged { .. } => false,

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     error::StoreError,
-    sqlite::{collect, integer, nanoseconds},
+    sql::{Sql, integer, nanoseconds, one, params},
 };
 use crate::{digest::Digest, hold::HoldId};
 
@@ -126,11 +125,11 @@ const FORGET: &str = "DELETE FROM outbox WHERE ended_at < ?1";
 const CLAIM: &str = "UPDATE outbox SET claimed_by = ?2, claimed_until = ?4, attempts = attempts + 1 WHERE id = ( \
      SELECT o.id FROM outbox o WHERE o.channel = ?1 AND o.ended_at IS NULL AND o.due_at <= ?3 \
      AND (o.claimed_until IS NULL OR o.claimed_until <= ?3) AND NOT EXISTS (SELECT 1 FROM outbox e \
-     WHERE e.channel = o.channel AND e.hold = o.hold AND e.ended_at IS NULL AND e.id < o.id) ORDER BY o.id LIMIT 1) \
+     WHERE e.channel = o.channel AND e.hold = o.hold AND e.ended_at IS NULL AND e.id < o.id) ORDER BY o.id LIMIT 1 /* SKIP LOCKED */) \
      RETURNING id, hold, line, news, attempts, \
      (SELECT m.message FROM messages m WHERE m.channel = outbox.channel AND m.hold = outbox.hold)";
 /// When the next entry can be claimed; one that is behind another of the same hold has to wait for that.
-const NEXT: &str = "SELECT min(max(o.due_at, coalesce(o.claimed_until, 0))) FROM outbox o WHERE o.channel = ?1 \
+const NEXT: &str = "SELECT min(CASE WHEN o.due_at < coalesce(o.claimed_until, 0) THEN o.claimed_until ELSE o.due_at END) FROM outbox o WHERE o.channel = ?1 \
      AND o.ended_at IS NULL AND NOT EXISTS (SELECT 1 FROM outbox e WHERE e.channel = o.channel AND e.hold = o.hold \
      AND e.ended_at IS NULL AND e.id < o.id)";
 const END: &str = "UPDATE outbox SET ended_at = ?3, outcome = ?4, note = ?5, claimed_by = NULL, claimed_until = NULL \
@@ -138,7 +137,7 @@ const END: &str = "UPDATE outbox SET ended_at = ?3, outcome = ?4, note = ?5, cla
 const AGAIN: &str = "UPDATE outbox SET due_at = ?3, note = ?4, claimed_by = NULL, claimed_until = NULL \
      WHERE id = ?1 AND claimed_by = ?2 AND ended_at IS NULL";
 const NAME: &str = "INSERT INTO messages (channel, hold, message) SELECT channel, hold, ?2 FROM outbox WHERE id = ?1 \
-     ON CONFLICT DO UPDATE SET message = excluded.message";
+     ON CONFLICT (channel, hold) DO UPDATE SET message = excluded.message";
 const MESSAGE: &str = "SELECT message FROM messages WHERE channel = ?1 AND hold = ?2";
 const COUNTS: &str = "SELECT count(*) FILTER (WHERE ended_at IS NULL), count(*) FILTER (WHERE outcome = 'given_up'), \
      (SELECT note FROM outbox WHERE channel = ?1 AND note IS NOT NULL ORDER BY id DESC LIMIT 1) \
@@ -147,7 +146,7 @@ const FORGET_USED: &str = "DELETE FROM used WHERE until_at <= ?1";
 const USE: &str = "INSERT INTO used (what, until_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 const UNUSE: &str = "DELETE FROM used WHERE what = ?1";
 
-pub(super) fn change(db: &Connection, change: &Change) -> Result<Changed, StoreError> {
+pub(super) fn change(db: &dyn Sql, change: &Change) -> Result<Changed, StoreError> {
     match change {
         Change::Fill { channel, seen, now_seen, entries, at } => {
             fill(db, channel, *seen, *now_seen, entries, *at).map(Changed::Done)
@@ -155,17 +154,17 @@ pub(super) fn change(db: &Connection, change: &Change) -> Result<Changed, StoreE
         Change::Claim { channel, by, at, until } => claim(db, channel, by, *at, *until).map(Changed::Claimed),
         Change::Deliver { id, by, delivered, at } => deliver(db, *id, by, delivered, *at).map(Changed::Done),
         Change::UseOnce { what, until, at } => {
-            db.prepare_cached(FORGET_USED)?.execute([nanoseconds(*at)?])?;
-            let rows = db.prepare_cached(USE)?.execute(params![what.0, nanoseconds(*until)?])?;
+            db.put(FORGET_USED, params![nanoseconds(*at)?])?;
+            let rows = db.execute(USE, params![what, nanoseconds(*until)?])?;
             Ok(Changed::Done(rows == 1))
         }
-        Change::Unuse { what } => Ok(Changed::Done(db.prepare_cached(UNUSE)?.execute([what.0])? == 1)),
+        Change::Unuse { what } => Ok(Changed::Done(db.execute(UNUSE, params![what])? == 1)),
     }
 }
 
 /// Puts entries in, if nobody else has looked at the log for this channel since `seen`.
 fn fill(
-    db: &Connection,
+    db: &dyn Sql,
     channel: &str,
     seen: Option<u64>,
     now_seen: u64,
@@ -173,50 +172,45 @@ fn fill(
     at: Timestamp,
 ) -> Result<bool, StoreError> {
     let rows = match seen {
-        None => db.prepare_cached(BEGIN)?.execute(params![channel, integer(now_seen)])?,
-        Some(seen) => {
-            db.prepare_cached(LOOKED)?.execute(params![channel, integer(seen), integer(now_seen)])?
-        }
+        None => db.execute(BEGIN, params![channel, integer(now_seen)])?,
+        Some(seen) => db.execute(LOOKED, params![channel, integer(seen), integer(now_seen)])?,
     };
     if rows != 1 {
         return Ok(false);
     }
     for entry in entries {
         let due = nanoseconds(at)?;
-        let parameters = params![channel, entry.hold.0, integer(entry.line), entry.news.word(), due];
-        db.prepare_cached(INSERT)?.execute(parameters)?;
+        db.put(INSERT, params![channel, entry.hold, integer(entry.line), entry.news.word(), due])?;
     }
     let kept = SignedDuration::from_hours(24 * KEPT_DAYS);
     let since = at.checked_sub(kept).unwrap_or(at);
-    db.prepare_cached(FORGET)?.execute([nanoseconds(since)?])?;
+    db.put(FORGET, params![nanoseconds(since)?])?;
     Ok(true)
 }
 
 fn claim(
-    db: &Connection,
+    db: &dyn Sql,
     channel: &str,
     by: &str,
     at: Timestamp,
     until: Timestamp,
 ) -> Result<Option<Claimed>, StoreError> {
-    let parameters = params![channel, by, nanoseconds(at)?, nanoseconds(until)?];
-    let claimed = db.prepare_cached(CLAIM)?.query_row(parameters, |row| {
-        let news = row.get_ref(3)?.as_str()?;
+    one(db, CLAIM, params![channel, by, nanoseconds(at)?, nanoseconds(until)?], |row| {
+        let news = row.get::<String>(3)?;
         Ok(Claimed {
             id: row.get(0)?,
-            hold: HoldId(row.get(1)?),
-            line: row.get::<_, i64>(2)?.unsigned_abs(),
-            news: News::from_word(news).ok_or(rusqlite::types::FromSqlError::InvalidType)?,
+            hold: row.get(1)?,
+            line: row.get(2)?,
+            news: News::from_word(&news).ok_or(StoreError::Unreadable { column: 3 })?,
             attempts: row.get(4)?,
             message: row.get(5)?,
         })
-    });
-    Ok(claimed.optional()?)
+    })
 }
 
 /// Writes down what became of an entry, unless its claim has run out and somebody else has it now.
 fn deliver(
-    db: &Connection,
+    db: &dyn Sql,
     id: i64,
     by: &str,
     delivered: &Delivered,
@@ -224,44 +218,41 @@ fn deliver(
 ) -> Result<bool, StoreError> {
     let (outcome, note) = match delivered {
         Delivered::Again(due, why) => {
-            let rows = db.prepare_cached(AGAIN)?.execute(params![id, by, nanoseconds(*due)?, why])?;
+            let rows = db.execute(AGAIN, params![id, by, nanoseconds(*due)?, why])?;
             return Ok(rows == 1);
         }
         Delivered::Sent(name) => {
             if let Some(name) = name {
                 // Also where the claim has run out: the message is there.
-                db.prepare_cached(NAME)?.execute(params![id, name])?;
+                db.put(NAME, params![id, name])?;
             }
             ("sent", None)
         }
         Delivered::Skipped => ("skipped", None),
         Delivered::GivenUp(why) => ("given_up", Some(why)),
     };
-    Ok(db.prepare_cached(END)?.execute(params![id, by, nanoseconds(at)?, outcome, note])? == 1)
+    Ok(db.execute(END, params![id, by, nanoseconds(at)?, outcome, note])? == 1)
 }
 
 /// The last line of the log that was looked at for a channel; none for a new one.
-pub(super) fn seen(db: &Connection, channel: &str) -> Result<Option<u64>, StoreError> {
-    let seen = db.prepare_cached(SEEN)?.query_row([channel], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(seen.map(i64::unsigned_abs))
+pub(super) fn seen(db: &dyn Sql, channel: &str) -> Result<Option<u64>, StoreError> {
+    one(db, SEEN, params![channel], |row| row.get(0))
 }
 
 /// When the next entry of a channel can be claimed.
-pub(super) fn next(db: &Connection, channel: &str) -> Result<Option<Timestamp>, StoreError> {
-    let next: Option<i64> = db.prepare_cached(NEXT)?.query_row([channel], |row| row.get(0))?;
-    next.map(|at| Timestamp::from_nanosecond(at.into()).map_err(|_| StoreError::Time)).transpose()
+pub(super) fn next(db: &dyn Sql, channel: &str) -> Result<Option<Timestamp>, StoreError> {
+    Ok(one(db, NEXT, params![channel], |row| row.get(0))?.flatten())
 }
 
 /// The name that a service has given to the message about a hold.
-pub(super) fn message(db: &Connection, channel: &str, hold: HoldId) -> Result<Option<String>, StoreError> {
-    Ok(db.prepare_cached(MESSAGE)?.query_row(params![channel, hold.0], |row| row.get(0)).optional()?)
+pub(super) fn message(db: &dyn Sql, channel: &str, hold: HoldId) -> Result<Option<String>, StoreError> {
+    one(db, MESSAGE, params![channel, hold], |row| row.get(0))
 }
 
 /// How the outbox of a channel stands.
-pub(super) fn counts(db: &Connection, channel: &str) -> Result<OutboxCounts, StoreError> {
-    let counts = collect(db, COUNTS, [channel], |row| {
-        let count = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
-        Ok(OutboxCounts { waiting: count(0)?, given_up: count(1)?, last_error: row.get(2)? })
+pub(super) fn counts(db: &dyn Sql, channel: &str) -> Result<OutboxCounts, StoreError> {
+    let counts = one(db, COUNTS, params![channel], |row| {
+        Ok(OutboxCounts { waiting: row.get(0)?, given_up: row.get(1)?, last_error: row.get(2)? })
     })?;
-    Ok(counts.into_iter().next().unwrap_or_default())
+    Ok(counts.unwrap_or_default())
 }

@@ -4,15 +4,14 @@
 
 use std::sync::mpsc::Receiver;
 
-use rusqlite::Connection;
-
 use super::{
     error::StoreError,
     place::{Opened, Place},
+    sql::Sql,
 };
 
 /// A question, with the way back to whoever asked.
-pub(super) type Read = Box<dyn FnOnce(Result<&Connection, StoreError>) + Send>;
+pub(super) type Read = Box<dyn FnOnce(Result<&dyn Sql, StoreError>) + Send>;
 
 /// Answers questions until every handle is gone. `opening` is how opening the file ended; if it failed, that is the answer.
 pub(super) fn serve(place: &Place, opening: Result<(), StoreError>, reads: &Receiver<Read>) {
@@ -25,7 +24,11 @@ pub(super) fn serve(place: &Place, opening: Result<(), StoreError>, reads: &Rece
         });
         match opened {
             Ok(opened) => {
-                read(Ok(&opened.connection));
+                // One snapshot: whatever is read together is of the same moment, and writers go on meanwhile.
+                match opened.connection.unchecked_transaction() {
+                    Ok(snapshot) => read(Ok(&*snapshot)),
+                    Err(error) => read(Err(error.into())),
+                };
                 // Reads are rare, and a gate may idle for days: the pages are not kept. Failing costs only memory.
                 let _ = opened.connection.release_memory();
                 kept = Some(opened);

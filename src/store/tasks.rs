@@ -3,12 +3,12 @@
 //! Called by `writer` inside its transaction and by readers. Decides nothing: what may happen is said by `hold`.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     Arrived, TASK_ANSWER_KEPT, TaskAnswer,
     error::StoreError,
-    sqlite::{end, hold_without_frame, integer, nanoseconds},
+    sql::{Sql, integer, nanoseconds, one, params},
+    statements::{end, hold_without_frame},
     waiting::{is_bound, lapse, take},
 };
 use crate::{
@@ -21,11 +21,11 @@ const INSERT_ANSWER: &str =
 const ANSWER: &str = "SELECT a.is_error, a.answer FROM answers a JOIN holds h ON h.seq = a.hold WHERE h.id = ?1 AND a.kept_until > ?2";
 const FORGET: &str = "DELETE FROM answers WHERE kept_until <= ?1";
 const WITHOUT_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', \
-     'unknown') AND h.holder IS NULL AND h.principal = ?1 LIMIT ?2)";
+     'unknown') AND h.holder IS NULL AND h.principal = ?1 LIMIT ?2) AS found";
 
 /// Lets `call` redeem the grant `id`, if it is one, if `call` is the call that was granted, and if the rules want the same.
 pub(super) fn redeem(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     call: &NewHold,
@@ -45,50 +45,37 @@ pub(super) fn redeem(
 
 /// The server has answered the call of `id`: the end and the answer are one commit.
 pub(super) fn answer(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     answer: &TaskAnswer,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    end(db, head, id, State::Answered, (Vec::new(), &Approval::default()), None, at)?;
+    end(db, head, id, State::Answered, (&[], &Approval::default()), None, at)?;
     let (seq, _) = hold_without_frame(db, id)?;
     let kept_until = at.checked_add(TASK_ANSWER_KEPT).unwrap_or(at);
     let (is_error, text) = match answer {
         TaskAnswer::Result(text) => (false, text),
         TaskAnswer::Error(text) => (true, text),
     };
-    db.prepare_cached(INSERT_ANSWER)?.execute(params![
-        integer(seq),
-        is_error,
-        text,
-        nanoseconds(kept_until)?
-    ])?;
-    Ok(())
+    db.put(INSERT_ANSWER, params![integer(seq), is_error, text, nanoseconds(kept_until)?])
 }
 
 /// The answer to the call of `id`, if there is one that may still be asked for.
-pub(super) fn answer_of(
-    db: &Connection,
-    id: HoldId,
-    at: Timestamp,
-) -> Result<Option<TaskAnswer>, StoreError> {
-    let found = db.prepare_cached(ANSWER)?.query_row(params![id.0, nanoseconds(at)?], |row| {
+pub(super) fn answer_of(db: &dyn Sql, id: HoldId, at: Timestamp) -> Result<Option<TaskAnswer>, StoreError> {
+    one(db, ANSWER, params![id, nanoseconds(at)?], |row| {
         let (is_error, text): (bool, String) = (row.get(0)?, row.get(1)?);
         Ok(if is_error { TaskAnswer::Error(text) } else { TaskAnswer::Result(text) })
-    });
-    Ok(found.optional()?)
+    })
 }
 
 /// Deletes the answers that nobody may ask for any more.
-pub(super) fn forget(db: &Connection, at: Timestamp) -> Result<(), StoreError> {
-    db.prepare_cached(FORGET)?.execute([nanoseconds(at)?])?;
-    Ok(())
+pub(super) fn forget(db: &dyn Sql, at: Timestamp) -> Result<(), StoreError> {
+    db.put(FORGET, params![nanoseconds(at)?])
 }
 
 /// How many open holds of `principal` have no caller; counted up to `limit`.
-pub(super) fn without_caller(db: &Connection, principal: &str, limit: usize) -> Result<usize, StoreError> {
-    let count: i64 =
-        db.prepare_cached(WITHOUT_CALLER)?.query_row(params![principal, integer(limit)], |row| row.get(0))?;
-    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+pub(super) fn without_caller(db: &dyn Sql, principal: &str, limit: usize) -> Result<usize, StoreError> {
+    let count = one(db, WITHOUT_CALLER, params![principal, integer(limit)], |row| row.get::<u64>(0))?;
+    Ok(count.and_then(|count| count.try_into().ok()).unwrap_or(usize::MAX))
 }

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     ROWS_READ_MAX, Store,
     error::StoreError,
-    sqlite::{append, collect, integer, nanoseconds, number, timestamp},
+    sql::{Row, Sql, collect, integer, nanoseconds, one as first, params},
+    statements::append,
     writer::{AcceptedTool, Job, SeenTools, Written},
 };
 use crate::{
@@ -40,10 +40,10 @@ const ALL: &str = concat!(
 const SINCE: &str =
     concat!("SELECT ", tool_columns!(), " FROM tools t WHERE t.revision > ?1 ORDER BY t.revision LIMIT ?2");
 const INSERT: &str = "INSERT INTO tools (server, tool, accepted, accepted_at, changes, first_seen_at, last_seen_at, revision) \
-     VALUES (?1, ?2, ?3, ?4, 0, ?4, ?4, ?5)";
-const SEEN_AGAIN: &str = "UPDATE tools SET last_seen_at = max(last_seen_at, ?2) WHERE id = ?1";
+     VALUES (?1, ?2, ?3, ?4, 0, ?4, ?4, ?5) RETURNING id";
+const SEEN_AGAIN: &str = "UPDATE tools SET last_seen_at = ?2 WHERE id = ?1 AND last_seen_at < ?2";
 const CHANGED: &str = "UPDATE tools SET changed = ?2, changed_at = ?3, changes = changes + 1, revision = ?4, \
-     last_seen_at = max(last_seen_at, ?3) WHERE id = ?1";
+     last_seen_at = CASE WHEN last_seen_at < ?3 THEN ?3 ELSE last_seen_at END WHERE id = ?1";
 const ACCEPTED: &str = "UPDATE tools SET accepted = ?2, accepted_at = ?3, accepted_by = ?4, changed = NULL, changed_at = NULL, \
      changes = 0, revision = ?5 WHERE id = ?1";
 const DEFINITIONS: &str = "SELECT sha256, definition, bytes, seen_at FROM tool_definitions WHERE tool = ?1 ORDER BY seen_at, sha256";
@@ -51,7 +51,7 @@ const ADD_DEFINITION: &str = "INSERT INTO tool_definitions (tool, sha256, defini
      VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
 const FORGET_OLD: &str = "DELETE FROM tool_definitions WHERE tool = ?1 AND sha256 NOT IN ( \
      SELECT d.sha256 FROM tool_definitions d JOIN tools t ON t.id = d.tool WHERE d.tool = ?1 \
-     ORDER BY d.sha256 IN (t.accepted, t.changed) DESC, d.seen_at DESC LIMIT ?2)";
+     ORDER BY d.sha256 IN (t.accepted, coalesce(t.changed, t.accepted)) DESC, d.seen_at DESC LIMIT ?2)";
 const TAKEN: &str = "SELECT (SELECT count(*) FROM tools WHERE server = ?1), (SELECT coalesce(sum(length(d.definition)), 0) \
      FROM tool_definitions d JOIN tools t ON t.id = d.tool WHERE t.server = ?1)";
 
@@ -127,7 +127,7 @@ struct Room {
 
 /// Records that `server` lists `tools`, at the process `gate`.
 pub(super) fn see(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     server: &str,
     tools: &[ListedTool],
@@ -152,30 +152,22 @@ pub(super) fn see(
             None => {
                 room.tools -= 1;
                 let seq = append(db, head, event(Occasion::ToolListed, None))?;
-                let accepted = listed.sha256.0;
-                db.prepare_cached(INSERT)?.execute(params![
-                    server,
-                    listed.tool,
-                    accepted,
-                    nanoseconds(at)?,
-                    integer(seq)
-                ])?;
-                add_definition(db, db.last_insert_rowid(), listed, &mut room, at)?;
+                let (seen, seq) = (nanoseconds(at)?, integer(seq));
+                let parameters = params![server, listed.tool, listed.sha256, seen, seq];
+                let Some(id) = first(db, INSERT, parameters, |row| row.get(0))? else {
+                    return Err(StoreError::Unreadable { column: 0 });
+                };
+                add_definition(db, id, listed, &mut room, at)?;
             }
             Some(row) if row.knows(listed.sha256) || row.changes >= CHANGES_PER_TOOL_MAX => {
-                db.prepare_cached(SEEN_AGAIN)?.execute(params![row.id, nanoseconds(at)?])?;
+                db.put(SEEN_AGAIN, params![row.id, nanoseconds(at)?])?;
             }
             Some(row) => {
                 let note = format!("{} was accepted", row.record.state.accepted);
                 let seq = append(db, head, event(Occasion::ToolChanged, Some(note)))?;
                 add_definition(db, row.id, listed, &mut room, at)?;
-                db.prepare_cached(CHANGED)?.execute(params![
-                    row.id,
-                    listed.sha256.0,
-                    nanoseconds(at)?,
-                    integer(seq)
-                ])?;
-                db.prepare_cached(FORGET_OLD)?.execute(params![row.id, integer(DEFINITIONS_PER_TOOL_MAX)])?;
+                db.put(CHANGED, params![row.id, listed.sha256, nanoseconds(at)?, integer(seq)])?;
+                db.put(FORGET_OLD, params![row.id, integer(DEFINITIONS_PER_TOOL_MAX)])?;
             }
         }
         found.states.extend(one(db, server, &listed.tool)?.map(|row| row.record.state));
@@ -183,19 +175,20 @@ pub(super) fn see(
     Ok(found)
 }
 
-fn room(db: &Connection, server: &str) -> Result<Room, StoreError> {
+fn room(db: &dyn Sql, server: &str) -> Result<Room, StoreError> {
     let left = |limit: usize, taken: u64| limit.saturating_sub(usize::try_from(taken).unwrap_or(usize::MAX));
-    Ok(db.prepare_cached(TAKEN)?.query_row([server], |row| {
+    let room = first(db, TAKEN, params![server], |row| {
         Ok(Room {
-            tools: left(TOOLS_PER_SERVER_MAX, number(row, 0)?),
-            bytes: left(SERVER_DEFINITION_BYTES_MAX, number(row, 1)?),
+            tools: left(TOOLS_PER_SERVER_MAX, row.get(0)?),
+            bytes: left(SERVER_DEFINITION_BYTES_MAX, row.get(1)?),
         })
-    })?)
+    })?;
+    room.ok_or(StoreError::Unreadable { column: 0 })
 }
 
 /// Keeps a definition; without its text, if there is no room for it.
 fn add_definition(
-    db: &Connection,
+    db: &dyn Sql,
     tool: i64,
     listed: &ListedTool,
     room: &mut Room,
@@ -203,19 +196,12 @@ fn add_definition(
 ) -> Result<(), StoreError> {
     let text = listed.text.as_deref().filter(|text| text.len() <= room.bytes);
     room.bytes -= text.map_or(0, str::len);
-    db.prepare_cached(ADD_DEFINITION)?.execute(params![
-        tool,
-        listed.sha256.0,
-        text,
-        integer(listed.bytes),
-        nanoseconds(at)?
-    ])?;
-    Ok(())
+    db.put(ADD_DEFINITION, params![tool, listed.sha256, text, integer(listed.bytes), nanoseconds(at)?])
 }
 
 /// From now on the definition `sha256` of a tool counts, because `who` says so. Gives the tool, and whether that is news.
 pub(super) fn accept(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     server: &str,
     tool: &str,
@@ -250,7 +236,7 @@ pub(super) fn accept(
             ..AuditEvent::new(Occasion::ToolAccepted, gate, at)
         },
     )?;
-    db.prepare_cached(ACCEPTED)?.execute(params![row.id, sha256.0, nanoseconds(at)?, who, integer(seq)])?;
+    db.put(ACCEPTED, params![row.id, sha256, nanoseconds(at)?, who, integer(seq)])?;
     Ok(one(db, server, tool)?.map_or(row.record.state, |row| row.record.state))
 }
 
@@ -259,7 +245,7 @@ pub(super) type Standing = (Digest, Option<Digest>, u64);
 
 /// Where every tool stands, for a verification: without a standing, if the definitions that are kept of it are not those of its
 /// digests.
-pub(super) fn standings(db: &Connection) -> Result<Vec<(String, String, Option<Standing>)>, StoreError> {
+pub(super) fn standings(db: &dyn Sql) -> Result<Vec<(String, String, Option<Standing>)>, StoreError> {
     let mut found = Vec::new();
     for Kept { id, record, .. } in collect(db, ALL, params![None::<&str>, i64::MAX], read)? {
         let ToolState { server, tool, accepted, changed, revision, .. } = record.state;
@@ -276,19 +262,19 @@ pub(super) fn standings(db: &Connection) -> Result<Vec<(String, String, Option<S
 }
 
 /// A tool with all its definitions.
-fn whole(db: &Connection, server: &str, tool: &str) -> Result<Option<ToolRecord>, StoreError> {
+fn whole(db: &dyn Sql, server: &str, tool: &str) -> Result<Option<ToolRecord>, StoreError> {
     let Some(row) = one(db, server, tool)? else { return Ok(None) };
     Ok(Some(ToolRecord { definitions: definitions(db, row.id)?, ..row.record }))
 }
 
 /// All tools, or those of a server, in the order of their names.
-fn all(db: &Connection, server: Option<&str>, limit: usize) -> Result<Vec<ToolRecord>, StoreError> {
+fn all(db: &dyn Sql, server: Option<&str>, limit: usize) -> Result<Vec<ToolRecord>, StoreError> {
     let rows = collect(db, ALL, params![server, integer(limit)], read)?;
     Ok(rows.into_iter().map(|row| row.record).collect())
 }
 
 /// The tools that have moved since `revision`, in that order.
-fn since(db: &Connection, revision: u64, limit: usize) -> Result<Vec<ToolState>, StoreError> {
+fn since(db: &dyn Sql, revision: u64, limit: usize) -> Result<Vec<ToolState>, StoreError> {
     let rows = collect(db, SINCE, params![integer(revision), integer(limit)], read)?;
     Ok(rows.into_iter().map(|row| row.record.state).collect())
 }
@@ -309,43 +295,37 @@ impl Kept {
     }
 }
 
-fn one(db: &Connection, server: &str, tool: &str) -> Result<Option<Kept>, StoreError> {
-    Ok(db.prepare_cached(ONE)?.query_row([server, tool], read).optional()?)
+fn one(db: &dyn Sql, server: &str, tool: &str) -> Result<Option<Kept>, StoreError> {
+    first(db, ONE, params![server, tool], read)
 }
 
-fn definitions(db: &Connection, tool: i64) -> Result<Vec<Definition>, StoreError> {
-    collect(db, DEFINITIONS, [tool], |row| {
-        Ok(Definition {
-            sha256: Digest(row.get(0)?),
-            text: row.get(1)?,
-            bytes: number(row, 2)?,
-            seen_at: timestamp(row.get(3)?, 3)?,
-        })
+fn definitions(db: &dyn Sql, tool: i64) -> Result<Vec<Definition>, StoreError> {
+    collect(db, DEFINITIONS, params![tool], |row| {
+        Ok(Definition { sha256: row.get(0)?, text: row.get(1)?, bytes: row.get(2)?, seen_at: row.get(3)? })
     })
 }
 
 /// Reads the columns of `tool_columns!`.
-fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
-    let at = |column| timestamp(row.get(column)?, column);
+fn read(row: &mut Row) -> Result<Kept, StoreError> {
     let accepted_by: Option<String> = row.get(3)?;
-    let changed = match row.get::<_, Option<_>>(4)? {
-        Some(sha256) => Some((Digest(sha256), at(5)?)),
+    let changed = match row.get(4)? {
+        Some(sha256) => Some((sha256, row.get(5)?)),
         None => None,
     };
     let state = ToolState {
-        server: row.get::<_, String>(0)?.into(),
-        tool: row.get::<_, String>(1)?.into(),
-        accepted: Digest(row.get(2)?),
+        server: row.get(0)?,
+        tool: row.get(1)?,
+        accepted: row.get(2)?,
         is_first: accepted_by.is_none(),
         changed,
-        revision: number(row, 6)?,
+        revision: row.get(6)?,
     };
     let record = ToolRecord {
         state,
         accepted_by,
-        accepted_at: at(7)?,
-        first_seen_at: at(8)?,
-        last_seen_at: at(9)?,
+        accepted_at: row.get(7)?,
+        first_seen_at: row.get(8)?,
+        last_seen_at: row.get(9)?,
         definitions: Vec::new(),
     };
     Ok(Kept { id: row.get(10)?, changes: row.get(11)?, record })

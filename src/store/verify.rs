@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, Row};
-
 use super::{
     approvals,
     error::StoreError,
-    sqlite,
+    sql::{Row, Sql, integer, one, params},
+    statements,
     tools::{self, Standing},
 };
 use crate::{
@@ -19,7 +18,8 @@ use crate::{
     hold::{HoldId, HoldRecord, State},
 };
 
-const ALL_LINES: &str = "SELECT seq, line, hash FROM audit ORDER BY seq";
+/// From a number on, so that the first part has whatever comes before the first line too.
+const LINES_FROM: &str = "SELECT seq, line, hash FROM audit WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
 const COUNT_HOLDS: &str = "SELECT (SELECT count(*) FROM holds), (SELECT count(*) FROM frames), \
      (SELECT count(*) FROM retries) + (SELECT count(*) FROM edits), (SELECT count(*) FROM remembered)";
 const RETRY: &str =
@@ -27,22 +27,17 @@ const RETRY: &str =
 const EDIT: &str =
     "SELECT e.frame FROM edits e JOIN holds h ON e.hold = h.seq WHERE e.seq = ?1 AND h.id = ?2";
 
-/// Verifies log and holds, and that the log still has the line of `against`.
-pub(super) fn verify(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
-    // One snapshot: writers go on meanwhile, and holds and log are of the same moment.
-    let snapshot = db.unchecked_transaction()?;
-    let verification = verify_now(&snapshot, against)?;
-    snapshot.rollback()?;
-    Ok(verification)
-}
+/// Lines that are read at once.
+const LINES_AT_ONCE: i64 = 1024;
 
-/// The same inside a transaction of the caller.
-pub(super) fn verify_now(db: &Connection, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
+/// Verifies log and holds, and that the log still has the line of `against`. The caller has a snapshot open: holds and log are of
+/// the same moment, and writers go on meanwhile.
+pub(super) fn verify(db: &dyn Sql, against: Option<Checkpoint>) -> Result<Verification, StoreError> {
     Pass::new(db, against).run()
 }
 
 struct Pass<'db> {
-    db: &'db Connection,
+    db: &'db dyn Sql,
     against: Option<Checkpoint>,
     head: Checkpoint,
     holds: u64,
@@ -57,7 +52,7 @@ struct Pass<'db> {
 }
 
 impl<'db> Pass<'db> {
-    fn new(db: &'db Connection, against: Option<Checkpoint>) -> Self {
+    fn new(db: &'db dyn Sql, against: Option<Checkpoint>) -> Self {
         Self {
             db,
             against,
@@ -80,20 +75,25 @@ impl<'db> Pass<'db> {
     }
 
     fn lines(&mut self) -> Result<Option<(u64, Fault)>, StoreError> {
-        let mut statement = self.db.prepare(ALL_LINES)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let seq = self.head.seq + 1;
-            let line = match read_line(row, seq) {
-                Ok(line) => line,
-                Err(fault) => return Ok(Some((seq, fault))),
-            };
-            if let Some(fault) = self.line(&line)? {
-                return Ok(Some((seq, fault)));
+        let mut from = i64::MIN;
+        loop {
+            let mut rows = self.db.rows(LINES_FROM, params![from, LINES_AT_ONCE])?;
+            if rows.is_empty() {
+                return Ok(None);
             }
-            self.head = Checkpoint { seq, hash: line.hash };
+            for row in &mut rows {
+                let seq = self.head.seq + 1;
+                let line = match read_line(row, seq) {
+                    Ok(line) => line,
+                    Err(fault) => return Ok(Some((seq, fault))),
+                };
+                if let Some(fault) = self.line(&line)? {
+                    return Ok(Some((seq, fault)));
+                }
+                self.head = Checkpoint { seq, hash: line.hash };
+            }
+            from = integer(self.head.seq + 1);
         }
-        Ok(None)
     }
 
     fn line(&mut self, line: &AuditLine) -> Result<Option<Fault>, StoreError> {
@@ -184,14 +184,13 @@ impl<'db> Pass<'db> {
     }
 
     /// A frame beside that of the hold: the bytes that are kept of it, by `query`, are those of the event.
-    fn frame(&mut self, query: &str, event: &AuditEvent) -> Result<Option<Fault>, StoreError> {
+    fn frame(&mut self, query: &'static str, event: &AuditEvent) -> Result<Option<Fault>, StoreError> {
         let Some(id) = event.hold else { return Ok(Some(Fault::NotAnEvent)) };
-        let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
-        let frame = self.db.prepare_cached(query)?.query_row(rusqlite::params![seq, id.0], |row| {
-            Ok(row.get_ref(0)?.as_blob().ok().map(Digest::of))
+        let frame = one(self.db, query, params![integer(event.seq), id], |row| {
+            Ok(row.get::<Vec<u8>>(0).ok().map(|frame| Digest::of(&frame)))
         });
         self.frames += 1;
-        match frame.optional()? {
+        match frame? {
             Some(digest) if digest.is_some() && digest == event.frame_sha256 => Ok(None),
             Some(_) => Ok(Some(Fault::Frame(id))),
             None => Ok(Some(Fault::NoHold(id))),
@@ -257,9 +256,7 @@ impl<'db> Pass<'db> {
     /// Whether the tools and their definitions are what the events say.
     fn tools(&self) -> Result<Option<Fault>, StoreError> {
         let found = match tools::standings(self.db) {
-            Err(StoreError::Database(error)) if error.sqlite_error_code().is_none() => {
-                return Ok(Some(Fault::Unreadable));
-            }
+            Err(StoreError::Unreadable { .. }) => return Ok(Some(Fault::Unreadable)),
             found => found?,
         };
         for (server, tool, standing) in &found {
@@ -294,12 +291,9 @@ impl<'db> Pass<'db> {
                 return Ok(Some((self.head.seq, Fault::Remembered(id))));
             }
         }
-        let counted = |row: &Row<'_>| {
-            let count =
-                |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
-            Ok((count(0)?.max(count(1)?), count(2)?, count(3)?))
-        };
-        let (holds, frames, remembered) = self.db.query_row(COUNT_HOLDS, [], counted)?;
+        let counted =
+            |row: &mut Row| Ok((row.get::<u64>(0)?.max(row.get(1)?), row.get::<u64>(2)?, row.get::<u64>(3)?));
+        let (holds, frames, remembered) = one(self.db, COUNT_HOLDS, &[], counted)?.unwrap_or_default();
         let strangers = holds.saturating_sub(self.holds)
             + frames.saturating_sub(self.frames)
             + remembered.saturating_sub(known_remembered);
@@ -315,24 +309,22 @@ impl<'db> Pass<'db> {
 
     /// The row of a hold. One that cannot be read is a finding, a failure of the database is not.
     fn record(&self, id: HoldId) -> Result<Result<(u64, HoldRecord), Fault>, StoreError> {
-        match sqlite::hold(self.db, id) {
+        match statements::hold(self.db, id) {
             Ok(Some(found)) => Ok(Ok(found)),
             Ok(None) => Ok(Err(Fault::NoHold(id))),
-            Err(StoreError::Database(error)) if error.sqlite_error_code().is_none() => {
-                Ok(Err(Fault::Record(id)))
-            }
+            Err(StoreError::Unreadable { .. }) => Ok(Err(Fault::Record(id))),
             Err(error) => Err(error),
         }
     }
 }
 
 /// The row at which line `seq` is expected.
-fn read_line(row: &Row<'_>, seq: u64) -> Result<AuditLine, Fault> {
-    let found: i64 = row.get(0).map_err(|_| Fault::Unreadable)?;
+fn read_line(row: &mut Row, seq: u64) -> Result<AuditLine, Fault> {
+    let found = row.get::<i64>(0).map_err(|_| Fault::Unreadable)?;
     if u64::try_from(found) != Ok(seq) {
         return Err(Fault::Gap { found });
     }
     let line = row.get(1).map_err(|_| Fault::Unreadable)?;
     let hash = row.get(2).map_err(|_| Fault::Unreadable)?;
-    Ok(AuditLine { seq, line, hash: Digest(hash) })
+    Ok(AuditLine { seq, line, hash })
 }

@@ -10,14 +10,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, params};
 
 use super::{
     Arrived, Recovered, approvals,
     error::StoreError,
-    sqlite::{
-        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, FRAME_COLUMN, add, append, collect,
-        hold_without_frame, integer, nanoseconds, record, record_hold, update,
+    sql::{Sql, collect, integer, nanoseconds, params},
+    statements::{
+        AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, FRAME_COLUMN, add, append,
+        hold_without_frame, record, record_hold, update,
     },
     tasks,
 };
@@ -74,9 +74,9 @@ const LOOKED_AT_MAX: i64 = 64;
 /// of its own. With `is_own`, calls that wait or run are left alone. With `remembered`, it goes on at once if the approval of
 /// that hold counts for it.
 pub(super) fn arrive(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
-    hold: &mut NewHold,
+    hold: &NewHold,
     (is_own, remembered): (bool, Option<HoldId>),
     at: Timestamp,
 ) -> Result<Arrived, StoreError> {
@@ -118,28 +118,29 @@ pub(super) fn arrive(
         Some(of) => approvals::covering(db, of, hold, at)?,
         None => None,
     };
+    let mut hold = hold.clone();
     if let Some(sent) = sent {
         hold.notes
             .push(format!("the same call is with the server just now, as hold {}", sent.hold.id.short()));
     }
-    remind(db, hold, at)?;
-    record_hold(db, head, hold)?;
+    remind(db, &mut hold, at)?;
+    record_hold(db, head, &hold)?;
     if let Some(remembered) = covering {
-        let record = approvals::go_on(db, head, &remembered, hold, at)?;
+        let record = approvals::go_on(db, head, &remembered, &hold, at)?;
         return Ok(Arrived::Redeemed(Box::new(record)));
     }
-    Ok(Arrived::Held { notes: hold.notes.clone() })
+    Ok(Arrived::Held { notes: hold.notes })
 }
 
 /// Earlier calls of the same content, the oldest first.
 fn same_calls(
-    db: &Connection,
+    db: &dyn Sql,
     hold: &NewHold,
     awaited: i64,
     limit: i64,
 ) -> Result<Vec<(u64, HoldRecord)>, StoreError> {
     let Some(call) = hold.call_sha256 else { return Ok(Vec::new()) };
-    let parameters = params![call.0, hold.server, hold.principal, awaited, limit];
+    let parameters = params![call, hold.server, hold.principal, awaited, limit];
     collect(db, AWAITED, parameters, |row| record(row, Bytes::new()))
 }
 
@@ -154,10 +155,11 @@ pub(super) fn is_bound(earlier: &NewHold, now: &NewHold) -> bool {
 }
 
 /// Tells approvers that the same call has run lately: it may be the retry of a caller that did not wait for the answer.
-fn remind(db: &Connection, hold: &mut NewHold, at: Timestamp) -> Result<(), StoreError> {
+fn remind(db: &dyn Sql, hold: &mut NewHold, at: Timestamp) -> Result<(), StoreError> {
     let Some(call) = hold.call_sha256 else { return Ok(()) };
     let since = at.checked_sub(SignedDuration::from_mins(REMINDED_MINUTES)).unwrap_or(at);
-    let parameters = params![call.0, hold.server, hold.principal, nanoseconds(since)?];
+    let since = nanoseconds(since)?;
+    let parameters = params![call, hold.server, hold.principal, since];
     for (_, found) in collect(db, LAST_ANSWERED, parameters, |row| record(row, Bytes::new()))? {
         let ended = found.ended_at.map(|at| at.strftime("%H:%M:%S UTC").to_string()).unwrap_or_default();
         hold.notes
@@ -167,7 +169,7 @@ fn remind(db: &Connection, hold: &mut NewHold, at: Timestamp) -> Result<(), Stor
 }
 
 pub(super) fn take(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     seq: u64,
     mut found: HoldRecord,
@@ -188,11 +190,7 @@ pub(super) fn take(
     };
     let event = append(db, head, event)?;
     if occasion == Occasion::Attached {
-        db.prepare_cached(INSERT_RETRY)?.execute(params![
-            integer(event),
-            integer(seq),
-            retry.frame.as_ref()
-        ])?;
+        db.put(INSERT_RETRY, params![integer(event), integer(seq), retry.frame.as_ref()])?;
     }
     let before = found.state;
     let mut standing = found.standing();
@@ -213,7 +211,7 @@ pub(super) fn take(
 
 /// The caller of `id` at `holder` is gone. Of one that has ended already, nothing is written.
 pub(super) fn detach(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     holder: &str,
@@ -237,7 +235,7 @@ fn detached(found: &HoldRecord, holder: &str, note: &str, at: Timestamp) -> Audi
 
 /// Records a verdict on a hold that has no caller.
 pub(super) fn decide(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     (vote, approval): (&Vote, &Approval),
@@ -257,14 +255,14 @@ pub(super) fn decide(
         // Whoever thinks better of an approval does not want it to count for others either.
         approvals::revoke(db, head, id, &vote.by, &found.hold.owner, vote.at)?;
     }
-    add(&mut found.votes, vote.clone());
+    add(&mut found.votes, vote);
     update(db, head, seq, before, &mut found, vote.at)?;
     Ok(state)
 }
 
 /// Ends a hold that has no caller, because the one that it had takes the call back. Gives whether that was so.
 pub(super) fn take_back(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     note: &str,
@@ -285,7 +283,7 @@ pub(super) fn take_back(
 
 /// Adds a vote that is not enough yet, with its event: gives the hold with all votes so far.
 pub(super) fn vote(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     gate: &str,
@@ -296,7 +294,7 @@ pub(super) fn vote(
     if found.state != State::Held || vote.at >= found.hold.expires_at {
         return Err(StoreError::NotHeld { state: found.state });
     }
-    add(&mut found.votes, vote.clone());
+    add(&mut found.votes, vote);
     let event = AuditEvent::of(Occasion::Voted, &found.hold, gate, vote.at);
     append(db, head, AuditEvent { who: Some(vote.by.clone()), votes: found.votes.clone(), ..event })?;
     update(db, head, seq, State::Held, &mut found, vote.at)?;
@@ -306,7 +304,7 @@ pub(super) fn vote(
 /// People hear of the hold `id` again, `heard` after it was held, by the process `gate`; `note` says what. `false` if it
 /// waits no longer, or they have heard of that by another process.
 pub(super) fn hear(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     (heard, note): (Duration, &str),
@@ -315,7 +313,7 @@ pub(super) fn hear(
 ) -> Result<bool, StoreError> {
     let (seq, found) = hold_without_frame(db, id)?;
     if lapse(db, head, seq, &found, at)?.is_some()
-        || db.prepare_cached(HEARD)?.execute(params![id.0, integer(heard.as_secs())])? != 1
+        || db.execute(HEARD, params![id, integer(heard.as_secs())])? != 1
     {
         return Ok(false);
     }
@@ -326,8 +324,8 @@ pub(super) fn hear(
 
 /// Holds that no process has a caller for and of which people may be to hear again, without their frames, each with how long
 /// after it was held they have heard of it last; the oldest first.
-pub(super) fn reminded(db: &Connection, limit: usize) -> Result<Vec<(NewHold, Duration)>, StoreError> {
-    collect(db, REMINDED, [integer(limit)], |row| {
+pub(super) fn reminded(db: &dyn Sql, limit: usize) -> Result<Vec<(NewHold, Duration)>, StoreError> {
+    collect(db, REMINDED, params![integer(limit)], |row| {
         let heard: Option<i64> = row.get(FRAME_COLUMN)?;
         let heard = Duration::from_secs(heard.and_then(|heard| heard.try_into().ok()).unwrap_or(0));
         Ok((record(row, Bytes::new())?.1.hold, heard))
@@ -336,7 +334,7 @@ pub(super) fn reminded(db: &Connection, limit: usize) -> Result<Vec<(NewHold, Du
 
 /// Writes down what time alone has done to a hold: gives it as it is then, if that is something.
 pub(super) fn lapse(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     seq: u64,
     found: &HoldRecord,
@@ -354,8 +352,8 @@ pub(super) fn lapse(
 }
 
 /// Ends what is detached and whose time is over. Gives how many.
-pub(super) fn sweep(db: &Connection, head: &mut Checkpoint, at: Timestamp) -> Result<usize, StoreError> {
-    let overdue = collect(db, OVERDUE, [nanoseconds(at)?], |row| record(row, Bytes::new()))?;
+pub(super) fn sweep(db: &dyn Sql, head: &mut Checkpoint, at: Timestamp) -> Result<usize, StoreError> {
+    let overdue = collect(db, OVERDUE, params![nanoseconds(at)?], |row| record(row, Bytes::new()))?;
     for (seq, found) in &overdue {
         lapse(db, head, *seq, found, at)?;
     }
@@ -365,13 +363,16 @@ pub(super) fn sweep(db: &Connection, head: &mut Checkpoint, at: Timestamp) -> Re
 
 /// Takes over what a dead process left: what waited is detached, of what was forwarded nobody knows.
 pub(super) fn recover(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     dead: &Arc<str>,
     at: Timestamp,
 ) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
-    for (seq, mut found) in collect(db, OF_HOLDER, [dead], |row| record(row, Bytes::new()))? {
+    if !db.is_shut_out(dead)? {
+        return Ok(recovered);
+    }
+    for (seq, mut found) in collect(db, OF_HOLDER, params![dead], |row| record(row, Bytes::new()))? {
         let before = found.state;
         let mut standing = found.standing();
         if !standing.recover(dead) {

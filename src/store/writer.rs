@@ -22,7 +22,8 @@ use super::{
     error::StoreError,
     outbox,
     place::{Opened, Place},
-    sqlite, tasks, tools, waiting,
+    sql::{Jobs, Sql},
+    statements, tasks, tools, waiting,
 };
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
@@ -220,7 +221,7 @@ impl Writer {
         opened: Result<Opened, StoreError>,
         lost: Arc<AtomicU64>,
     ) -> Self {
-        let opened = opened.and_then(|opened| Ok((sqlite::head(&opened.connection)?, opened)));
+        let opened = opened.and_then(|opened| Ok((statements::head(&opened.connection)?, opened)));
         match opened {
             Ok((known, opened)) => Self { place, state: Ok(opened), known, lost },
             Err(error) => Self { place, state: Err(Broken::Unopened(error)), known: Checkpoint::EMPTY, lost },
@@ -291,7 +292,7 @@ impl Writer {
     }
 
     /// Commits `group`, and makes sure that what it was committed to is still the record.
-    fn write(&mut self, group: &mut [Work], lost: u64) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+    fn write(&mut self, group: &[Work], lost: u64) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
         self.make_usable()?;
         let Ok(opened) = &self.state else { return Err(StoreError::Closed.into()) };
         let done = write_group(&opened.connection, group, self.known, lost)?;
@@ -320,7 +321,7 @@ impl Writer {
                 (Broken::Poisoned, Some(place)) => place.open_existing()?,
             };
             // Not created anew, and not believed: the log must still have what we know to be durable.
-            let known = sqlite::check_tail(&opened.connection, self.known)?;
+            let known = statements::check_tail(&opened.connection, self.known)?;
             opened.settle()?;
             self.known = known;
             tracing::info!("the store was opened again, and its log is whole");
@@ -330,16 +331,16 @@ impl Writer {
     }
 
     /// For reading on the same thread; only a store in memory does that.
-    pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
+    pub(super) fn reading(&mut self) -> Result<&dyn Sql, StoreError> {
         self.make_usable()?;
-        self.state.as_ref().map(|opened| &opened.connection).map_err(|_| StoreError::Closed)
+        self.state.as_ref().map(|opened| &opened.connection as &dyn Sql).map_err(|_| StoreError::Closed)
     }
 }
 
 /// One transaction over all of `group`. An error means that nothing of it is in the file, or that nobody knows.
 fn write_group(
     db: &Connection,
-    group: &mut [Work],
+    group: &[Work],
     known: Checkpoint,
     lost: u64,
 ) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
@@ -362,42 +363,40 @@ fn write_group(
 }
 
 fn write_jobs(
-    db: &Connection,
-    group: &mut [Work],
+    db: &dyn Jobs,
+    group: &[Work],
     known: Checkpoint,
     lost: u64,
 ) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
     // A record that was set back under us must not go on as if it were whole.
-    sqlite::check_known(db, known)?;
-    let mut head = sqlite::head(db)?;
+    statements::check_known(db, known)?;
+    let mut head = statements::head(db)?;
     if lost > 0 {
-        sqlite::append(db, &mut head, dropped(lost))?;
+        statements::append(db, &mut head, dropped(lost))?;
     }
     let mut answers = Vec::with_capacity(group.len());
     for work in group {
-        run(db, "SAVEPOINT job")?;
+        db.begin_job()?;
         let before = head;
-        let answer = write(db, &mut head, &mut work.job);
+        let answer = write(db, &mut head, &work.job).and_then(|written| db.keep_job().map(|()| written));
         if let Err(error) = &answer {
             // SQLite ends the transaction by itself after some failures: then none of the jobs is in it any more.
-            if !error.spares_the_store() || db.is_autocommit() {
+            if !error.spares_the_store() || db.is_over() {
                 return Err(GroupError::Fatal(error.clone()));
             }
             head = before;
-            run(db, "ROLLBACK TO job")?;
+            db.undo_job()?;
         }
-        run(db, "RELEASE job")?;
         answers.push(answer);
     }
     Ok((head, answers))
 }
 
-fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
+fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
     match job {
-        Job::Record(hold) => sqlite::record_hold(db, head, hold)?,
+        Job::Record(hold) => statements::record_hold(db, head, hold)?,
         Job::End { id, state, votes, approval, note, at } => {
-            let votes = std::mem::take(votes);
-            sqlite::end(db, head, *id, *state, (votes, approval), note.take(), *at)?;
+            statements::end(db, head, *id, *state, (votes, approval), note.as_deref(), *at)?;
         }
         Job::Arrive { hold, is_own, remembered, at } => {
             return waiting::arrive(db, head, hold, (*is_own, *remembered), *at).map(Written::Arrived);
@@ -437,7 +436,7 @@ fn write(db: &Connection, head: &mut Checkpoint, job: &mut Job) -> Answer {
             return Ok(Written::Tool(Box::new(state)));
         }
         Job::Ride(event) => {
-            sqlite::append(db, head, (**event).clone())?;
+            statements::append(db, head, (**event).clone())?;
         }
         Job::Flush => (),
     }

@@ -1,7 +1,9 @@
 //! Remembered approvals and edited calls in the file: bound, counted, ended, and whatever is changed of them, a verification
 //! tells.
 
-use super::{super::verify::verify_now, *};
+use rusqlite::Connection;
+
+use super::{super::verify::verify, *};
 use crate::{
     audit::Fault,
     hold::{Edit, Remembering, Same},
@@ -148,7 +150,7 @@ async fn whatever_is_changed_of_them_a_verification_tells() {
         for change in changes {
             raw.execute_batch("BEGIN").unwrap();
             raw.execute_batch(change).unwrap();
-            let broken = verify_now(&raw, None).unwrap().broken;
+            let broken = verify(&raw, None).unwrap().broken;
             raw.execute_batch("ROLLBACK").unwrap();
             let fault = broken.map(|broken| broken.fault);
             assert!(

@@ -5,6 +5,8 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
 };
 
+use rusqlite::Connection;
+
 use super::*;
 
 fn set_mode(path: &Path, mode: u32) {

@@ -1,6 +1,8 @@
 //! Tampering: whatever is changed in the file, a verification tells.
 
-use super::{super::verify::verify_now, *};
+use rusqlite::Connection;
+
+use super::{super::verify::verify, *};
 use crate::{
     audit::Fault,
     definition::{CHANGES_PER_TOOL_MAX, DEFINITIONS_PER_TOOL_MAX, ListedTool, TOOLS_PER_SERVER_MAX},
@@ -64,7 +66,7 @@ fn after(raw: &Connection, change: &str, against: Option<Checkpoint>) -> Option<
     raw.execute_batch("BEGIN").unwrap();
     raw.execute_batch(change).unwrap();
     assert!(raw.total_changes() > 0, "{change}");
-    let found = verify_now(raw, against).unwrap();
+    let found = verify(raw, against).unwrap();
     raw.execute_batch("ROLLBACK").unwrap();
     found.broken.map(|found| found.fault)
 }

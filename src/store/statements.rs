@@ -1,4 +1,4 @@
-//! The statements: how holds and the audit log are written to and read from SQLite.
+//! The statements: how holds and the audit log are written to and read from a database.
 //!
 //! Called by `writer` (inside its transaction), `reader` and `verify` with an open connection. Decides nothing except what
 //! [`State::may_become`] says, and never begins or ends a transaction.
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Params, Row, params,
-    types::{FromSqlError, Type},
-};
 use serde::de::DeserializeOwned;
 
-use super::{HistoryFilter, approvals, error::StoreError};
+use super::{
+    HistoryFilter, approvals,
+    error::StoreError,
+    sql::{Row, Sql, collect, integer, nanoseconds, one, params},
+};
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, link},
     digest::Digest,
@@ -51,43 +51,37 @@ const LAST_LINE: &str = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
 const HASH_OF_LINE: &str = "SELECT hash FROM audit WHERE seq = ?1";
 const LINES_AFTER: &str = "SELECT seq, line, hash FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 
-/// Where the log ends. Inside an IMMEDIATE transaction nobody else can move it.
-pub(super) fn head(db: &Connection) -> Result<Checkpoint, StoreError> {
-    let head = db
-        .prepare_cached(LAST_LINE)?
-        .query_row([], |row| Ok(Checkpoint { seq: number(row, 0)?, hash: Digest(row.get(1)?) }))
-        .optional()?;
+/// Where the log ends. Inside a transaction that writes nobody else can move it.
+pub(super) fn head(db: &dyn Sql) -> Result<Checkpoint, StoreError> {
+    let head = one(db, LAST_LINE, &[], |row| Ok(Checkpoint { seq: row.get(0)?, hash: row.get(1)? }))?;
     Ok(head.unwrap_or(Checkpoint::EMPTY))
 }
 
 /// Writes `event` at the end of the log and gives its number.
-pub(super) fn append(db: &Connection, head: &mut Checkpoint, event: AuditEvent) -> Result<u64, StoreError> {
+pub(super) fn append(db: &dyn Sql, head: &mut Checkpoint, event: AuditEvent) -> Result<u64, StoreError> {
     let line = head.append(event)?;
-    db.prepare_cached(INSERT_LINE)?.execute(params![integer(line.seq), line.line, line.hash.0])?;
+    db.put(INSERT_LINE, params![integer(line.seq), line.line, line.hash])?;
     Ok(line.seq)
 }
 
 /// The lines behind `seq`, in order.
-pub(super) fn lines_after(db: &Connection, seq: u64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
+pub(super) fn lines_after(db: &dyn Sql, seq: u64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
     collect(db, LINES_AFTER, params![integer(seq), integer(limit)], |row| {
-        Ok(AuditLine { seq: number(row, 0)?, line: row.get(1)?, hash: Digest(row.get(2)?) })
+        Ok(AuditLine { seq: row.get(0)?, line: row.get(1)?, hash: row.get(2)? })
     })
 }
 
 /// Checks that the log still has the line this process last knew to be durable.
-pub(super) fn check_known(db: &Connection, known: Checkpoint) -> Result<(), StoreError> {
+pub(super) fn check_known(db: &dyn Sql, known: Checkpoint) -> Result<(), StoreError> {
     if known.seq == 0 {
         return Ok(());
     }
-    let found = db
-        .prepare_cached(HASH_OF_LINE)?
-        .query_row([integer(known.seq)], |row| Ok(Digest(row.get(0)?)))
-        .optional()?;
+    let found = one(db, HASH_OF_LINE, params![integer(known.seq)], |row| row.get::<Digest>(0))?;
     if found == Some(known.hash) { Ok(()) } else { Err(StoreError::Diverged { seq: known.seq }) }
 }
 
 /// The same after a failure, and that the chain is whole from there to its end.
-pub(super) fn check_tail(db: &Connection, known: Checkpoint) -> Result<Checkpoint, StoreError> {
+pub(super) fn check_tail(db: &dyn Sql, known: Checkpoint) -> Result<Checkpoint, StoreError> {
     const LINES_AT_ONCE: usize = 256;
     check_known(db, known)?;
     let mut head = known;
@@ -111,7 +105,7 @@ const INSERT_HOLD: &str = "INSERT INTO holds (seq, id, owner, server, method, to
      policy_sha256, rules, reason, notes, created_at, expires_at, state, votes, ended_at, note, call_sha256, tool_sha256, \
      terms_sha256, holder, lapses_at, awaited, quorum) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
-     ?25, ?26)";
+     ?25, ?26) ON CONFLICT (id) DO NOTHING";
 const INSERT_FRAME: &str = "INSERT INTO frames (hold, frame) VALUES (?1, ?2)";
 const UPDATE_HOLD: &str = "UPDATE holds SET state = ?3, votes = ?4, ended_at = ?5, note = ?6, holder = ?7, lapses_at = ?8, \
      awaited = ?9 WHERE seq = ?1 AND state = ?2";
@@ -125,7 +119,7 @@ const DETACHED: &str = select_hold!(
 );
 const HISTORY: &str = select_hold!(
     "WHERE h.seq < CASE WHEN ?1 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?1) END \
-     AND (?2 = '' OR instr(?2, ' ' || h.state || ' ') > 0) \
+     AND (?2 = '' OR ?2 LIKE '% ' || h.state || ' %') \
      AND (?3 IS NULL OR h.server = ?3) AND (?4 IS NULL OR h.tool = ?4) ORDER BY h.seq DESC LIMIT ?5"
 );
 const HOLDERS: &str = "SELECT DISTINCT holder FROM holds WHERE state IN ('held', 'granted', 'forwarding', 'unknown') \
@@ -149,20 +143,21 @@ fn awaited(record: &HoldRecord) -> i64 {
 }
 
 /// Records a new hold, its frame and its `held` event.
-pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold) -> Result<(), StoreError> {
+pub(super) fn record_hold(db: &dyn Sql, head: &mut Checkpoint, hold: &NewHold) -> Result<(), StoreError> {
     let seq = append(db, head, AuditEvent::held(hold))?;
-    db.prepare_cached(INSERT_HOLD)?
-        .execute(params![
+    let rows = db.execute(
+        INSERT_HOLD,
+        params![
             integer(seq),
-            hold.id.0,
+            hold.id,
             hold.owner,
             hold.server,
             hold.method,
             hold.tool,
             hold.agent,
             hold.principal,
-            hold.frame_sha256.0,
-            hold.policy_sha256.0,
+            hold.frame_sha256,
+            hold.policy_sha256,
             json_list(hold.rules.iter().map(AsRef::as_ref))?,
             hold.reason,
             json_list(hold.notes.iter().map(AsRef::as_ref))?,
@@ -172,31 +167,30 @@ pub(super) fn record_hold(db: &Connection, head: &mut Checkpoint, hold: &NewHold
             "[]",
             None::<i64>,
             None::<String>,
-            hold.call_sha256.map(|digest| digest.0),
-            hold.tool_sha256.map(|digest| digest.0),
-            hold.terms_sha256.map(|digest| digest.0),
+            hold.call_sha256,
+            hold.tool_sha256,
+            hold.terms_sha256,
             hold.owner,
             None::<i64>,
             AWAITED_WITH_CALLER,
             hold.quorum.as_deref().map(serde_json::to_string).transpose()?,
-        ])
-        .map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::ConstraintViolation) => StoreError::Duplicate(hold.id),
-            _ => error.into(),
-        })?;
-    db.prepare_cached(INSERT_FRAME)?.execute(params![integer(seq), hold.frame.as_ref()])?;
-    Ok(())
+        ],
+    )?;
+    if rows != 1 {
+        return Err(StoreError::Duplicate(hold.id));
+    }
+    db.put(INSERT_FRAME, params![integer(seq), hold.frame.as_ref()])
 }
 
 /// Moves a hold to `state`, if it may become that now, with `votes` added to those it has, the last of which brings
 /// `approval` with it.
 pub(super) fn end(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
     state: State,
-    (votes, approval): (Vec<Vote>, &Approval),
-    note: Option<String>,
+    (votes, approval): (&[Vote], &Approval),
+    note: Option<&str>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let (seq, mut found) = hold_without_frame(db, id)?;
@@ -208,29 +202,27 @@ pub(super) fn end(
         approvals::keep(db, head, (seq, &found.hold), vote, approval)?;
     }
     // A vote that was recorded before it was enough is there already.
-    votes.into_iter().for_each(|vote| add(&mut found.votes, vote));
-    found.note = note.or(found.note);
+    votes.iter().for_each(|vote| add(&mut found.votes, vote));
+    found.note = note.map(str::to_owned).or(found.note);
     update(db, head, seq, before, &mut found, at)
 }
 
 /// Adds a vote, once.
-pub(super) fn add(votes: &mut Vec<Vote>, vote: Vote) {
-    if !votes.contains(&vote) {
-        votes.push(vote);
+pub(super) fn add(votes: &mut Vec<Vote>, vote: &Vote) {
+    if !votes.contains(vote) {
+        votes.push(vote.clone());
     }
 }
 
 /// The hold of this id without its frame, with its place.
-pub(super) fn hold_without_frame(db: &Connection, id: HoldId) -> Result<(u64, HoldRecord), StoreError> {
-    db.prepare_cached(HOLD_WITHOUT_FRAME)?
-        .query_row([id.0], |row| record(row, Bytes::new()))
-        .optional()?
+pub(super) fn hold_without_frame(db: &dyn Sql, id: HoldId) -> Result<(u64, HoldRecord), StoreError> {
+    one(db, HOLD_WITHOUT_FRAME, params![id], |row| record(row, Bytes::new()))?
         .ok_or(StoreError::NoSuchHold(id))
 }
 
 /// Writes down where `record` stands now, with the event if its state is another than `before`.
 pub(super) fn update(
-    db: &Connection,
+    db: &dyn Sql,
     head: &mut Checkpoint,
     seq: u64,
     before: State,
@@ -241,17 +233,20 @@ pub(super) fn update(
     if is_new_state {
         record.ended_at = Some(at);
     }
-    let rows = db.prepare_cached(UPDATE_HOLD)?.execute(params![
-        integer(seq),
-        before.word(),
-        record.state.word(),
-        serde_json::to_string(&record.votes)?,
-        record.ended_at.map(nanoseconds).transpose()?,
-        record.note,
-        record.holder,
-        record.lapses_at.map(nanoseconds).transpose()?,
-        awaited(record),
-    ])?;
+    let rows = db.execute(
+        UPDATE_HOLD,
+        params![
+            integer(seq),
+            before.word(),
+            record.state.word(),
+            serde_json::to_string(&record.votes)?,
+            record.ended_at.map(nanoseconds).transpose()?,
+            record.note,
+            record.holder,
+            record.lapses_at.map(nanoseconds).transpose()?,
+            awaited(record),
+        ],
+    )?;
     if rows != 1 {
         // Cannot be while the transaction has the write lock; refused all the same.
         return Err(StoreError::NotHeld { state: before });
@@ -263,12 +258,12 @@ pub(super) fn update(
 }
 
 /// The hold of this id, with its place.
-pub(super) fn hold(db: &Connection, id: HoldId) -> Result<Option<(u64, HoldRecord)>, StoreError> {
-    Ok(db.prepare_cached(HOLD)?.query_row([id.0], record_with_frame).optional()?)
+pub(super) fn hold(db: &dyn Sql, id: HoldId) -> Result<Option<(u64, HoldRecord)>, StoreError> {
+    one(db, HOLD, params![id], record_with_frame)
 }
 
 /// The holds whose written id begins with `prefix`, whatever its case.
-pub(super) fn find(db: &Connection, prefix: &str, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+pub(super) fn find(db: &dyn Sql, prefix: &str, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
     // The smallest and the largest id with this beginning; the first character carries three bits only.
     const LEAST: &str = "00000000000000000000000000";
     const MOST: &str = "7zzzzzzzzzzzzzzzzzzzzzzzzz";
@@ -279,60 +274,52 @@ pub(super) fn find(db: &Connection, prefix: &str, limit: usize) -> Result<Vec<Ho
     let (Ok(least), Ok(most)) = (bound(LEAST), bound(MOST)) else {
         return Ok(Vec::new());
     };
-    Ok(records(collect(db, FIND, params![least.0, most.0, integer(limit)], record_with_frame)?))
+    Ok(records(collect(db, FIND, params![least, most, integer(limit)], record_with_frame)?))
 }
 
 /// What happened, newest first.
-pub(super) fn history(db: &Connection, filter: &HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
+pub(super) fn history(db: &dyn Sql, filter: &HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
     let mut states: String = filter.states.iter().map(|state| format!(" {state}")).collect();
     if !states.is_empty() {
         states.push(' ');
     }
-    let parameters =
-        params![filter.before.map(|id| id.0), states, filter.server, filter.tool, integer(filter.limit)];
+    let limit = integer(filter.limit);
+    let parameters = params![filter.before, states, filter.server, filter.tool, limit];
     Ok(records(collect(db, HISTORY, parameters, record_with_frame)?))
 }
 
 /// What waits or is with a server, oldest first.
-pub(super) fn open_holds(db: &Connection, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
-    Ok(records(collect(db, OPEN, [integer(limit)], record_with_frame)?))
+pub(super) fn open_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+    Ok(records(collect(db, OPEN, params![integer(limit)], record_with_frame)?))
 }
 
 /// What no process has a caller for and something may still become of, oldest first.
-pub(super) fn detached_holds(db: &Connection, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
-    Ok(records(collect(db, DETACHED, [integer(limit)], record_with_frame)?))
+pub(super) fn detached_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+    Ok(records(collect(db, DETACHED, params![integer(limit)], record_with_frame)?))
 }
 
 /// The processes that have, or had, callers of open holds.
-pub(super) fn holders(db: &Connection) -> Result<Vec<Arc<str>>, StoreError> {
-    collect(db, HOLDERS, [], |row| row.get(0))
+pub(super) fn holders(db: &dyn Sql) -> Result<Vec<Arc<str>>, StoreError> {
+    collect(db, HOLDERS, &[], |row| row.get(0))
 }
 
 // --- rows ------------------------------------------------------------------------------------------------------------
-
-pub(super) fn collect<T>(
-    db: &Connection,
-    sql: &str,
-    parameters: impl Params,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Vec<T>, StoreError> {
-    Ok(db.prepare_cached(sql)?.query_map(parameters, read)?.collect::<rusqlite::Result<_>>()?)
-}
 
 fn records(rows: Vec<(u64, HoldRecord)>) -> Vec<HoldRecord> {
     rows.into_iter().map(|(_, record)| record).collect()
 }
 
-fn record_with_frame(row: &Row<'_>) -> rusqlite::Result<(u64, HoldRecord)> {
-    let (seq, found) = record(row, Bytes::from(row.get::<_, Vec<u8>>(FRAME_COLUMN)?))?;
-    let edit = row.get::<_, Option<Vec<u8>>>(FRAME_COLUMN + 1)?.map(approvals::edit_of);
+fn record_with_frame(row: &mut Row) -> Result<(u64, HoldRecord), StoreError> {
+    let frame = Bytes::from(row.get::<Vec<u8>>(FRAME_COLUMN)?);
+    let (seq, found) = record(row, frame)?;
+    let edit = row.get::<Option<Vec<u8>>>(FRAME_COLUMN + 1)?.map(approvals::edit_of);
     Ok((seq, HoldRecord { edit, ..found }))
 }
 
 /// Reads the columns of `hold_columns!`.
-pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, HoldRecord)> {
+pub(super) fn record(row: &mut Row, frame: Bytes) -> Result<(u64, HoldRecord), StoreError> {
     let hold = NewHold {
-        id: HoldId(row.get(1)?),
+        id: row.get(1)?,
         owner: row.get(2)?,
         server: row.get(3)?,
         method: row.get(4)?,
@@ -340,68 +327,48 @@ pub(super) fn record(row: &Row<'_>, frame: Bytes) -> rusqlite::Result<(u64, Hold
         agent: row.get(6)?,
         principal: row.get(7)?,
         frame,
-        frame_sha256: Digest(row.get(8)?),
-        policy_sha256: Digest(row.get(9)?),
+        frame_sha256: row.get(8)?,
+        policy_sha256: row.get(9)?,
         rules: json::<Vec<String>>(row, 10)?.into_iter().map(Into::into).collect(),
         reason: row.get(11)?,
         notes: json(row, 12)?,
-        created_at: timestamp(row.get(13)?, 13)?,
-        expires_at: timestamp(row.get(14)?, 14)?,
-        call_sha256: row.get::<_, Option<_>>(19)?.map(Digest),
-        tool_sha256: row.get::<_, Option<_>>(20)?.map(Digest),
-        terms_sha256: row.get::<_, Option<_>>(21)?.map(Digest),
+        created_at: row.get(13)?,
+        expires_at: row.get(14)?,
+        call_sha256: row.get(19)?,
+        tool_sha256: row.get(20)?,
+        terms_sha256: row.get(21)?,
         quorum: quorum(row, 25)?,
     };
-    let state = row.get_ref(15)?.as_str()?;
-    let state = State::from_word(state).ok_or(FromSqlError::InvalidType)?;
-    let time = |column| row.get::<_, Option<i64>>(column)?.map(|at| timestamp(at, column)).transpose();
+    let state = row.get::<String>(15)?;
+    let state = State::from_word(&state).ok_or(StoreError::Unreadable { column: 15 })?;
     let record = HoldRecord {
         hold,
         state,
         votes: json(row, 16)?,
-        ended_at: time(17)?,
+        ended_at: row.get(17)?,
         note: row.get(18)?,
         holder: row.get(22)?,
-        lapses_at: time(23)?,
-        is_awaited: row.get::<_, i64>(24)? != 0,
+        lapses_at: row.get(23)?,
+        is_awaited: row.get(24)?,
         edit: None,
     };
-    Ok((number(row, 0)?, record))
-}
-
-/// SQLite has signed integers only. A negative one where we write none is a damaged row.
-pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+    Ok((row.get(0)?, record))
 }
 
 /// Who has to say yes; none where one person is enough.
-fn quorum(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Arc<Quorum>>> {
-    if row.get_ref(column)? == rusqlite::types::ValueRef::Null {
-        return Ok(None);
-    }
-    json(row, column).map(|quorum| Some(Arc::new(quorum)))
+fn quorum(row: &mut Row, column: usize) -> Result<Option<Arc<Quorum>>, StoreError> {
+    let text = row.get::<Option<String>>(column)?;
+    text.map(|text| from_json(&text, column).map(Arc::new)).transpose()
 }
 
-/// A number as SQLite has it. A larger one than it can have stands for the largest.
-pub(super) fn integer(value: impl TryInto<i64>) -> i64 {
-    value.try_into().unwrap_or(i64::MAX)
+fn json<T: DeserializeOwned>(row: &mut Row, column: usize) -> Result<T, StoreError> {
+    from_json(&row.get::<String>(column)?, column)
 }
 
-fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
-    serde_json::from_str(row.get_ref(column)?.as_str()?)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+fn from_json<T: DeserializeOwned>(text: &str, column: usize) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Unreadable { column })
 }
 
 fn json_list<'a>(items: impl Iterator<Item = &'a str>) -> Result<String, StoreError> {
     Ok(serde_json::to_string(&items.collect::<Vec<_>>())?)
-}
-
-pub(super) fn timestamp(nanoseconds: i64, column: usize) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_nanosecond(nanoseconds.into())
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error)))
-}
-
-pub(super) fn nanoseconds(at: Timestamp) -> Result<i64, StoreError> {
-    i64::try_from(at.as_nanosecond()).map_err(|_| StoreError::Time)
 }
