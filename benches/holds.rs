@@ -331,13 +331,7 @@ async fn held_news(news: &mut broadcast::Receiver<News>) -> anyhow::Result<Arc<N
 }
 
 fn vote(bench: &Bench) -> Vote {
-    Vote {
-        person: None,
-        verdict: Verdict::Approve,
-        by: bench.approver.to_string(),
-        comment: None,
-        at: jiff::Timestamp::now(),
-    }
+    Vote::new(Verdict::Approve, bench.approver.to_string(), None, jiff::Timestamp::now())
 }
 
 fn random_id() -> anyhow::Result<HoldId> {

@@ -102,13 +102,7 @@ fn record(runtime: &Runtime, path: &Path, callers: usize) -> Result<Figures, Box
                 let id = hold.id;
                 store.record_hold(hold).await.expect("the hold is recorded");
                 let approved = Instant::now();
-                let vote = Vote {
-                    person: None,
-                    verdict: Verdict::Approve,
-                    by: "uid:1000(alice)".to_owned(),
-                    comment: None,
-                    at: Timestamp::now(),
-                };
+                let vote = Vote::new(Verdict::Approve, "uid:1000(alice)".to_owned(), None, Timestamp::now());
                 store.end(id, State::Forwarding, vec![vote], None).await.expect("the approval is recorded");
                 waits.push(approved.elapsed());
                 store.end(id, State::Answered, Vec::new(), None).await.expect("the answer is recorded");

@@ -229,13 +229,7 @@ impl AuditEvent {
     /// INVARIANT: a function of what never changes of it, because a verification builds it again from the stored row.
     pub fn remembered(remembered: &Remembered, gate: &str) -> Self {
         let Remembered { by, person, since, same, uses_max, .. } = remembered;
-        let vote = Vote {
-            verdict: Verdict::Approve,
-            by: by.clone(),
-            comment: None,
-            at: *since,
-            person: person.clone(),
-        };
+        let vote = Vote { person: person.clone(), ..Vote::new(Verdict::Approve, by.clone(), None, *since) };
         Self {
             hold: Some(remembered.of),
             who: Some(by.clone()),

@@ -7,13 +7,16 @@ mod channels;
 mod demo;
 mod desk;
 mod edit;
+mod evidence;
 mod holds;
 mod policy;
 mod process;
 mod reach;
+mod reachable;
 mod render;
 mod run;
 mod serve;
+mod sign;
 mod tools;
 mod watch;
 
@@ -162,6 +165,10 @@ struct ApproveArguments {
     /// A comment for the record, at most 500 characters.
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+    /// Sign it with this SSH key: a file as `ssh-keygen` makes it; of a key in an agent, its `.pub` file. The key has to be one of
+    /// yours under `people:` in the policy. OpenSSH asks for the passphrase, or for a touch of the security key.
+    #[arg(long, value_name = "KEY", env = "HOLDSHORT_SIGN", conflicts_with_all = ["remember_for", "edit"])]
+    sign: Option<PathBuf>,
     /// Remember it, for a time such as `15m`: calls like this one then run without asking. Only where the rule says `remember`,
     /// so long and so often as it says.
     #[arg(long = "for", value_name = "TIME", conflicts_with = "edit")]
@@ -221,6 +228,9 @@ struct RejectArguments {
     /// Why, at most 500 characters: the agent reads it.
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// Sign it with this SSH key; see `holdshort approve --help`.
+    #[arg(long, value_name = "KEY", env = "HOLDSHORT_SIGN")]
+    sign: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -264,6 +274,17 @@ enum AuditCommand {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Write what proves a decision: each signed statement, its signature and its key, for `ssh-keygen -Y verify`.
+    Evidence {
+        /// The hold's id, or any unique beginning of it.
+        id: String,
+        /// The directory to write to; it is made, and must not exist.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The record's file; by default the one of this user.
+        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        store: Option<PathBuf>,
     },
     /// Print the record's events as JSON Lines, the oldest first.
     Export {

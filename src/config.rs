@@ -18,6 +18,7 @@ use serde_saphyr::Spanned;
 
 use crate::{
     digest::Digest,
+    hold::Assurance,
     policy::{Diagnostic, Source},
     transport::http::{
         identity::{AgentSettings, agent_named},
@@ -45,6 +46,8 @@ pub struct Config {
     pub policy: Vec<PathBuf>,
     /// The file of the record; by default the one of this user.
     pub store: Option<PathBuf>,
+    /// How far what is decided here can be trusted at most, by the word of whoever runs it.
+    pub assurance: Assurance,
     /// What the proxy does.
     pub http: HttpSettings,
     /// Where its certificates are, if it speaks TLS.
@@ -91,6 +94,8 @@ struct Document {
     agents: Agents,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    assurance: Option<Spanned<String>>,
     #[serde(default)]
     danger_listen_without_tls: bool,
 }
@@ -301,6 +306,7 @@ impl Reader {
         }
         let tls = document.tls.as_ref().and_then(|tls| self.tls(tls));
         let agents = self.agents(&document);
+        let assurance = self.assurance(&document, &agents);
         let (mut upstreams, mut commands) = (Vec::new(), Vec::new());
         self.tell_apart(&document.upstreams.value);
         for upstream in &document.upstreams.value {
@@ -326,6 +332,7 @@ impl Reader {
             listen: listen?,
             policy: document.policy.iter().map(|path| self.dir.join(path)).collect(),
             store: document.store.map(|path| self.dir.join(path)),
+            assurance,
             http: HttpSettings {
                 upstreams,
                 commands,
@@ -337,6 +344,36 @@ impl Reader {
             },
             tls_files: tls.map(|(_, files)| files),
         })
+    }
+
+    /// How far what is decided here can be trusted: what is said, if nothing here says otherwise.
+    fn assurance(&mut self, document: &Document, agents: &AgentSettings) -> Assurance {
+        let Some(said) = &document.assurance else { return Assurance::L0 };
+        let Some(level) = Assurance::from_word(&said.value) else {
+            self.fail(
+                said,
+                "there is no such level",
+                "write L0, L2 or L3; docs/identity.md says what they mean",
+            );
+            return Assurance::L0;
+        };
+        if level == Assurance::L1 {
+            let hint = "leave it out: signatures of security keys are L1 at every gate";
+            self.fail(said, "L1 is not a way to deploy a gate", hint);
+        }
+        if level == Assurance::L4 {
+            let hint = "write L3: on one file, whoever can write it is not kept out";
+            self.fail(said, "L4 takes a record that several gates share", hint);
+        }
+        if level >= Assurance::L2 && !agents.is_asked_for() {
+            let hint = "give agents tokens or certificates below `agents` or `tls`";
+            self.fail(said, "a gate that lets in whoever comes cannot tell agents from approvers", hint);
+        }
+        if level >= Assurance::L2 && document.policy.is_empty() {
+            let hint = "name the policy's files below `policy`";
+            self.fail(said, "a gate at this level does not take the policy that happens to be there", hint);
+        }
+        level
     }
 
     fn tls(&mut self, tls: &Spanned<Tls>) -> Option<(Arc<ServerTls>, ServerTlsFiles)> {

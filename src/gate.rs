@@ -12,6 +12,7 @@ mod continuation;
 mod keep;
 mod observe;
 mod permit;
+mod proof;
 mod quorum;
 mod refusal;
 mod reminders;
@@ -42,12 +43,13 @@ pub use self::{
     refusal::{Refusal, Why},
     tasks::{Begun, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
+    verdict::ResolveError,
 };
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
     gate::{refusal::Refused, tools::Doubt},
-    hold::{Absence, Cause, HoldId, HoldRecord, HoldTerms, NewHold, State, Vote, Withdrawal},
+    hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, FrameBytes, Kind, RequestId},
     mcp::{self, Era, Peer, ToolCall, call_sha256, method},
@@ -352,61 +354,6 @@ pub enum News {
 /// What became of a verdict: the state that it led to.
 type Answer = Result<State, StoreError>;
 
-/// Why a verdict has no effect.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ResolveError {
-    /// No such hold waits here, and the record does not know it either.
-    #[error("no hold has this id")]
-    NotFound,
-    /// Somebody or something was faster.
-    #[error("this hold has ended already: it is {}", .0.state)]
-    Ended(Box<HoldRecord>),
-    /// Its caller is at another process, which alone can let the call go on.
-    #[error("the caller of this hold is at another gate: decide there")]
-    Elsewhere,
-    /// This principal may not decide.
-    #[error("{0} may not decide on this hold")]
-    NotAllowed(Principal),
-    /// The call is one's own, or one's agent's.
-    #[error("whoever asked for a call, or owns the agent that did, cannot approve it")]
-    OwnCall,
-    /// The rules ask for people, and the policy does not say who they are.
-    #[error("the policy asks for certain people and names none: nobody can approve this")]
-    NobodyMay,
-    /// The same human has said the same before.
-    #[error("you have voted already: one human has one vote, whatever the channel")]
-    VotedBefore,
-    /// The approval may not count for further calls.
-    #[error("this approval cannot be remembered: {0}")]
-    NotRemembered(&'static str),
-    /// The call may not be edited, or not so.
-    #[error("this call cannot be edited: {0}")]
-    NotEdited(String),
-    /// What was written are no arguments.
-    #[error("these arguments cannot be used: {0}")]
-    BadEdit(String),
-    /// An approval that says more than yes has to be enough alone.
-    #[error(
-        "more people have to approve this call, so one of them can neither edit it nor have it remembered"
-    )]
-    NotAlone,
-    /// The server has changed the tool while the call waited, and whoever decides has not been shown that.
-    #[error(
-        "the server has changed the definition of this tool since the call was held: reject it; made again, the call is \
-         held with the change"
-    )]
-    ToolChanged,
-    /// The policy has changed, and denies the call now.
-    #[error("the policy has changed and denies this call now: {0}")]
-    DeniedNow(String),
-    /// A rejection without a reason: the agent could not learn from it.
-    #[error("a rejection needs a reason")]
-    NoReason,
-    /// The verdict could not be made durable, so the call was refused.
-    #[error("the verdict could not be recorded, so the call was refused: {0}")]
-    Unrecorded(#[source] StoreError),
-}
-
 /// The policy enforcement point of one process, for all the servers behind it.
 pub struct Gate {
     instance: Arc<str>,
@@ -425,6 +372,8 @@ pub struct Gate {
     /// Questions of servers about approved calls.
     continuations: continuation::Continuations,
     grant_seconds: u32,
+    /// How far what is decided here can be trusted, because of how this gate is deployed.
+    deployed: Assurance,
     is_dead: IsDead,
 }
 
@@ -448,6 +397,7 @@ impl Gate {
             voting: tokio::sync::Mutex::new(()),
             continuations: continuation::Continuations::default(),
             grant_seconds: limits.grant_seconds,
+            deployed: Assurance::L0,
             is_dead: Box::new(|_| false),
         }
     }
@@ -457,6 +407,17 @@ impl Gate {
     #[must_use]
     pub fn with_is_dead(self, is_dead: IsDead) -> Self {
         Self { is_dead, ..self }
+    }
+
+    /// The same, deployed so that what asks can reach less: by the word of whoever runs it.
+    #[must_use]
+    pub fn deployed(self, deployed: Assurance) -> Self {
+        Self { deployed, ..self }
+    }
+
+    /// How far what is decided here can be trusted at most.
+    pub fn assurance(&self) -> Assurance {
+        self.deployed
     }
 
     /// Judges one frame of the client. Total: what is not permitted here does not go upstream.

@@ -4,6 +4,7 @@
 //! state) and the control socket. Pure words: nothing here waits, writes or decides.
 
 mod approval;
+mod proof;
 mod standing;
 mod terms;
 
@@ -13,6 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::approval::{Approval, Edit, Remembered, Remembering, Said};
+pub use self::proof::{
+    Assurance, BadProof, Context, NAMESPACE, NoStatement, Proof, STATEMENT_BYTES_MAX, Statement,
+};
 pub use self::standing::{Arrival, NotDetached, Standing, State};
 pub use self::terms::{Quorum, Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
 use crate::digest::Digest;
@@ -210,6 +214,28 @@ pub struct Vote {
     /// The human behind it, where the policy says who that is: of all their identities, one vote.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub person: Option<String>,
+    /// How far it can be trusted; none in records of older versions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assurance: Option<Assurance>,
+    /// The signed statement, if it was signed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proof: Option<Proof>,
+}
+
+impl Vote {
+    /// What `by` says at `at`, and nothing more.
+    pub fn new(verdict: Verdict, by: String, comment: Option<String>, at: Timestamp) -> Self {
+        Self { verdict, by, comment, at, person: None, assurance: None, proof: None }
+    }
+}
+
+/// A comment or a reason as it is kept, and signed: without space around it, whole, or cut with a mark. None if it says nothing.
+pub fn kept_comment(comment: Option<&str>) -> Option<String> {
+    let comment = comment.map(str::trim).filter(|text| !text.is_empty())?;
+    Some(match comment.char_indices().nth(COMMENT_CHARS_MAX) {
+        Some((end, _)) => format!("{}… (cut)", &comment[..end]),
+        None => comment.to_owned(),
+    })
 }
 
 /// The longest comment or reason that is kept and passed on; a longer one is cut, with a mark.

@@ -6,6 +6,7 @@
 
 // words: pure, never await, never touch a file, a clock or a socket
 pub mod digest;
+pub mod sshsig;
 pub mod sanitize;
 pub mod jsonrpc;
 pub mod mcp;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
-    hold::{HoldTerms, OnRejection},
+    hold::{Assurance, HoldTerms, OnRejection, Requirement},
     mcp::Annotations,
 };
 
@@ -402,6 +402,18 @@ impl Policy {
     /// The calls that are let through although a rule holds them, each until its time; also those whose time is over.
     pub fn overrides(&self) -> &[Override] {
         &self.overrides
+    }
+
+    /// Whether any rule wants more than somebody's word.
+    pub fn wants_proof(&self) -> bool {
+        let wants = |rule: &Rule| rule.terms.requirements.iter().any(Requirement::wants_proof);
+        self.rules.iter().any(wants)
+    }
+
+    /// The highest assurance that a rule wants.
+    pub fn min_assurance(&self) -> Assurance {
+        let wanted = self.rules.iter().flat_map(|rule| &rule.terms.requirements);
+        wanted.map(|requirement| requirement.min_assurance).max().unwrap_or_default()
     }
 
     /// The people that may decide, by their identities.

@@ -41,8 +41,21 @@ pub enum Principal {
         /// As `people:` in a policy names them, such as `slack:U012AB3CD`.
         identity: String,
     },
+    /// Whoever has signed a statement with this key.
+    Key {
+        /// As `ssh-keygen -l` shows it: `SHA256:…`.
+        fingerprint: String,
+    },
     /// The gate itself: expiry, recovery.
     Gate,
+}
+
+/// What the identity of a key begins with.
+const KEY_KIND: &str = "ssh";
+
+/// How policies' people are found by their keys: the identity of the key with this fingerprint.
+pub fn key_identity(fingerprint: &str) -> String {
+    format!("{KEY_KIND}:{fingerprint}")
 }
 
 impl Principal {
@@ -90,6 +103,7 @@ impl fmt::Display for Principal {
             Self::Agent { name } => write!(f, "agent:{name}"),
             Self::Anyone => f.write_str("anyone"),
             Self::Channel { identity } => f.write_str(identity),
+            Self::Key { fingerprint } => f.write_str(&key_identity(fingerprint)),
             Self::Gate => f.write_str("gate"),
         }
     }

@@ -2,7 +2,7 @@
 # The one test command: form, lints, documentation, dependencies, a short fuzz run, and all tests. Installs what it needs and
 # does not find, into this directory; nothing outside it is changed but the caches of cargo, npm and pip.
 #
-# Needs Rust with rustfmt and clippy (rust-version in Cargo.toml), a C compiler, node 20 with npm, and python3 with venv.
+# Needs Rust with rustfmt and clippy (rust-version in Cargo.toml), a C compiler, node 20 with npm, python3 with venv, and OpenSSH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="$PWD/target/tools"

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{AuditCommand, HistoryArguments, block_on, render};
+use super::{AuditCommand, HistoryArguments, block_on, evidence, render};
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
     control::{
@@ -110,7 +110,7 @@ fn broken(error: impl std::error::Error) -> AskError {
     AskError::Broken(error.to_string())
 }
 
-fn store_failed(error: StoreError) -> AskError {
+pub(super) fn store_failed(error: StoreError) -> AskError {
     AskError::Broken(error.to_string())
 }
 
@@ -144,6 +144,7 @@ pub(super) fn history(arguments: &HistoryArguments) -> Exit {
 pub(super) fn audit(command: &AuditCommand) -> Exit {
     match command {
         AuditCommand::Verify { against, store, json } => verify(against.as_deref(), store.as_deref(), *json),
+        AuditCommand::Evidence { id, out, store } => block_on(evidence::write(id, out, store.as_deref())),
         AuditCommand::Export { store } => block_on(export(store.as_deref())),
     }
 }

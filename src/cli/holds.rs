@@ -1,6 +1,8 @@
 //! `holdshort holds`, `show`, `approve`, `remembered`, `reject`, `resolve`: what operators see and say, over the control sockets of all
 //! gates, or in the record where none runs.
 
+use std::path::Path;
+
 use super::{
     ApproveArguments, HoldsArguments, RejectArguments, RememberedArguments, RememberedCommand,
     ResolveArguments, ShowArguments,
@@ -8,7 +10,7 @@ use super::{
     block_on,
     edit::{self, NoEdit},
     reach::Reach,
-    render,
+    render, sign,
 };
 use crate::{
     control::{
@@ -102,7 +104,8 @@ pub(super) fn show(arguments: &ShowArguments) -> Exit {
 
 pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
     if arguments.remember_for.is_none() && arguments.edit.is_none() {
-        return resolve(&arguments.id, Verdict::Approve, arguments.comment.clone());
+        let (comment, key) = (arguments.comment.clone(), arguments.sign.as_deref());
+        return resolve(&arguments.id, Verdict::Approve, comment, key);
     }
     block_on(async {
         let reach = Reach::find().await?;
@@ -153,7 +156,7 @@ pub(super) fn remembered(arguments: &RememberedArguments) -> Exit {
 }
 
 pub(super) fn reject(arguments: &RejectArguments) -> Exit {
-    resolve(&arguments.id, Verdict::Reject, Some(arguments.reason.clone()))
+    resolve(&arguments.id, Verdict::Reject, Some(arguments.reason.clone()), arguments.sign.as_deref())
 }
 
 /// The error of a beginning of an id by which nothing may be decided. (What cannot be the beginning of an id is that of no
@@ -176,13 +179,25 @@ pub(super) fn resolve_unknown(arguments: &ResolveArguments) -> Exit {
     })
 }
 
-fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>) -> Exit {
+fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>, key: Option<&Path>) -> Exit {
     block_on(async {
         let reach = Reach::find().await?;
         if let Some(error) = too_short(prefix) {
             return Ok(render::usage(&error));
         }
-        let resolved = reach.resolve(prefix, verdict, comment).await?;
+        let resolved = match key {
+            None => reach.resolve(prefix, verdict, comment).await?,
+            Some(key) => {
+                let hold = reach.show(prefix).await?;
+                // What is signed says that all of it was shown.
+                render::shown_before_signing(&hold);
+                let proof = match sign::sign(&hold, verdict, comment.as_deref(), key) {
+                    Ok(proof) => proof,
+                    Err(error) => return Ok(render::failed(&error)),
+                };
+                reach.resolve_signed(hold.id, verdict, comment, proof).await?
+            }
+        };
         render::resolved(&resolved);
         Ok(exit_of(verdict, resolved.state))
     })

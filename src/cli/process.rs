@@ -18,7 +18,7 @@ use crate::{
     control::{place, server as control},
     exit::Exit,
     gate::{Gate, GateLimits},
-    hold::HoldId,
+    hold::{Assurance, HoldId},
     policy::Policy,
     reload::{self, PolicyFiles},
     store::Store,
@@ -84,6 +84,7 @@ impl GateProcess {
         named: Vec<PathBuf>,
         store: Option<PathBuf>,
         servers: Vec<Arc<str>>,
+        deployed: Assurance,
     ) -> anyhow::Result<Self> {
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let path = store.map_or_else(place::default_store, Ok)?;
@@ -103,6 +104,10 @@ impl GateProcess {
                 ..GateLimits::default()
             },
         );
+        let gate = gate.deployed(deployed);
+        if gate.policy().min_assurance() > deployed.max(Assurance::L1) {
+            tracing::warn!(%deployed, "the policy wants a higher assurance than this gate has: nobody can approve what it holds so");
+        }
         let (record, can_tell) = (path.clone(), liveness.is_some());
         let gate = gate.with_is_dead(Box::new(move |holder| can_tell && place::is_dead(&record, holder)));
         let gate = Arc::new(gate);

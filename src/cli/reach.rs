@@ -13,7 +13,7 @@ use crate::{
         place, server,
     },
     gate::{Gate, GateLimits, ResolveError},
-    hold::{HoldId, Said, Verdict},
+    hold::{HoldId, Proof, Said, Verdict},
     policy::Policy,
     principal::Principal,
     store::StoreError,
@@ -100,6 +100,27 @@ impl Reach {
         }
     }
 
+    /// The same with a signature.
+    pub(super) async fn resolve_signed(
+        &self,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+        proof: Proof,
+    ) -> Result<Resolved, AskError> {
+        match self {
+            Self::Gates(gates) => {
+                let (gate, id) = client::find(gates, &id.to_string()).await?;
+                Ok(gate.rpc.resolve_signed(id, verdict, comment, proof).await?)
+            }
+            Self::Record(gate) => {
+                let said = Said { proof: Some(proof), ..verdict.into() };
+                let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
+                state.map(|state| Resolved { id, state }).map_err(refused)
+            }
+        }
+    }
+
     /// Approves a hold, and says more than yes.
     pub(super) async fn approve(
         &self,
@@ -116,7 +137,7 @@ impl Reach {
             Self::Record(gate) => {
                 let id = find_in(gate, prefix).await?;
                 let remember = remember.map(|asked| (asked.seconds, asked.same));
-                let said = Said { verdict: Verdict::Approve, remember, arguments };
+                let said = Said { verdict: Verdict::Approve, remember, arguments, proof: None };
                 let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
                 state.map(|state| Resolved { id, state }).map_err(refused)
             }

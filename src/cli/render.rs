@@ -199,6 +199,11 @@ pub(super) fn hold_card(hold: &HoldView) {
     card_rows(hold, row_columns()).iter().for_each(|row| line(row));
 }
 
+/// The same where data is not asked for: all that somebody is about to sign for.
+pub(super) fn shown_before_signing(hold: &HoldView) {
+    talk(&card_rows(hold, row_columns()).join("\n"));
+}
+
 /// All of one hold, as rows of at most `columns` columns.
 pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
     let mut card = Card { rows: Vec::new(), columns };
@@ -304,6 +309,12 @@ fn state_text(hold: &HoldView) -> String {
     }
 }
 
+/// How far a verdict can be trusted, in words.
+fn trusted(vote: &Vote) -> String {
+    let signed = if vote.proof.is_some() { ", signed" } else { "" };
+    vote.assurance.map_or_else(|| signed.to_owned(), |level| format!("{signed} ({level}, {})", level.name()))
+}
+
 pub(super) fn vote_text(vote: &Vote) -> String {
     let verdict = match vote.verdict {
         Verdict::Approve => "approved",
@@ -314,9 +325,10 @@ pub(super) fn vote_text(vote: &Vote) -> String {
         Some(person) => format!("{} ({by})", sanitize::render(person)),
         None => by,
     };
+    let trusted = trusted(vote);
     match &vote.comment {
-        Some(comment) => format!("{verdict} by {by} at {}: {}", vote.at, sanitize::render(comment)),
-        None => format!("{verdict} by {by} at {}", vote.at),
+        Some(comment) => format!("{verdict} by {by} at {}{trusted}: {}", vote.at, sanitize::render(comment)),
+        None => format!("{verdict} by {by} at {}{trusted}", vote.at),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     exit::Exit,
     gate::Caller,
+    hold::Assurance,
     policy::Policy,
     principal::Principal,
     transport::{
@@ -56,7 +57,8 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
     let process =
-        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)]).await?;
+        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
+            .await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);
@@ -82,7 +84,8 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
         wait: arguments.wait,
     };
     let process =
-        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)]).await?;
+        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
+            .await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);

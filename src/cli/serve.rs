@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     process::{GateProcess, load_policy},
-    render,
+    reachable, render,
 };
 use crate::{
     config::Config,
+    control::place,
     exit::Exit,
-    hold::Absence,
+    hold::{Absence, Assurance},
     policy::Policy,
     transport::http::{
         Proxy,
@@ -53,6 +54,9 @@ pub(super) fn serve(path: &Path) -> Exit {
         Ok(policy) => policy,
         Err(exit) => return exit,
     };
+    if let Some(error) = cannot_keep(&config) {
+        return render::usage(&error);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
@@ -61,6 +65,25 @@ pub(super) fn serve(path: &Path) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) => render::error_chain(&error),
     }
+}
+
+/// A level of assurance that this process cannot keep.
+#[derive(Debug, thiserror::Error)]
+#[error("`assurance: {level}` cannot be kept: {why}; `holdshort doctor --config FILE` says more")]
+struct CannotKeep {
+    level: Assurance,
+    why: String,
+}
+
+/// Whether others could change what this process goes by, although its configuration says that they cannot.
+fn cannot_keep(config: &Config) -> Option<CannotKeep> {
+    if config.assurance < Assurance::L2 {
+        return None;
+    }
+    let record = config.store.clone().or_else(|| place::default_store().ok());
+    let files = reachable::with_entries(&config.policy).into_iter().chain(record);
+    let why = files.into_iter().find_map(|file| reachable::by_others(&file))?;
+    Some(CannotKeep { level: config.assurance, why })
 }
 
 async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> {
@@ -75,7 +98,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let fixed = Fixed::of(&config);
-    let process = GateProcess::open(policy, config.policy, config.store, servers).await?;
+    let process = GateProcess::open(policy, config.policy, config.store, servers, config.assurance).await?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
@@ -139,6 +162,7 @@ struct Fixed {
     listen: SocketAddr,
     policy: Vec<PathBuf>,
     store: Option<PathBuf>,
+    assurance: Assurance,
     connections_max: usize,
 }
 
@@ -148,6 +172,7 @@ impl Fixed {
             listen: config.listen,
             policy: config.policy.clone(),
             store: config.store.clone(),
+            assurance: config.assurance,
             connections_max: config.http.limits.connections_max,
         }
     }
@@ -159,6 +184,7 @@ impl Fixed {
             ("listen", new.listen != self.listen),
             ("policy", new.policy != self.policy),
             ("store", new.store != self.store),
+            ("assurance", new.assurance != self.assurance),
             ("limits.connections", new.connections_max != self.connections_max),
         ];
         keys.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()

@@ -14,7 +14,11 @@ use serde_json::value::RawValue;
 use super::tools::ToolView;
 use crate::{
     audit::{self, Verification},
-    hold::{Edit, HoldId, HoldRecord, NewHold, Remember, Remembered, Same, State, Verdict, Vote},
+    digest::Digest,
+    hold::{
+        Assurance, Context, Edit, HoldId, HoldRecord, NewHold, Proof, Remember, Remembered, Same, State,
+        Statement, Verdict, Vote, kept_comment,
+    },
     jsonrpc::Frame,
     mcp::ToolCall,
     view,
@@ -99,6 +103,12 @@ pub struct HoldView {
     /// The digest of what the call does, however it is written: the same call, made again, has the same.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub call_sha256: Option<String>,
+    /// The digest of the policy that holds it.
+    #[serde(default)]
+    pub policy_sha256: String,
+    /// The digest of the tool's definition, where the server has told it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tool_sha256: Option<String>,
     /// The length of that frame, in bytes.
     pub frame_bytes: usize,
     /// The frame itself, without its line's end; only where one hold is shown.
@@ -141,6 +151,8 @@ impl HoldView {
             note: record.note.clone(),
             frame_sha256: hold.frame_sha256.to_string(),
             call_sha256: hold.call_sha256.map(|digest| digest.to_string()),
+            policy_sha256: hold.policy_sha256.to_string(),
+            tool_sha256: hold.tool_sha256.map(|digest| digest.to_string()),
             frame_bytes: hold.frame.len(),
             frame: None,
             warnings: Vec::new(),
@@ -169,6 +181,27 @@ impl HoldView {
             self.edit = None;
         }
         self
+    }
+
+    /// What `verdict` says of this hold, for its approver to sign; of one that is shown whole. None: it cannot be said of what is
+    /// here. Everything in it comes from what is shown, not from what a gate says it is.
+    pub fn statement(&self, verdict: Verdict, comment: Option<&str>) -> Option<Statement> {
+        let frame = Frame::from_client(Bytes::from(self.frame.clone()?)).ok()?;
+        let tool_sha256 = match &self.tool_sha256 {
+            Some(text) => Some(Digest::from_hex(text)?),
+            None => None,
+        };
+        let context = Context {
+            server: &self.server,
+            method: &self.method,
+            tool: &self.tool,
+            tool_sha256,
+            principal: &self.principal,
+            agent: &self.agent,
+            policy_sha256: Digest::from_hex(&self.policy_sha256)?,
+        };
+        let comment = kept_comment(comment);
+        Statement::about(self.id, &frame, &context, self.expires_at, verdict, comment.as_deref())
     }
 
     /// A hold that waits in this process.
@@ -291,6 +324,12 @@ pub struct GateInfo {
     pub policy_sha256: String,
     /// The rules of its policy.
     pub rules: usize,
+    /// How far what is decided there can be trusted at most.
+    #[serde(default)]
+    pub assurance: Assurance,
+    /// The highest assurance that a rule of its policy wants.
+    #[serde(default)]
+    pub min_assurance: Assurance,
     /// Its record.
     pub store: String,
     /// Calls that wait now.
@@ -441,6 +480,16 @@ pub trait Control {
         comment: Option<String>,
         remember: Option<RememberFor>,
         arguments: Option<String>,
+    ) -> Result<Resolved, ErrorObjectOwned>;
+
+    /// The same for whoever has signed `proof`.
+    #[method(name = "resolve_signed", param_kind = map, with_extensions)]
+    async fn resolve_signed(
+        &self,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+        proof: Proof,
     ) -> Result<Resolved, ErrorObjectOwned>;
 
     /// Approvals that count for further calls, and those that have ceased to within a day, the newest first.

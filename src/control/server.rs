@@ -39,7 +39,7 @@ use crate::{
     audit::{BadCheckpoint, Checkpoint},
     digest::Digest,
     gate::{Gate, News, ResolveError},
-    hold::{HoldId, HoldRecord, NewHold, Said, Verdict},
+    hold::{HoldId, HoldRecord, NewHold, Proof, Said, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, StoreError},
@@ -268,6 +268,8 @@ impl ControlServer for Desk {
             servers: self.about.servers.iter().map(ToString::to_string).collect(),
             policy_sha256: policy.digest().to_string(),
             rules: policy.rules().len(),
+            assurance: self.gate.assurance(),
+            min_assurance: policy.min_assurance(),
             store: self.about.store.clone(),
             holds: self.gate.holds_len(),
         })
@@ -301,6 +303,19 @@ impl ControlServer for Desk {
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
     }
 
+    async fn resolve_signed(
+        &self,
+        extensions: &Extensions,
+        id: HoldId,
+        verdict: Verdict,
+        comment: Option<String>,
+        proof: Proof,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        let said = Said { proof: Some(proof), ..verdict.into() };
+        let state = self.gate.resolve(id, said, approver(extensions)?, comment.as_deref()).await;
+        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
     async fn approve(
         &self,
         extensions: &Extensions,
@@ -310,7 +325,7 @@ impl ControlServer for Desk {
         arguments: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let remember = remember.map(|asked| (asked.seconds, asked.same));
-        let said = Said { verdict: Verdict::Approve, remember, arguments };
+        let said = Said { verdict: Verdict::Approve, remember, arguments, proof: None };
         let state = self.gate.resolve(id, said, approver(extensions)?, comment.as_deref()).await;
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
     }
@@ -517,6 +532,8 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         | ResolveError::NotEdited(_)
         | ResolveError::NotAlone
         | ResolveError::ToolChanged
+        | ResolveError::NotSigned { .. }
+        | ResolveError::BadSignature(_)
         | ResolveError::DeniedNow(_) => error_code::NOT_ALLOWED,
         ResolveError::NoReason | ResolveError::BadEdit(_) => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,

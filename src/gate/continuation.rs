@@ -152,15 +152,9 @@ impl Gate {
             return None;
         }
         let before = self.continuations.take(&held.hold)?;
-        let vote = Vote {
-            verdict: Verdict::Approve,
-            by: format!("continuation of {}", before.short()),
-            comment: Some(
-                "the server has asked something, and this is the same call with the answer".to_owned(),
-            ),
-            person: None,
-            at: Timestamp::now(),
-        };
+        let by = format!("continuation of {}", before.short());
+        let why = "the server has asked something, and this is the same call with the answer";
+        let vote = Vote::new(Verdict::Approve, by, Some(why.to_owned()), Timestamp::now());
         self.goes_on(held, vote).await
     }
 }

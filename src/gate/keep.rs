@@ -10,12 +10,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Answer, Approved, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, approvals,
-    refusal::Refused,
+    proof::NOT_PROVEN, refusal::Refused,
 };
 use crate::{
     hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
     hold_table::{Again, Claim},
-    jsonrpc::FrameBytes,
+    jsonrpc::{Frame, FrameBytes},
+    mcp::call_sha256,
     policy::Overridden,
     store::Arrived,
 };
@@ -162,6 +163,13 @@ impl Gate {
             return Released::Withdrawn { refusal: held.refused.withdrawn(id, why), end };
         }
         let vote = record.votes.last().cloned();
+        let now = held.hold.quorum.as_deref();
+        let wants_proof = self.wants_proof(&hold, now);
+        let is_proven = self.is_proven(&hold, now, &record.votes, held.hold.call_sha256);
+        if wants_proof && (record.edit.is_some() || !is_proven) {
+            self.ended_upstream(id, State::Withdrawn, Some(NOT_PROVEN.to_owned())).await;
+            return Released::Refuse(held.refused.ended(id, Cause::Unavailable, NOT_PROVEN));
+        }
         let (bytes, edited) = match &record.edit {
             None => (held.bytes, None),
             Some(edit) => match approvals::apply(held.bytes, edit) {
@@ -177,7 +185,7 @@ impl Gate {
                 }
             },
         };
-        if edited.is_none() {
+        if edited.is_none() && !wants_proof {
             self.continuations.begins(&hold, held.refused.era);
         }
         self.announce(News::Now { hold, state: State::Forwarding, vote });
@@ -197,13 +205,8 @@ impl Gate {
                 break one;
             }
         };
-        let vote = Vote {
-            verdict: Verdict::Approve,
-            by: format!("policy override until {}", found.until),
-            comment: Some(found.reason.clone()),
-            person: None,
-            at: now,
-        };
+        let by = format!("policy override until {}", found.until);
+        let vote = Vote::new(Verdict::Approve, by, Some(found.reason.clone()), now);
         self.goes_on(held, vote).await
     }
 
@@ -370,15 +373,20 @@ impl Gate {
             edited = Some(Arc::new(Edited::new(id, &frame, vote.comment.as_deref())));
             sent = Some(frame.into_bytes());
         }
+        let wants_proof = self.wants_proof(&hold, None);
+        let is_proven = !wants_proof
+            || vote.verdict == Verdict::Reject
+            || (edited.is_none() && self.is_proven_now(&hold, &vote).await);
+        let unavailable = if is_proven { CHANGED_IN_MEMORY } else { NOT_PROVEN };
         let state = match (vote.verdict, &sent) {
-            (Verdict::Approve, Some(_)) => State::Forwarding,
-            (Verdict::Approve, None) => State::Unavailable,
+            (Verdict::Approve, Some(_)) if is_proven => State::Forwarding,
+            (Verdict::Approve, _) => State::Unavailable,
             (Verdict::Reject, _) => State::Rejected,
         };
         let recorded = match state {
             State::Forwarding => self.store.approve(id, vote.clone(), approval).await,
             _ => {
-                let note = (state == State::Unavailable).then(|| CHANGED_IN_MEMORY.to_owned());
+                let note = (state == State::Unavailable).then(|| unavailable.to_owned());
                 self.store.end(id, state, vec![vote.clone()], note).await
             }
         };
@@ -391,7 +399,7 @@ impl Gate {
         }
         let _ = answer.send(Ok(state));
         let reason = vote.comment.clone().unwrap_or_default();
-        if state == State::Forwarding && edited.is_none() {
+        if state == State::Forwarding && edited.is_none() && !wants_proof {
             self.continuations.begins(&hold, refused.era);
         }
         self.announce(News::Now { hold, state, vote: Some(vote) });
@@ -401,8 +409,19 @@ impl Gate {
                 Released::Resume(Box::new(Approved { permitted, hold: id, refused, edited }))
             }
             (State::Rejected, _) => Released::Refuse(refused.ended(id, Cause::Rejected, &reason)),
-            _ => Released::Refuse(refused.ended(id, Cause::Unavailable, CHANGED_IN_MEMORY)),
+            _ => Released::Refuse(refused.ended(id, Cause::Unavailable, unavailable)),
         }
+    }
+
+    /// Whether `vote`, with those on record, proves what the rules want of a call whose caller is here.
+    async fn is_proven_now(&self, hold: &NewHold, vote: &Vote) -> bool {
+        let recorded = match self.store.hold(hold.id).await {
+            Ok(Some(record)) => record.votes,
+            _ => return false,
+        };
+        let votes: Vec<Vote> = recorded.into_iter().chain([vote.clone()]).collect();
+        let call = Frame::from_client(hold.frame.clone()).ok().as_ref().and_then(call_sha256);
+        self.is_proven(hold, None, &votes, call)
     }
 
     /// The call that came as `ticket` was taken back. `false` if something else has ended the hold already.
@@ -473,6 +492,12 @@ impl HeldCall {
         NewHold {
             frame: self.hold.frame.clone(),
             frame_sha256: self.hold.frame_sha256,
+            // Known here, whatever the record says.
+            server: Arc::clone(&self.hold.server),
+            method: Arc::clone(&self.hold.method),
+            tool: Arc::clone(&self.hold.tool),
+            principal: Arc::clone(&self.hold.principal),
+            call_sha256: self.hold.call_sha256,
             ..NewHold::clone(&record.hold)
         }
     }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Gate, News, ResolveError};
+use super::{Gate, News, ResolveError, proof::Wanted};
 use crate::{
     hold::{Approval, HoldId, HoldRecord, NewHold, Quorum, Requirement, Said, Verdict, Vote},
     jsonrpc::Frame,
@@ -73,8 +73,19 @@ impl Gate {
         }
         let (approval, needed) = self.approval(&policy, &hold, said, vote.at)?;
         requirements.extend(needed);
+        let vote = Vote { proof: said.proof.clone(), ..vote };
+        let level = self.assurance_of(&policy, &hold, &vote)?;
         let waited = waited(&hold, vote.at);
         let person = may_vote(policy.people(), &hold, &requirements, approver, vote.verdict, waited)?;
+        let wanted = Wanted::by(&requirements);
+        if vote.verdict == Verdict::Approve && !wanted.is_met(vote.proof.is_some(), level) {
+            return Err(wanted.refusal());
+        }
+        if approval != Approval::default() && (wanted.is_any() || vote.proof.is_some()) {
+            // What was signed is the call as it was made, once.
+            let why = "a signed approval is for the call as it was made, once: neither edited nor remembered";
+            return Err(ResolveError::NotEdited(why.to_owned()));
+        }
         if approval != Approval::default() && !requirements.is_empty() {
             // Whoever may decide only because others were silent, has nothing to say of calls that nobody has been asked about.
             let waited = if approval.remember.is_some() { Duration::ZERO } else { waited };
@@ -82,7 +93,8 @@ impl Gate {
                 return Err(ResolveError::NotAlone);
             }
         }
-        let vote = Vote { person: person.map(|person| person.name.to_string()), ..vote };
+        let name = person.map(|person| person.name.to_string());
+        let vote = Vote { person: name, assurance: Some(level), ..vote };
         let rejections = hold.quorum.as_ref().map_or(1, |quorum| quorum.required_rejections);
         if requirements.is_empty() && rejections <= 1 {
             return Ok(Weighed { vote, approval, is_enough: true });
@@ -98,7 +110,9 @@ impl Gate {
             return Err(ResolveError::VotedBefore);
         }
         let count = |votes: &[Vote]| {
-            tally(policy.people(), &hold, &requirements, rejections, votes, vote.verdict, waited)
+            let counted = votes.iter().filter(|vote| self.gives(&policy, &hold, wanted, vote));
+            let votes: Vec<Vote> = counted.cloned().collect();
+            tally(policy.people(), &hold, &requirements, rejections, &votes, vote.verdict, waited)
         };
         let together: Vec<Vote> = record.votes.iter().cloned().chain([vote.clone()]).collect();
         if count(&together) == Tally::Enough {
@@ -125,7 +139,7 @@ impl Gate {
 }
 
 /// How long the call has waited at `at`.
-fn waited(hold: &NewHold, at: Timestamp) -> Duration {
+pub(super) fn waited(hold: &NewHold, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(hold.created_at)).unwrap_or_default()
 }
 
@@ -184,8 +198,8 @@ fn may_vote<'p>(
     waited: Duration,
 ) -> Result<Option<&'p Person>, ResolveError> {
     if people.is_empty() {
-        // Without people, nobody has said whom a channel's names stand for.
-        if let Principal::Channel { .. } = approver {
+        // Without people, nobody has said whom a channel's names and keys stand for.
+        if let Principal::Channel { .. } | Principal::Key { .. } = approver {
             return Err(ResolveError::NotAllowed(approver.clone()));
         }
         return if requirements.is_empty() { Ok(None) } else { Err(ResolveError::NobodyMay) };

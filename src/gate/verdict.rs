@@ -8,13 +8,98 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{Gate, News, ResolveError, quorum::Weighed};
+use super::{Gate, News, quorum::Weighed};
 use crate::{
-    hold::{Approval, COMMENT_CHARS_MAX, HoldId, HoldRecord, Said, State, Verdict, Vote, Withdrawal},
+    hold::{
+        Approval, Assurance, BadProof, HoldId, HoldRecord, Proof, Said, State, Verdict, Vote, Withdrawal,
+        kept_comment,
+    },
     hold_table::Claim,
     principal::Principal,
     store::StoreError,
 };
+
+/// Why a verdict has no effect.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ResolveError {
+    /// No such hold waits here, and the record does not know it either.
+    #[error("no hold has this id")]
+    NotFound,
+    /// Somebody or something was faster.
+    #[error("this hold has ended already: it is {}", .0.state)]
+    Ended(Box<HoldRecord>),
+    /// Its caller is at another process, which alone can let the call go on.
+    #[error("the caller of this hold is at another gate: decide there")]
+    Elsewhere,
+    /// This principal may not decide.
+    #[error("{0} may not decide on this hold")]
+    NotAllowed(Principal),
+    /// The call is one's own, or one's agent's.
+    #[error("whoever asked for a call, or owns the agent that did, cannot approve it")]
+    OwnCall,
+    /// The rules ask for people, and the policy does not say who they are.
+    #[error("the policy asks for certain people and names none: nobody can approve this")]
+    NobodyMay,
+    /// The rules want a signature.
+    #[error("{}", not_signed(*.signed, *.needed))]
+    NotSigned {
+        /// Whether every approval has to be signed.
+        signed: bool,
+        /// How far it has to be trusted.
+        needed: Assurance,
+    },
+    /// It was signed, and its signature does not count.
+    #[error("this signature does not count: {0}")]
+    BadSignature(#[from] BadProof),
+    /// The same human has said the same before.
+    #[error("you have voted already: one human has one vote, whatever the channel")]
+    VotedBefore,
+    /// The approval may not count for further calls.
+    #[error("this approval cannot be remembered: {0}")]
+    NotRemembered(&'static str),
+    /// The call may not be edited, or not so.
+    #[error("this call cannot be edited: {0}")]
+    NotEdited(String),
+    /// What was written are no arguments.
+    #[error("these arguments cannot be used: {0}")]
+    BadEdit(String),
+    /// An approval that says more than yes has to be enough alone.
+    #[error(
+        "more people have to approve this call, so one of them can neither edit it nor have it remembered"
+    )]
+    NotAlone,
+    /// The server has changed the tool while the call waited, and whoever decides has not been shown that.
+    #[error(
+        "the server has changed the definition of this tool since the call was held: reject it; made again, the call is \
+         held with the change"
+    )]
+    ToolChanged,
+    /// The policy has changed, and denies the call now.
+    #[error("the policy has changed and denies this call now: {0}")]
+    DeniedNow(String),
+    /// A rejection without a reason: the agent could not learn from it.
+    #[error("a rejection needs a reason")]
+    NoReason,
+    /// The verdict could not be made durable, so the call was refused.
+    #[error("the verdict could not be recorded, so the call was refused: {0}")]
+    Unrecorded(#[source] StoreError),
+}
+
+/// What an approver is told whose word is not enough.
+fn not_signed(signed: bool, needed: Assurance) -> String {
+    let how = match (signed, needed) {
+        (_, Assurance::L1) => "be signed with a security key",
+        (true, _) => "be signed",
+        (false, Assurance::L2) => "be decided at a gate that the agent cannot reach",
+        (false, _) => "be signed, and decided at a gate that the agent cannot reach",
+    };
+    let level = if needed > Assurance::L0 {
+        format!(" (at least {needed}, {})", needed.name())
+    } else {
+        String::new()
+    };
+    format!("the rules want this call to {how}{level}: holdshort approve ID --sign KEY")
+}
 
 /// How long a verdict waits for a hold that gets or loses its caller just now.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -37,11 +122,13 @@ impl Gate {
     ) -> Result<State, ResolveError> {
         let said = said.into();
         let verdict = said.verdict;
+        let signer = said.proof.as_ref().map(signer).transpose()?;
+        let approver = signer.as_ref().unwrap_or(approver);
         let comment = person(approver, comment)?;
         if verdict == Verdict::Reject && comment.is_none() {
             return Err(ResolveError::NoReason);
         }
-        let vote = Vote { verdict, by: approver.to_string(), comment, at: Timestamp::now(), person: None };
+        let vote = Vote::new(verdict, approver.to_string(), comment, Timestamp::now());
         let Weighed { vote, approval, is_enough } = self.weigh(id, vote, approver, &said).await?;
         if !is_enough {
             return Ok(State::Held);
@@ -195,18 +282,16 @@ impl Gate {
     }
 }
 
-/// The comment of a person, as it is kept. Nobody else may say anything.
-fn person(approver: &Principal, comment: Option<&str>) -> Result<Option<String>, ResolveError> {
-    if !matches!(approver, Principal::User { .. } | Principal::Channel { .. }) {
-        return Err(ResolveError::NotAllowed(approver.clone()));
-    }
-    Ok(comment.map(str::trim).filter(|text| !text.is_empty()).map(cut_comment))
+/// Whoever has signed.
+fn signer(proof: &Proof) -> Result<Principal, BadProof> {
+    let (_, key) = proof.verified()?;
+    Ok(Principal::Key { fingerprint: key.fingerprint() })
 }
 
-/// A comment as it is kept: whole, or cut with a mark.
-fn cut_comment(comment: &str) -> String {
-    match comment.char_indices().nth(COMMENT_CHARS_MAX) {
-        Some((end, _)) => format!("{}… (cut)", &comment[..end]),
-        None => comment.to_owned(),
+/// The comment of a person, as it is kept. Nobody else may say anything.
+fn person(approver: &Principal, comment: Option<&str>) -> Result<Option<String>, ResolveError> {
+    if !matches!(approver, Principal::User { .. } | Principal::Channel { .. } | Principal::Key { .. }) {
+        return Err(ResolveError::NotAllowed(approver.clone()));
     }
+    Ok(kept_comment(comment))
 }

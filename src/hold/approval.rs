@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{HoldId, NewHold, Same, Verdict};
+use super::{HoldId, NewHold, Proof, Same, Verdict};
 use crate::digest::Digest;
 
 /// What somebody says of a held call.
@@ -20,11 +20,13 @@ pub struct Said {
     pub remember: Option<(u64, Same)>,
     /// The arguments with which the call is to run instead of its own: one JSON object.
     pub arguments: Option<String>,
+    /// The signed statement that says so; whoever has signed it is the approver.
+    pub proof: Option<Proof>,
 }
 
 impl From<Verdict> for Said {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, remember: None, arguments: None }
+        Self { verdict, remember: None, arguments: None, proof: None }
     }
 }
 

@@ -7,6 +7,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::Assurance;
+
 /// The most people that one seat may ask for.
 pub const SEAT_PEOPLE_MAX: u32 = 20;
 
@@ -73,6 +75,16 @@ pub struct Requirement {
     pub seats: Vec<Seat>,
     /// Who may fill the seats too, once nobody has answered for so long.
     pub steps: Vec<Step>,
+    /// Whether only signed approvals count.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub signed: bool,
+    /// How far an approval has to be trusted at least, to count.
+    #[serde(skip_serializing_if = "is_least", default)]
+    pub min_assurance: Assurance,
+}
+
+fn is_least(assurance: &Assurance) -> bool {
+    *assurance == Assurance::L0
 }
 
 /// Places for people of certain roles.
@@ -151,6 +163,11 @@ impl Requirement {
         self.steps.iter().filter(begun).flat_map(|step| &step.to).map(|name| &**name)
     }
 
+    /// Whether it asks for more than somebody's word: a signature, or an assurance.
+    pub fn wants_proof(&self) -> bool {
+        self.signed || self.min_assurance > Assurance::L0
+    }
+
     /// Whether a person may fill any of the seats. `is` tells whether they are a role, a team or a person by that name.
     pub fn concerns(&self, waited: Duration, is: &dyn Fn(&str) -> bool) -> bool {
         self.seats.is_empty() || self.seats.iter().any(|seat| self.fits(seat, waited, is))
@@ -218,6 +235,12 @@ impl fmt::Display for Requirement {
         for step in &self.steps {
             write!(f, " (after {} s also {})", step.after_seconds, step.to.join(" or "))?;
         }
+        if self.signed {
+            f.write_str(", signed")?;
+        }
+        if self.min_assurance > Assurance::L0 {
+            write!(f, ", at least {}", self.min_assurance)?;
+        }
         Ok(())
     }
 }
@@ -231,7 +254,13 @@ mod tests {
     }
 
     fn asks(seats: Vec<Seat>) -> Requirement {
-        Requirement { rule: "r".into(), seats, steps: Vec::new() }
+        Requirement {
+            rule: "r".into(),
+            seats,
+            steps: Vec::new(),
+            signed: false,
+            min_assurance: Assurance::L0,
+        }
     }
 
     /// People as lists of what they are.

@@ -5,7 +5,8 @@
 use std::{ops::Range, time::Duration};
 
 use crate::hold::{
-    HOLD_TIMEOUT_DEFAULT, HoldTerms, OnRejection, Remember, Requirement, SEAT_PEOPLE_MAX, Seat, Step,
+    Assurance, HOLD_TIMEOUT_DEFAULT, HoldTerms, OnRejection, Remember, Requirement, SEAT_PEOPLE_MAX, Seat,
+    Step,
 };
 
 use super::{
@@ -45,7 +46,7 @@ pub(super) const CHANNELS_MAX: usize = 20;
 pub(super) const REMEMBER_KEYS: [&str; 3] = ["for", "same", "uses"];
 
 /// Keys that only a rule that holds has.
-pub(super) const HOLD_KEYS: [&str; 12] = [
+pub(super) const HOLD_KEYS: [&str; 14] = [
     "timeout",
     "on_timeout",
     "hold_message",
@@ -58,6 +59,8 @@ pub(super) const HOLD_KEYS: [&str; 12] = [
     "remember",
     "edit",
     "notify",
+    "signed",
+    "min_assurance",
 ];
 
 impl Reader<'_> {
@@ -87,6 +90,8 @@ impl Reader<'_> {
             remember,
             edit,
             notify,
+            signed,
+            min_assurance,
         ] = nodes.map(|(_, node)| node);
         let on_rejection = keys.take("on_rejection");
         self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
@@ -101,8 +106,10 @@ impl Reader<'_> {
         let remember = remember.and_then(|node| self.remember(node));
         let may_edit = edit.and_then(|node| self.flag(node, "edit")).unwrap_or_default();
         let notify = notify.map_or_else(Vec::new, |node| self.channels(node));
+        let signed = signed.and_then(|node| self.flag(node, "signed")).unwrap_or_default();
+        let min_assurance = min_assurance.map_or(Assurance::L0, |node| self.assurance(node));
         let hold_message = message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
-        let place = approvers.or(requires).or(approvals).or(escalate);
+        let place = approvers.or(requires).or(approvals).or(escalate).or(nodes[12].1).or(nodes[13].1);
         let span = place.map_or(rule.span.start..rule.span.start, |node| node.span.clone());
         if seats.iter().map(|seat| seat.people).sum::<u32>() > 1 {
             if remember.is_some() {
@@ -117,11 +124,18 @@ impl Reader<'_> {
                 self.fail("P0506", span.clone(), message, hint);
             }
         }
+        let wants_proof = signed || min_assurance > Assurance::L0;
+        if wants_proof && (remember.is_some() || may_edit) {
+            let hint = "take `remember` and `edit` out, or do without `signed` and `min_assurance`";
+            let message =
+                "what has to be proven is the call as it was made, once: neither remembered nor edited";
+            self.fail("P0506", span.clone(), message, hint);
+        }
         if self.problems[before..].iter().any(|found| found.severity() == super::Severity::Error) {
             return None;
         }
-        let asks = !seats.is_empty() || !steps.is_empty();
-        let requirement = Requirement { rule: name.into(), seats, steps };
+        let asks = !seats.is_empty() || !steps.is_empty() || wants_proof;
+        let requirement = Requirement { rule: name.into(), seats, steps, signed, min_assurance };
         let terms = HoldTerms {
             timeout: total,
             hold_message: hold_message.map(Into::into),
@@ -144,6 +158,20 @@ impl Reader<'_> {
             self.fail("P0507", node.span.clone(), format!("`{odd}` is not the name of a channel"), hint);
         }
         names.into_iter().map(Into::into).collect()
+    }
+
+    /// `L0` to `L4`.
+    fn assurance(&mut self, node: &Node) -> Assurance {
+        let level = match &node.value {
+            Value::Text(word) => Assurance::from_word(word),
+            _ => None,
+        };
+        if level.is_none() {
+            let hint =
+                "L1 wants a security key, L2 a gate that the agent cannot reach, L3 and L4 one elsewhere too";
+            self.fail("P0013", node.span.clone(), "`min_assurance` is one of L0, L1, L2, L3, L4", hint);
+        }
+        level.unwrap_or_default()
     }
 
     fn on_rejection(&mut self, node: Option<&Node>) -> OnRejection {

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use crate::hold::Requirement;
+use crate::{
+    hold::{Assurance, Requirement},
+    principal::key_identity,
+    sshsig::{KEY_BYTES_MAX, PublicKey},
+};
 
 use super::{
     diagnostic::{Diagnostic, Source, did_you_mean},
@@ -22,10 +26,12 @@ use super::{
 pub(super) const PEOPLE_MAX: usize = 10_000;
 /// The most teams of one policy, and the most members of a team.
 pub(super) const TEAMS_MAX: usize = 1_000;
+/// The most keys of one person.
+const KEYS_MAX: usize = 20;
 /// The most roles, identities or agents of one person.
 pub(super) const WORDS_MAX: usize = 50;
 
-pub(super) const PERSON_KEYS: [&str; 3] = ["roles", "identities", "agents"];
+pub(super) const PERSON_KEYS: [&str; 4] = ["roles", "identities", "ssh_keys", "agents"];
 
 /// A human.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +41,14 @@ pub struct Person {
     roles: BTreeSet<String>,
     identities: Vec<String>,
     agents: Vec<String>,
+    keys: Vec<PublicKey>,
+}
+
+impl Person {
+    /// The keys with which they sign.
+    pub fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
 }
 
 /// All humans that a policy knows.
@@ -84,6 +98,12 @@ impl People {
         requirement.is_filled(&everyone, Duration::MAX, &|person, name| self.is(person, name))
     }
 
+    /// Whether enough people have keys with which they could prove what it wants, at a gate that is deployed as well as any.
+    fn can_prove(&self, requirement: &Requirement, is_key: &dyn Fn(&PublicKey) -> bool) -> bool {
+        let able: Vec<&Person> = self.people.iter().filter(|person| person.keys.iter().any(is_key)).collect();
+        requirement.is_filled(&able, Duration::MAX, &|person, name| self.is(person, name))
+    }
+
     /// The names that mean somebody.
     fn names(&self) -> BTreeSet<&str> {
         let people = self
@@ -113,10 +133,13 @@ impl Reader<'_> {
             let mut words = |key: &'static str| {
                 keys.take(key).map_or_else(Vec::new, |node| self.words(node, key, WORDS_MAX))
             };
-            let (roles, identities, agents) = (words("roles"), words("identities"), words("agents"));
-            if identities.is_empty() {
+            let (roles, mut identities, agents) = (words("roles"), words("identities"), words("agents"));
+            let written = keys.take("ssh_keys").map_or_else(Vec::new, |node| self.keys(node));
+            if identities.is_empty() && written.is_empty() {
                 let hint = "write for example `identities: [\"uid:alice\", \"email:alice@example.com\"]`";
-                let message = format!("nobody could tell that it is `{name}` who approves: no `identities`");
+                let message = format!(
+                    "nobody could tell that it is `{name}` who approves: no `identities` and no `ssh_keys`"
+                );
                 self.fail("P0502", key.span.clone(), message, hint);
             }
             for odd in identities.iter().filter(|identity| !is_identity(identity)) {
@@ -124,10 +147,28 @@ impl Reader<'_> {
                     "write where somebody is known and by what: `uid:alice`, `slack:U012AB3CD`, `email:…`";
                 self.fail("P0502", key.span.clone(), format!("`{odd}` is not an identity"), hint);
             }
-            let person = Person { name: name.into(), roles: roles.into_iter().collect(), identities, agents };
+            identities.extend(written.iter().map(|key| key_identity(&key.fingerprint())));
+            let roles = roles.into_iter().collect();
+            let person = Person { name: name.into(), roles, identities, agents, keys: written };
             people.push(Written { source: Arc::clone(self.source), span: key.span.clone(), value: person });
         }
         people
+    }
+
+    /// `ssh_keys:`, each as a line of a `.pub` file.
+    fn keys(&mut self, node: &Node) -> Vec<PublicKey> {
+        let mut keys = Vec::new();
+        for item in self.items(node, "ssh_keys", KEYS_MAX) {
+            let Some(line) = self.line(item, "ssh_keys", KEY_BYTES_MAX) else { continue };
+            match PublicKey::parse(&line) {
+                Ok(key) => keys.push(key),
+                Err(error) => {
+                    let hint = "write the line of the `.pub` file: \"ssh-ed25519 AAAA… alice@example.com\"";
+                    self.fail("P0508", item.span.clone(), format!("this is no key: {error}"), hint);
+                }
+            }
+        }
+        keys
     }
 
     /// `teams:`.
@@ -238,6 +279,27 @@ fn check(people: &People, drafts: &[Draft], problems: &mut Vec<Diagnostic>) {
             let message = format!("there are not enough people for what this asks for: {requirement}");
             let hint = "ask for fewer, or give more people the role: one person fills one place";
             problems.push(Diagnostic::error("P0503", source, span, message).hint(hint.to_owned()));
+        } else if (requirement.signed || requirement.min_assurance.needs_key())
+            && !people.can_prove(requirement, &|_| true)
+        {
+            let message =
+                format!("there are not enough people with `ssh_keys` for what this asks for: {requirement}");
+            let hint = "add the line of each approver's `.pub` file to `ssh_keys` under `people:`";
+            problems.push(Diagnostic::error("P0509", source, span, message).hint(hint.to_owned()));
+        } else if requirement.min_assurance > Assurance::L0
+            && !people.can_prove(requirement, &PublicKey::is_hardware)
+        {
+            let level = requirement.min_assurance;
+            let message =
+                format!("`run` can never reach {level} here: not enough approvers have a security key");
+            let hint = "add keys of the kinds sk-ssh-ed25519 or sk-ecdsa-*; only a gate whose configuration says \
+                        `assurance: L2` or more can do without";
+            problems.push(Diagnostic::warning("P0510", source, span, message).hint(hint.to_owned()));
+        } else if requirement.min_assurance > Assurance::L1 {
+            let level = requirement.min_assurance;
+            let message = format!("a gate on the agent's own account never reaches {level}");
+            let hint = "it takes `serve` with `assurance:` in its configuration; `run` reaches L1 with a security key";
+            problems.push(Diagnostic::warning("P0510", source, span, message).hint(hint.to_owned()));
         }
     }
 }

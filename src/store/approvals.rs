@@ -118,13 +118,8 @@ pub(super) fn go_on(
             ..AuditEvent::of(Occasion::RememberedUsed, hold, &hold.owner, at)
         },
     )?;
-    let vote = Vote {
-        verdict: Verdict::Approve,
-        by: format!("remembered approval {} of {by}", of.short()),
-        comment: Some(note),
-        person: person.clone(),
-        at,
-    };
+    let covering = format!("remembered approval {} of {by}", of.short());
+    let vote = Vote { person: person.clone(), ..Vote::new(Verdict::Approve, covering, Some(note), at) };
     end(db, head, hold.id, State::Forwarding, (std::slice::from_ref(&vote), &Approval::default()), None, at)?;
     let record = HoldRecord::held(hold.clone(), Arc::clone(&hold.owner));
     Ok(HoldRecord { state: State::Forwarding, votes: vec![vote], ..record })

@@ -50,13 +50,7 @@ fn new_hold(number: u128, owner: &str) -> NewHold {
 }
 
 fn approval(by: &str) -> Vec<Vote> {
-    vec![Vote {
-        verdict: Verdict::Approve,
-        by: by.to_owned(),
-        comment: Some("fine\nby me".to_owned()),
-        at: Timestamp::now(),
-        person: None,
-    }]
+    vec![Vote::new(Verdict::Approve, by.to_owned(), Some("fine\nby me".to_owned()), Timestamp::now())]
 }
 
 fn denied() -> AuditEvent {

@@ -93,14 +93,19 @@ async fn held(gate: &Arc<Gate>, by: &Principal, arguments: &str) -> HoldId {
 }
 
 async fn remember(gate: &Gate, id: HoldId, who: &str, same: Same) -> Result<State, ResolveError> {
-    let said = Said { verdict: Verdict::Approve, remember: Some((600, same)), arguments: None };
+    let said = Said { verdict: Verdict::Approve, remember: Some((600, same)), arguments: None, proof: None };
     let state = gate.resolve(id, said, &user(who), None).await?;
     gate.answered(id).await;
     Ok(state)
 }
 
 async fn edit(gate: &Gate, id: HoldId, who: &str, arguments: &str) -> Result<State, ResolveError> {
-    let said = Said { verdict: Verdict::Approve, remember: None, arguments: Some(arguments.to_owned()) };
+    let said = Said {
+        verdict: Verdict::Approve,
+        remember: None,
+        arguments: Some(arguments.to_owned()),
+        proof: None,
+    };
     gate.resolve(id, said, &user(who), None).await
 }
 
@@ -187,11 +192,17 @@ async fn the_rule_bounds_how_long_and_how_much_is_remembered() {
     for (seconds, same) in
         [(301, Same::Arguments), (0, Same::Arguments), (u64::MAX, Same::Arguments), (60, Same::Tool)]
     {
-        let said = Said { verdict: Verdict::Approve, remember: Some((seconds, same)), arguments: None };
+        let said =
+            Said { verdict: Verdict::Approve, remember: Some((seconds, same)), arguments: None, proof: None };
         let refused = gate.resolve(id, said, &user("ann"), None).await;
         assert!(matches!(refused, Err(ResolveError::NotRemembered(_))), "{seconds} {same:?}: {refused:?}");
     }
-    let rejected = Said { verdict: Verdict::Reject, remember: Some((60, Same::Arguments)), arguments: None };
+    let rejected = Said {
+        verdict: Verdict::Reject,
+        remember: Some((60, Same::Arguments)),
+        arguments: None,
+        proof: None,
+    };
     assert!(gate.resolve(id, rejected, &user("ann"), Some("no")).await.is_err());
     assert_eq!(gate.store().hold(id).await.unwrap().unwrap().state, State::Held, "and it waits still");
     // A policy that has changed since may want something else.

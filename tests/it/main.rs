@@ -30,6 +30,7 @@ mod real_http_peers;
 mod real_peers;
 mod record;
 mod reload;
+mod signatures;
 mod stdio;
 mod tasks;
 mod tidy;

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A public key.
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+
 #[test]
 fn a_document_that_could_be_misread_is_refused() {
     let rule = |body: &str| format!("version: 1\nrules:\n  - {{name: r, {body}}}\n");
@@ -76,6 +79,22 @@ fn a_document_that_could_be_misread_is_refused() {
         (asks("remember: {for: 5m, uses: 1001}"), "P0019"),
         (asks("remember: {for: 5m, same: [tool], uses: 1000}"), ""),
         (rule("tool: t, action: allow, remember: 5m"), "P0016"),
+        // signatures
+        (asks("signed: 1"), "P0012"),
+        (asks("min_assurance: L5"), "P0013"),
+        (asks("min_assurance: 1"), "P0013"),
+        (asks("signed: true"), "P0509"),
+        (asks("min_assurance: L3"), "P0509"),
+        (asks("signed: true, remember: 5m"), "P0506"),
+        (asks("min_assurance: L1, edit: true"), "P0506"),
+        (asks("signed: false, min_assurance: L0, edit: true"), ""),
+        (rule("tool: t, action: deny, signed: true"), "P0016"),
+        ("version: 1\npeople: {ann: {ssh_keys: 'ssh-dss AAAA'}}\n".to_owned(), "P0508"),
+        (
+            format!("version: 1\npeople: {{ann: {{ssh_keys: '{KEY}'}}, bob: {{ssh_keys: '{KEY}'}}}}\n"),
+            "P0502",
+        ),
+        (format!("version: 1\npeople: {{ann: {{ssh_keys: '{KEY}'}}}}\n"), ""),
         // edits
         (asks("edit: yes"), "P0006"),
         (asks("edit: 1"), "P0012"),

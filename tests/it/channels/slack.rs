@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use holdshort::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
-    hold::{HoldId, NewHold, Quorum, Requirement, Step},
+    hold::{Assurance, HoldId, NewHold, Quorum, Requirement, Step},
     store::Store,
 };
 use jiff::Timestamp;
@@ -443,7 +443,13 @@ fn an_escalation_brings_in_the_channel_of_its_step_and_is_heard_where_it_was_tol
     // What a gate writes down: a call that was held a while ago, and then the step of its escalation.
     let now = Timestamp::now();
     let step = Step { after_seconds: 600, to: vec!["on-call".into()], notify: vec!["pager".into()] };
-    let requirement = Requirement { rule: "refunds".into(), seats: Vec::new(), steps: vec![step] };
+    let requirement = Requirement {
+        rule: "refunds".into(),
+        seats: Vec::new(),
+        steps: vec![step],
+        signed: false,
+        min_assurance: Assurance::L0,
+    };
     let quorum = Quorum {
         requirements: vec![requirement],
         required_rejections: 1,

@@ -4,6 +4,7 @@
 pub(crate) mod browser;
 pub(crate) mod conformance;
 pub(crate) mod http;
+pub(crate) mod keys;
 pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod serve;

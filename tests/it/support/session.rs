@@ -207,7 +207,7 @@ impl Session {
     /// Approves a call with other arguments.
     async fn edit(&self, hold: &str, arguments: &str) -> Result<State, ResolveError> {
         let arguments = Some(arguments.to_owned());
-        let said = Said { verdict: Verdict::Approve, remember: None, arguments };
+        let said = Said { verdict: Verdict::Approve, remember: None, arguments, proof: None };
         self.gate.resolve(self.holds[hold], said, &alice(), Some("less is enough")).await
     }
 
@@ -249,8 +249,12 @@ impl Session {
                 let time: jiff::SignedDuration = time.parse().unwrap();
                 let seconds = u64::try_from(time.as_secs()).unwrap();
                 let same = holdshort::hold::Same::from_word(same).unwrap();
-                let said =
-                    Said { verdict: Verdict::Approve, remember: Some((seconds, same)), arguments: None };
+                let said = Said {
+                    verdict: Verdict::Approve,
+                    remember: Some((seconds, same)),
+                    arguments: None,
+                    proof: None,
+                };
                 self.gate.resolve(self.holds[hold], said, &alice(), None).await.unwrap();
             }
             "revoke" => self.gate.revoke(self.holds[hold], &alice()).await.unwrap(),
