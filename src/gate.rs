@@ -41,7 +41,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
-    tasks::{Begun, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
+    tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
     verdict::ResolveError,
 };
@@ -100,6 +100,8 @@ pub struct Caller {
     pub tools: ListedTools,
     /// How long this client is to be kept waiting, where an operator has set it.
     pub wait: Option<Wait>,
+    /// Whether the server has tasks of 2025-11-25 itself, as `initialize` says.
+    pub server_has_tasks: bool,
     /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again. None
     /// where there is no session: then each request may be another client's.
     session: Option<u64>,
@@ -125,6 +127,7 @@ impl Caller {
             mixed_script_tools: HashSet::new(),
             tools: ListedTools::default(),
             wait: None,
+            server_has_tasks: false,
             session: Some(next_session()),
         }
     }
@@ -498,7 +501,7 @@ impl Gate {
                 .map_or_else(|| Arc::clone(&caller.agent), |client| client.to_string().into()),
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
-            is_task: call.is_modern() && call.declares_tasks,
+            is_task: if call.is_modern() { call.declares_tasks } else { asks_for_task(caller, call) },
             plan: plan(caller, call.client.as_ref(), call.progress_token.is_some()),
             doubt,
             decision,
@@ -541,11 +544,12 @@ impl Gate {
     /// Turns the policy's decision on `frame` into what happens to it.
     fn apply(&self, caller: &Caller, frame: Frame, judged: Judged) -> Screened {
         let decision = &judged.decision;
-        let refused = |on_rejection| Refused {
+        let is_asked_task = judged.is_task && judged.era == Era::Legacy;
+        let refused = |wanted| Refused {
             id: frame.id().cloned(),
             era: judged.era,
             is_tool_call: frame.method() == Some(method::TOOLS_CALL),
-            on_rejection,
+            on_rejection: tasks::on_rejection(is_asked_task, wanted),
             hold_message: decision.terms.as_ref().and_then(|terms| terms.hold_message.clone()),
         };
         match decision.effect {
@@ -730,6 +734,11 @@ fn method_name(frame: &Frame) -> Arc<str> {
         Some(method::TOOLS_CALL) => Arc::clone(&TOOLS_CALL),
         other => Arc::from(other.unwrap_or_default()),
     }
+}
+
+/// Whether a call asks to be a task, in the revision in which calls do so.
+fn asks_for_task(caller: &Caller, call: &ToolCall<'_>) -> bool {
+    call.wants_task && caller.revision.as_deref().is_none_or(|revision| revision == mcp::VERSION_WITH_TASKS)
 }
 
 /// How a call of `caller` waits; `client` is who the request itself says it is from.

@@ -19,8 +19,10 @@ pub use message::{Era, META_DECISION, error_result, progress_notification, tool_
 pub use notice::with_notice;
 pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version};
 pub use task::{
-    Progressed, TASKS_EXTENSION, Task, TaskRequest, TaskVerb, offering_tasks, result_type, task_heard,
-    task_id, with_request_id,
+    LeadsTo, Progressed, TASKS_EXTENSION, Task, TaskRequest, TaskVerb, as_our_task, continuation, cursor,
+    input_responses, leads_to, offering_tasks, offering_tasks_2025, our_hold, result_of_task, same_about,
+    server_has_tasks, task_heard, task_id, task_ttl_ms, told_all, with_inner_result, with_request_id,
+    with_task_support,
 };
 pub use tool::Annotations;
 
@@ -42,8 +44,12 @@ pub mod method {
     pub const SERVER_DISCOVER: &str = "server/discover";
     /// Asks for news, as an answer that stays open (2026-07-28).
     pub const SUBSCRIPTIONS_LISTEN: &str = "subscriptions/listen";
-    /// Asks how far a task is (the tasks extension of 2026-07-28).
+    /// Asks how far a task is (the tasks extension of 2026-07-28, and 2025-11-25).
     pub const TASKS_GET: &str = "tasks/get";
+    /// Asks for the result of a task, and waits for it (2025-11-25).
+    pub const TASKS_RESULT: &str = "tasks/result";
+    /// Asks for all tasks (2025-11-25).
+    pub const TASKS_LIST: &str = "tasks/list";
     /// Asks that a task end.
     pub const TASKS_CANCEL: &str = "tasks/cancel";
     /// Brings what a task has asked for.
@@ -60,6 +66,9 @@ pub mod method {
 
 /// The only protocol version with batches.
 pub const VERSION_WITH_BATCHES: &str = "2025-03-26";
+
+/// The only protocol version in which a client asks for a task in the parameters of its call.
+pub const VERSION_WITH_TASKS: &str = "2025-11-25";
 
 /// Whether `method` is not `gated`, but some server may take it for it: other case, white space or control characters,
 /// doubled or turned slashes, percent-encoding, compatibility characters such as `ſ` and `K`.

@@ -66,7 +66,7 @@ pub const EVENTS_QUEUED_MAX: usize = 4096;
 /// Reads that may be queued or under way at once in one process; more callers wait for their turn.
 pub const READS_QUEUED_MAX: usize = 256;
 
-/// How long the answer to a task is kept for its client.
+/// How long the answer to a task is kept for its client at least.
 pub const TASK_ANSWER_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Rows that one read gives at most, whatever it asks for.
@@ -326,9 +326,25 @@ impl Store {
         }
     }
 
-    /// Records that the call of `id` was answered, and keeps the answer for an hour.
-    pub async fn answer(&self, id: HoldId, answer: TaskAnswer) -> Result<(), StoreError> {
-        self.write(Job::Answer { id, answer, at: Timestamp::now() }).await.map(drop)
+    /// Records that the call of `id` was answered, and keeps the answer for so long.
+    pub async fn answer(&self, id: HoldId, answer: TaskAnswer, kept: Duration) -> Result<(), StoreError> {
+        self.write(Job::Answer { id, answer, kept, instead_of: None, at: Timestamp::now() }).await.map(drop)
+    }
+
+    /// Puts `answer` in the place of the kept result `instead_of` of `id`. `false` if another one is kept: of several callers
+    /// with one result, one wins.
+    pub async fn answer_instead(
+        &self,
+        id: HoldId,
+        instead_of: String,
+        answer: TaskAnswer,
+        kept: Duration,
+    ) -> Result<bool, StoreError> {
+        let instead_of = Some(instead_of);
+        match self.write(Job::Answer { id, answer, kept, instead_of, at: Timestamp::now() }).await? {
+            Written::Effect(is_replaced) => Ok(is_replaced),
+            _ => Err(StoreError::Closed),
+        }
     }
 
     /// The answer that [`Store::answer`] has kept.

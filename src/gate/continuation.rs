@@ -141,9 +141,18 @@ impl Gate {
     /// answer goes on with the approval. To be told before the client can know the question.
     pub fn asked_back(&self, hold: HoldId, answer: &Frame) {
         if let Some(state) = answer.result().and_then(mcp::input_required) {
-            let until = Instant::now() + Duration::from_secs(self.grant_seconds.into());
-            self.continuations.asked(hold, state.as_deref(), until);
+            self.asked_with(hold, state.as_deref());
         }
+    }
+
+    /// The same of an answer that is kept: `state` is the raw token of its state.
+    pub(super) fn continues(&self, hold: HoldId, state: Option<&str>) {
+        self.asked_with(hold, state.map(unescape).as_deref());
+    }
+
+    fn asked_with(&self, hold: HoldId, state: Option<&str>) {
+        let until = Instant::now() + Duration::from_secs(self.grant_seconds.into());
+        self.continuations.asked(hold, state, until);
     }
 
     /// Lets a call that is on record as held go on if it continues one that was approved. On record as such.

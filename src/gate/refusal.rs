@@ -150,6 +150,16 @@ impl Refused {
         Refusal { form: self.form(), id: self.id, why: Why::Unknown, hold: Some(hold), text }
     }
 
+    /// It ran, as a person has found out.
+    pub(crate) fn ran(self, hold: HoldId) -> Refusal {
+        let text = format!(
+            "RAN (hold {}): the call was approved and ran, as a person has found out; its result is not known. Do not repeat \
+             this call.",
+            hold.short()
+        );
+        Refusal { form: self.form(), id: self.id, why: Why::Unknown, hold: Some(hold), text }
+    }
+
     /// Nobody decided, and it did not run.
     pub(crate) fn withdrawn(self, hold: HoldId, why: Withdrawal) -> Refusal {
         let refusal = self.ended(hold, Cause::Withdrawn, why.note());

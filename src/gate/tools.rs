@@ -19,13 +19,13 @@ use tokio::{
     time::Instant,
 };
 
-use super::Gate;
+use super::{Caller, Gate};
 use crate::{
     definition::{ListedTool, TOOLS_PER_SERVER_MAX, ToolRecord, ToolState},
     digest::Digest,
     hold::NewHold,
     jsonrpc::Frame,
-    mcp::{self, Annotations, ToolDefinition},
+    mcp::{self, Annotations, Initialize, ToolDefinition},
     policy::{Decision, Effect, Mode},
     principal::Principal,
     store::{ROWS_READ_MAX, StoreError},
@@ -374,12 +374,41 @@ impl Gate {
 
     /// `answer`, a list of the tools of `server`, without those that are always denied, as one line. `None`: it passes as it
     /// came, as all do unless the policy says `hide_denied_tools`. What is left out is judged all the same.
-    pub fn without_denied(&self, server: &str, answer: &Frame) -> Option<Bytes> {
+    fn without_denied(&self, server: &str, answer: &Frame) -> Option<Bytes> {
         let policy = self.policy.load();
         if !policy.hides_denied_tools() {
             return None;
         }
         mcp::without_tools(answer, |tool| policy.always_denies(server, tool))
+    }
+
+    /// Reads what the server of `caller` says in `initialize`. Gives its answer as the client gets it, if that is another: where calls
+    /// may be held, they can be asked for as tasks.
+    pub fn learn_server(&self, caller: &mut Caller, answer: &Frame) -> Option<Bytes> {
+        let result = answer.result().unwrap_or_default();
+        let initialize = Initialize::from_result(result);
+        caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
+        caller.server_has_tasks = mcp::server_has_tasks(result);
+        if self.policy.load().may_hold() { mcp::offering_tasks_2025(answer) } else { None }
+    }
+
+    /// `answer`, a list of the tools of `caller`'s server, as the client gets it. `None`: it passes as it came.
+    pub fn list_for(&self, caller: &Caller, answer: &Frame) -> Option<Bytes> {
+        let kept = self.without_denied(&caller.server, answer);
+        let takes_tasks =
+            !caller.server_has_tasks && caller.revision.as_deref() == Some(mcp::VERSION_WITH_TASKS);
+        if !takes_tasks {
+            return kept;
+        }
+        let policy = self.policy.load();
+        let may_wait = |tool: &str| policy.never_allows(&caller.server, tool);
+        match kept {
+            None => mcp::with_task_support(answer, may_wait),
+            Some(kept) => {
+                let listed = Frame::from_server(kept.clone()).ok();
+                listed.and_then(|listed| mcp::with_task_support(&listed, may_wait)).or(Some(kept))
+            }
+        }
     }
 
     /// Puts on record what a server has listed. The gate goes by it from the moment it was seen, whatever becomes of this.

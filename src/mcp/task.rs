@@ -1,9 +1,21 @@
-//! Tasks (the extension `io.modelcontextprotocol/tasks` of 2026-07-28): what clients ask of one, and how it is told.
+//! Tasks: what clients ask of one, and how it is told. There are two kinds: those of the extension
+//! `io.modelcontextprotocol/tasks` (2026-07-28, SEP-2663), and those of the revision 2025-11-25, which a client asks for.
 //!
 //! Used by `gate`, whose held calls are the tasks, and by the transports, which recognise requests about them. Knows no hold's
-//! state and decides nothing. The shapes are those of the extension's specification (SEP-2663).
+//! state and decides nothing. What a server says of tasks of its own is in `follow`.
+
+mod follow;
+mod legacy;
 
 use std::{borrow::Cow, fmt};
+
+pub use self::follow::{
+    LeadsTo, as_our_task, continuation, input_responses, leads_to, same_about, task_ttl_ms, with_inner_result,
+};
+use self::legacy::RELATED_TASK;
+pub use self::legacy::{
+    cursor, offering_tasks_2025, result_of_task, server_has_tasks, told_all, with_task_support,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,9 +23,10 @@ use jiff::Timestamp;
 use super::{
     call::META_CLIENT_CAPABILITIES,
     list::offset,
+    message::Era,
     method,
     notice::{after, comma},
-    session::{member, string},
+    session::{declares_version, member, string},
 };
 use crate::jsonrpc::{
     Frame, RequestId,
@@ -36,10 +49,14 @@ const POLL_EVERY_MS: u32 = 2000;
 pub enum TaskVerb {
     /// How far it is, and its result.
     Get,
+    /// Its result, once there is one (2025-11-25).
+    Result,
     /// That it end.
     Cancel,
-    /// That it go on with what it asked for.
+    /// That it go on with what it asked for (2026-07-28).
     Update,
+    /// Which tasks there are (2025-11-25).
+    List,
 }
 
 /// A request about one of our tasks.
@@ -47,8 +64,10 @@ pub enum TaskVerb {
 pub struct TaskRequest {
     /// What is asked.
     pub verb: TaskVerb,
-    /// The id of the hold that the task stands for, as the client writes it.
+    /// The id of the hold that the task stands for, as the client writes it; empty where it asks for all of them.
     pub hold: String,
+    /// Of which kind the task is, by the request.
+    pub era: Era,
     /// Whether the request declares the extension.
     pub declares_tasks: bool,
 }
@@ -56,18 +75,32 @@ pub struct TaskRequest {
 impl TaskRequest {
     /// Reads a request's frame. `None` for everything that is not about one of our tasks.
     pub fn parse(frame: &Frame) -> Option<Self> {
-        let verb = match frame.method()? {
-            method::TASKS_GET => TaskVerb::Get,
-            method::TASKS_CANCEL => TaskVerb::Cancel,
-            method::TASKS_UPDATE => TaskVerb::Update,
+        let method = frame.method()?;
+        if !method.starts_with("tasks/") {
+            return None;
+        }
+        let era = if declares_version(frame) { Era::Modern } else { Era::Legacy };
+        let verb = match (method, era) {
+            (method::TASKS_GET, _) => TaskVerb::Get,
+            (method::TASKS_CANCEL, _) => TaskVerb::Cancel,
+            (method::TASKS_UPDATE, Era::Modern) => TaskVerb::Update,
+            (method::TASKS_RESULT, Era::Legacy) => TaskVerb::Result,
+            (method::TASKS_LIST, Era::Legacy) => {
+                return Some(Self { verb: TaskVerb::List, hold: String::new(), era, declares_tasks: false });
+            }
             _ => return None,
         };
         let id = string(member(frame.params()?, "taskId")?)?;
-        let hold = id.strip_prefix(OURS)?.to_owned();
+        let hold = our_hold(&id)?.to_owned();
         let declares_tasks = frame
             .param(Param::Meta)
             .is_some_and(|meta| member(meta, META_CLIENT_CAPABILITIES).is_some_and(declares_tasks));
-        Some(Self { verb, hold, declares_tasks })
+        Some(Self { verb, hold, era, declares_tasks })
+    }
+
+    /// Whether the request is of a revision whose tasks have to be declared, and does not do so.
+    pub fn lacks_capability(&self) -> bool {
+        self.era == Era::Modern && !self.declares_tasks
     }
 }
 
@@ -82,11 +115,18 @@ pub fn task_id(hold: impl fmt::Display) -> String {
     format!("{OURS}{hold}")
 }
 
+/// The hold, as it is written, for which the task `id` stands. `None` for tasks of the server's.
+pub fn our_hold(id: &str) -> Option<&str> {
+    id.strip_prefix(OURS)
+}
+
 /// A task as its client is told of it.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// Its [`task_id`].
     pub id: String,
+    /// Of which kind it is.
+    pub era: Era,
     /// When it was held.
     pub created_at: Timestamp,
     /// When it was last moved on.
@@ -100,6 +140,8 @@ pub struct Task {
 pub enum Progressed {
     /// It waits or runs; for people to read.
     Working(String),
+    /// The server has asked something: the raw object of its requests (2026-07-28).
+    InputRequired(String),
     /// It has a result: the raw object.
     Completed(String),
     /// It has failed: the raw JSON-RPC error.
@@ -111,18 +153,37 @@ pub enum Progressed {
 impl Task {
     /// The answer to the call `id` that has become this task. `message` is for people.
     pub fn created(&self, id: &RequestId, message: &str) -> Bytes {
-        self.answer(id, "task", &Progressed::Working(message.to_owned()))
+        let working = Progressed::Working(message.to_owned());
+        match self.era {
+            Era::Modern => self.answer(id, "task", &working),
+            Era::Legacy => {
+                let (task, message) = (self.legacy_members(&working), quote(message));
+                let meta = format!("{{\"{}\":{message}}}", legacy::IMMEDIATE_RESPONSE);
+                Bytes::from(format!(
+                    "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"task\":{{{task}}},\"_meta\":{meta}}}}}\n"
+                ))
+            }
+        }
     }
 
-    /// The answer to `tasks/get`.
+    /// The answer to `tasks/get`, and in 2025-11-25 to `tasks/cancel`.
     pub fn told(&self, id: &RequestId, progressed: &Progressed) -> Bytes {
-        self.answer(id, "complete", progressed)
+        match self.era {
+            Era::Modern => self.answer(id, "complete", progressed),
+            Era::Legacy => {
+                let task = self.legacy_members(progressed);
+                Bytes::from(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{{task}}}}}\n"))
+            }
+        }
     }
 
     fn answer(&self, id: &RequestId, result_type: &str, progressed: &Progressed) -> Bytes {
         let (status, message, more) = match progressed {
             Progressed::Working(message) => ("working", Some(message), String::new()),
             Progressed::Cancelled(message) => ("cancelled", Some(message), String::new()),
+            Progressed::InputRequired(requests) => {
+                ("input_required", None, format!(",\"inputRequests\":{}", one_line(requests)))
+            }
             Progressed::Completed(result) => ("completed", None, format!(",\"result\":{}", one_line(result))),
             Progressed::Failed(error) => ("failed", None, format!(",\"error\":{}", one_line(error))),
         };
@@ -159,7 +220,7 @@ pub fn offering_tasks(answer: &Frame) -> Option<Bytes> {
 }
 
 /// What kind of result a server has given, where it says so (2026-07-28).
-pub fn result_type(result: &str) -> Option<Cow<'_, str>> {
+fn result_type(result: &str) -> Option<Cow<'_, str>> {
     string(member(result, "resultType")?)
 }
 

@@ -50,6 +50,26 @@ impl Policy {
         !is_let_through && self.default_in(mode).0 == Effect::Deny
     }
 
+    /// Whether no call of `tool` passes by itself, whatever its arguments: each is held or denied.
+    pub fn never_allows(&self, server: &str, tool: &str) -> bool {
+        let call = Call { server, tool: Some(tool), ..Call::default() };
+        let mode = self.settings.mode(&call);
+        if mode < Mode::Enforce {
+            return false;
+        }
+        let candidates = self.candidates(&call);
+        let rules = candidates.iter().filter_map(|&at| self.rules.get(at as usize));
+        let mut is_let_through = self.default_in(mode).0 == Effect::Allow;
+        for rule in rules.filter(|rule| rule.counts_in(mode)) {
+            match (rule.effect, &rule.condition) {
+                (Effect::Deny | Effect::Hold, None) => return true,
+                (Effect::Deny | Effect::Hold, Some(_)) => {}
+                (Effect::Allow, _) => is_let_through = true,
+            }
+        }
+        !is_let_through
+    }
+
     /// What the rules say of `call` that count in `mode`.
     fn judge(&self, call: &Call<'_>, mode: Mode) -> Decision {
         let candidates = self.candidates(call);

@@ -2,10 +2,12 @@
 //!
 //! Called by `writer` inside its transaction and by readers. Decides nothing: what may happen is said by `hold`.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{
-    Arrived, TASK_ANSWER_KEPT, TaskAnswer,
+    Arrived, TaskAnswer,
     error::StoreError,
     sql::{Sql, integer, nanoseconds, one, params},
     statements::{end, hold_without_frame},
@@ -18,6 +20,7 @@ use crate::{
 
 const INSERT_ANSWER: &str =
     "INSERT INTO answers (hold, is_error, answer, kept_until) VALUES (?1, ?2, ?3, ?4)";
+const REPLACE_ANSWER: &str = "UPDATE answers SET is_error = ?3, answer = ?4, kept_until = ?5 WHERE hold = ?1 AND is_error = 0 AND answer = ?2";
 const ANSWER: &str = "SELECT a.is_error, a.answer FROM answers a JOIN holds h ON h.seq = a.hold WHERE h.id = ?1 AND a.kept_until > ?2";
 const FORGET: &str = "DELETE FROM answers WHERE kept_until <= ?1";
 const WITHOUT_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', \
@@ -43,22 +46,40 @@ pub(super) fn redeem(
     }
 }
 
-/// The server has answered the call of `id`: the end and the answer are one commit.
+/// The server has answered the call of `id`: the end and the answer, which is kept for so long, are one commit.
 pub(super) fn answer(
     db: &dyn Sql,
     head: &mut Checkpoint,
     id: HoldId,
-    answer: &TaskAnswer,
+    (answer, kept): (&TaskAnswer, Duration),
     at: Timestamp,
 ) -> Result<(), StoreError> {
     end(db, head, id, State::Answered, (&[], &Approval::default()), None, at)?;
     let (seq, _) = hold_without_frame(db, id)?;
-    let kept_until = at.checked_add(TASK_ANSWER_KEPT).unwrap_or(at);
-    let (is_error, text) = match answer {
+    let (is_error, text) = written(answer);
+    let kept_until = nanoseconds(at.checked_add(kept).unwrap_or(at))?;
+    db.put(INSERT_ANSWER, params![integer(seq), is_error, text, kept_until])
+}
+
+/// Puts another answer in the place of the result `known` of `id`, if that is the one that is kept.
+pub(super) fn answer_instead(
+    db: &dyn Sql,
+    id: HoldId,
+    known: &str,
+    (answer, kept): (&TaskAnswer, Duration),
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let (seq, _) = hold_without_frame(db, id)?;
+    let (is_error, text) = written(answer);
+    let kept_until = nanoseconds(at.checked_add(kept).unwrap_or(at))?;
+    Ok(db.execute(REPLACE_ANSWER, params![integer(seq), known, is_error, text, kept_until])? == 1)
+}
+
+fn written(answer: &TaskAnswer) -> (bool, &str) {
+    match answer {
         TaskAnswer::Result(text) => (false, text),
         TaskAnswer::Error(text) => (true, text),
-    };
-    db.put(INSERT_ANSWER, params![integer(seq), is_error, text, nanoseconds(kept_until)?])
+    }
 }
 
 /// The answer to the call of `id`, if there is one that may still be asked for.

@@ -86,6 +86,9 @@ pub(super) enum Job {
     Answer {
         id: HoldId,
         answer: TaskAnswer,
+        kept: Duration,
+        /// The kept result in whose place it is put; none: it is the first, and the end of the call.
+        instead_of: Option<String>,
         at: Timestamp,
     },
     Vote {
@@ -417,7 +420,12 @@ fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
         Job::Redeem { id, call, at } => {
             return tasks::redeem(db, head, *id, call, *at).map(Written::Redeemed);
         }
-        Job::Answer { id, answer, at } => tasks::answer(db, head, *id, answer, *at)?,
+        Job::Answer { id, answer, kept, instead_of: None, at } => {
+            tasks::answer(db, head, *id, (answer, *kept), *at)?;
+        }
+        Job::Answer { id, answer, kept, instead_of: Some(known), at } => {
+            return tasks::answer_instead(db, *id, known, (answer, *kept), *at).map(Written::Effect);
+        }
         Job::Vote { id, gate, vote } => {
             return waiting::vote(db, head, *id, gate, vote).map(Box::new).map(Written::Voted);
         }

@@ -26,6 +26,8 @@ pub(super) enum Interest {
     Discover,
     /// All of it, to be kept until the client asks for it: the call runs as a task.
     Task,
+    /// Which of the server's own tasks it is about: the client knows that by the task of this hold.
+    Follow(HoldId),
 }
 
 /// One request without an answer.

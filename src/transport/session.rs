@@ -32,7 +32,10 @@ use super::{
     waiting::progress_value,
 };
 use crate::{
-    gate::{Approved, Caller, Gate, HeldCall, Refusal, Released, Screened, task_answer, unusable_answer},
+    gate::{
+        Approved, Caller, Followed, Gate, HeldCall, Permitted, Refusal, Released, Screened, task_answer,
+        unusable_answer,
+    },
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, TaskRequest, method},
@@ -91,10 +94,14 @@ enum News {
     Ended { id: RequestId, released: Released },
     /// It waits as a task, which is the answer to it.
     Task { id: RequestId, hold: HoldId, answer: Bytes },
+    /// It is a task, and runs already: this is the answer to it, and the call is to be sent.
+    TaskRuns { id: RequestId, answer: Bytes, approved: Box<Approved> },
     /// A question about a task is answered.
-    Told(Bytes),
-    /// The same, and the task's call is to be sent.
-    Run(Bytes, Box<Approved>),
+    Told { id: RequestId, answer: Bytes },
+    /// The call of a task is to be sent.
+    Run(Box<Approved>),
+    /// A question about a task is the server's to answer.
+    Pass { id: RequestId, permitted: Permitted, followed: Followed },
 }
 
 /// Everything that can happen in a session.
@@ -118,6 +125,7 @@ struct Session<DW, UW> {
     downstream: Downstream<DW>,
     upstream: Upstream<UW>,
     calls: Calls,
+    asking: tasks::Asking,
     /// Requests of the server that the client has not answered.
     asked: HashSet<RequestId>,
     /// Progress tokens of calls that are or were held, with the value that the server's progress must exceed to pass.
@@ -161,6 +169,7 @@ pub async fn run<DR, DW, UR, UW>(
         downstream: Downstream::new(client_writer),
         upstream: Upstream::new(server_writer),
         calls: Calls::default(),
+        asking: tasks::Asking::default(),
         asked: HashSet::new(),
         progress: HashMap::new(),
         news,
@@ -358,7 +367,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn client_request(&mut self, frame: Frame) {
         let Some(id) = frame.id().cloned() else { return };
-        if self.calls.is_in_flight(&id) {
+        if self.calls.is_in_flight(&id) || self.asking.has(&id) {
             let text = "a request with this id is still without an answer";
             self.note(text);
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text));
@@ -367,8 +376,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             let text = format!("{REQUESTS_MAX} requests are without an answer, which is the limit");
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
         }
-        if let Some(asked) = TaskRequest::parse(&frame) {
-            return self.ask_task(id, asked);
+        if let Some(asked) = TaskRequest::parse(&frame).filter(|asked| self.caller.is_answered_here(asked)) {
+            return self.ask_task(id, asked, frame);
         }
         self.learn_from_request(&frame);
         let interest = match frame.method() {
@@ -437,6 +446,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// a notification like others.
     fn client_cancels(&mut self, frame: Frame) {
         let id = frame.params().and_then(Cancelled::parse).map(|cancelled| cancelled.request);
+        if id.as_ref().is_some_and(|id| self.asking.end(id)) {
+            return;
+        }
         match id.as_ref().and_then(|id| self.calls.get_mut(id)) {
             Some(Call::Held { hold, cancelled, .. }) => {
                 // If an approval was faster, it is being recorded just now; the call is then not sent.
@@ -563,15 +575,16 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.gate.asked_back(hold, frame);
         }
         self.is_answered(answered.hold, answered.token);
+        if let Interest::Follow(hold) = answered.interest {
+            *instead = Followed { hold, edited: answered.edited }.told_in(frame);
+            return true;
+        }
         *instead = answered.edited.map(|edited| edited.told_in(frame));
         match answered.interest {
-            Interest::Initialize => {
-                let initialize = frame.result().and_then(Initialize::from_result);
-                self.caller.revision = initialize.map(|initialize| Arc::from(&*initialize.protocol_version));
-            }
+            Interest::Initialize => *instead = self.gate.learn_server(&mut self.caller, frame),
             Interest::ToolsList => *instead = self.learn_tools(frame),
             Interest::Discover => *instead = mcp::offering_tasks(frame),
-            Interest::None | Interest::Task => {}
+            Interest::None | Interest::Task | Interest::Follow(_) => {}
         }
         true
     }
@@ -585,7 +598,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             let gate = Arc::clone(&self.gate);
             self.tasks.spawn(async move { gate.record_tools(seen).await });
         }
-        self.gate.without_denied(&self.caller.server, answer)
+        self.gate.list_for(&self.caller, answer)
     }
 
     /// A forwarded call has its answer.
@@ -654,11 +667,15 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             }
             News::Ended { id, released } => self.hold_ended(id, released),
             News::Task { id, hold, answer } => self.task_begun(&id, hold, answer),
-            News::Told(answer) => self.downstream.send(answer),
-            News::Run(answer, approved) => {
-                self.downstream.send(answer);
-                self.run_task(*approved);
+            News::TaskRuns { id, answer, approved } => self.task_runs(id, answer, *approved),
+            News::Told { id, answer } => {
+                // Unless the client has taken its question back.
+                if self.asking.end(&id) {
+                    self.downstream.send(answer);
+                }
             }
+            News::Run(approved) => self.run_task(*approved),
+            News::Pass { id, permitted, followed } => self.pass_question(id, permitted, followed),
         }
     }
 
@@ -703,6 +720,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
         self.client_reads = false;
         self.lifecycle.client_gone.cancel();
+        self.asking.give_up();
         self.detach_all(Absence::ClientGone);
         for hold in self.upstream.take_back(|_| true) {
             self.not_forwarded(hold, Withdrawal::ClientGone);
@@ -718,12 +736,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn server_gone(&mut self) {
         self.server_reads = false;
+        self.asking.give_up();
         self.upstream.close();
         self.detach_all(Absence::ServerGone);
     }
 
     fn stop(&mut self) {
         self.client_reads = false;
+        self.asking.give_up();
         self.detach_all(Absence::Stopping);
         self.upstream.close();
     }

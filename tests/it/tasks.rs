@@ -7,8 +7,8 @@ use bytes::Bytes;
 use holdshort::{
     gate::{Begun, Caller, Gate, GateLimits, Polled, Released, Screened, TASKS_MAX},
     hold::{Absence, HoldId, State, Verdict},
-    jsonrpc::{Frame, RequestId},
-    mcp::{TaskRequest, TaskVerb},
+    jsonrpc::Frame,
+    mcp::{Era, TaskRequest, TaskVerb},
     policy::{Policy, Source},
     principal::Principal,
     store::{Store, TaskAnswer},
@@ -48,13 +48,27 @@ async fn granted(gate: &Gate) -> HoldId {
 }
 
 async fn ask(gate: &Gate, caller: &Caller, hold: HoldId) -> Polled {
-    let asked = TaskRequest { verb: TaskVerb::Get, hold: hold.to_string(), declares_tasks: true };
-    gate.ask_task(caller, &asked, &RequestId::from_token("7").unwrap()).await
+    ask_to(gate, caller, hold, TaskVerb::Get).await
+}
+
+async fn ask_to(gate: &Gate, caller: &Caller, hold: HoldId, verb: TaskVerb) -> Polled {
+    let (asked, method) = match verb {
+        TaskVerb::Cancel => (verb, "tasks/cancel"),
+        _ => (TaskVerb::Get, "tasks/get"),
+    };
+    let asked = TaskRequest { verb: asked, hold: hold.to_string(), era: Era::Modern, declares_tasks: true };
+    let frame =
+        format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{{"taskId":"hs_{hold}",{META}}}}}"#);
+    gate.ask_task(caller, &asked, &Frame::from_client(Bytes::from(frame)).unwrap()).await
 }
 
 fn text(polled: &Polled) -> &str {
-    let (Polled::Answer(answer) | Polled::Run { answer, .. }) = polled;
-    std::str::from_utf8(answer).unwrap()
+    match polled {
+        Polled::Answer(answer) | Polled::Run { answer: Some(answer), .. } => {
+            std::str::from_utf8(answer).unwrap()
+        }
+        other => panic!("no answer: {other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -66,8 +80,7 @@ async fn a_task_is_nobody_elses() {
         let told = ask(&gate, &caller, hold).await;
         assert!(matches!(told, Polled::Answer(_)));
         assert!(text(&told).contains(r#""code":-32602,"message":"no such task""#), "{}", text(&told));
-        let cancel = TaskRequest { verb: TaskVerb::Cancel, hold: hold.to_string(), declares_tasks: true };
-        let told = gate.ask_task(&caller, &cancel, &RequestId::from_token("7").unwrap()).await;
+        let told = ask_to(&gate, &caller, hold, TaskVerb::Cancel).await;
         assert!(text(&told).contains("no such task"));
     }
     assert!(matches!(ask(&gate, &caller(1), hold).await, Polled::Run { .. }));
@@ -158,8 +171,10 @@ async fn an_answer_is_kept_whole_or_its_absence_explained() {
             r#""result":{"resultType":"complete","content":[]}"#,
         ),
         (r#""error":{"code":-32000,"message":"no"}"#, r#""status":"failed""#),
-        (r#""result":{"resultType":"task","taskId":"t-1","status":"working"}"#, "a task of the server's own"),
-        (r#""result":{"resultType":"input_required","requestState":"s"}"#, "a question of the server"),
+        (
+            r#""result":{"resultType":"input_required","inputRequests":{"a":{"method":"x"}},"requestState":"s"}"#,
+            r#""status":"input_required","createdAt""#,
+        ),
     ] {
         let hold = granted(&gate).await;
         assert!(matches!(ask(&gate, &caller(1), hold).await, Polled::Run { .. }));

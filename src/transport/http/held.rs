@@ -21,6 +21,7 @@ use super::{
     headers,
     post::{self, After, Asked},
     sessions::HeldHere,
+    tasks,
     upstream::{NoResponse, UpstreamBody},
     watch::{Watched, Witness},
 };
@@ -39,7 +40,7 @@ const RELAY_CHUNKS_MAX: usize = 16;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// What keeps a stream open where nothing is to be said.
-const KEEPALIVE: Bytes = Bytes::from_static(b": waiting\n\n");
+pub(super) const KEEPALIVE: Bytes = Bytes::from_static(b": waiting\n\n");
 
 /// The request that waits.
 pub(super) struct Held {
@@ -233,16 +234,28 @@ impl Waiting {
     /// The client asks for the result later.
     async fn begin_task(self, call: Box<HeldCall>, answer: oneshot::Sender<Response<Body>>) {
         let gate = Arc::clone(self.held.exchange.gate());
-        let (hold, told) = match gate.begin_task(call).await {
-            Begun::Released(released) => return self.answer_whole(released, answer).await,
-            Begun::Task { hold, answer } => (hold, answer),
-        };
-        self.held.asked.session.no_longer_held(&self.here);
-        if self.here.is_cancelled() {
-            gate.take_back(hold, Withdrawal::Cancelled).await;
-        } else if answer.send(body::json(StatusCode::OK, told)).is_err() {
-            // It does not know of the task, so it cannot come back.
-            gate.take_back(hold, Withdrawal::ClientGone).await;
+        let caller = self.held.asked.session.caller();
+        match gate.begin_asked_task(&caller, call).await {
+            Begun::Released(released) => self.answer_whole(released, answer).await,
+            Begun::Task { hold, answer: told } => {
+                self.held.asked.session.no_longer_held(&self.here);
+                if self.here.is_cancelled() {
+                    gate.take_back(hold, Withdrawal::Cancelled).await;
+                } else if answer.send(body::json(StatusCode::OK, told)).is_err() {
+                    // It does not know of the task, so it cannot come back.
+                    gate.take_back(hold, Withdrawal::ClientGone).await;
+                }
+            }
+            Begun::Run { answer: told, approved } => {
+                self.held.asked.session.no_longer_held(&self.here);
+                let is_gone =
+                    self.here.is_cancelled() || answer.send(body::json(StatusCode::OK, told)).is_err();
+                if is_gone {
+                    return gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
+                }
+                let Held { exchange, head, .. } = self.held;
+                tasks::run(exchange, head, *approved, None).await;
+            }
         }
     }
 

@@ -129,11 +129,12 @@ async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body
     if let Some(response) = settled_here(&exchange, &asked, &frame) {
         return response;
     }
-    if let Some(task) = TaskRequest::parse(&frame) {
-        return Box::pin(tasks::ask(exchange, head, asked, task)).await;
+    let caller = asked.session.caller();
+    if let Some(task) = TaskRequest::parse(&frame).filter(|task| caller.is_answered_here(task)) {
+        return Box::pin(tasks::ask(exchange, head, asked, task, frame)).await;
     }
     let gate = exchange.gate();
-    match gate.screen(&asked.session.caller(), frame) {
+    match gate.screen(&caller, frame) {
         Screened::Pass(permitted) => forward(&exchange, head, permitted, &asked).await,
         Screened::Refuse(refusal) => refused(&refusal, modern),
         Screened::Hold(call) => Box::pin(held::hold(Held { exchange, head, asked }, call)).await,

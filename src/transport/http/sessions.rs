@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::watch::{Interest, Witness};
@@ -20,7 +21,7 @@ use crate::{
     gate::{Caller, Gate},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{Frame, RequestId},
-    mcp::{Initialize, ToolDefinition},
+    mcp::ToolDefinition,
     principal::Principal,
     transport::tools,
     waiting::Wait,
@@ -296,12 +297,15 @@ impl Session {
         }
     }
 
-    /// Reads the server's answer to `initialize`: the negotiated revision.
-    pub(super) fn learn_revision(&self, answer: &Frame) {
-        if let Some(initialize) = answer.result().and_then(Initialize::from_result) {
-            let revision: Arc<str> = Arc::from(&*initialize.protocol_version);
-            self.change(|caller| caller.revision = Some(Arc::clone(&revision)));
-        }
+    /// Reads the server's answer to `initialize`. Gives what the client gets in its place, if that is another.
+    pub(super) fn learn_server(&self, gate: &Gate, answer: &Frame) -> Option<Bytes> {
+        let mut learned = Caller::clone(&self.caller());
+        let told = gate.learn_server(&mut learned, answer);
+        self.change(|caller| {
+            caller.revision.clone_from(&learned.revision);
+            caller.server_has_tasks = learned.server_has_tasks;
+        });
+        told
     }
 
     /// The server has listed tools.

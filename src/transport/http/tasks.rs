@@ -7,45 +7,178 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode, header, request::Parts};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, interval_at, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Exchange,
     body::{self, Body},
     headers,
+    held::KEEPALIVE,
     post::{self, Asked},
     upstream::{NoResponse, UpstreamBody},
     watch::{Witness, one_line},
 };
 use crate::{
-    gate::{Approved, Polled, task_answer, unusable_answer},
+    gate::{Approved, Followed, Permitted, Polled, task_answer, unusable_answer},
     hold::Withdrawal,
-    jsonrpc::{Frame, Kind, RequestId, sse::Events},
-    mcp::{TaskRequest, method},
+    jsonrpc::{
+        ErrorCode, Frame, Kind, RequestId, error_response,
+        sse::{Events, event_of},
+    },
+    mcp::{TaskRequest, TaskVerb, method},
 };
 
+/// A question about a task of ours.
+struct Asking {
+    exchange: Exchange,
+    head: Parts,
+    asked: Asked,
+    task: TaskRequest,
+    frame: Frame,
+    /// Whether its client has gone.
+    given_up: CancellationToken,
+}
+
 /// Answers a question about a task of ours.
-pub(super) async fn ask(exchange: Exchange, head: Parts, asked: Asked, task: TaskRequest) -> Response<Body> {
-    let Some(id) = &asked.id else { return body::empty(StatusCode::ACCEPTED) };
-    match exchange.gate().ask_task(&asked.session.caller(), &task, id).await {
-        // MCP 2026-07-28: a capability that is missing is the fault of the request.
-        Polled::Answer(answer) if !task.declares_tasks => body::json(StatusCode::BAD_REQUEST, answer),
-        Polled::Answer(answer) => body::json(StatusCode::OK, answer),
-        Polled::Run { answer, approved, tool } => {
-            let tasks = exchange.worker.proxy.tasks.clone();
-            tasks.spawn(run(exchange, head, *approved, tool));
-            body::json(StatusCode::OK, answer)
+pub(super) async fn ask(
+    exchange: Exchange,
+    head: Parts,
+    asked: Asked,
+    task: TaskRequest,
+    frame: Frame,
+) -> Response<Body> {
+    let tasks = exchange.worker.proxy.tasks.clone();
+    let (answer, answered) = oneshot::channel();
+    // What is on record as sent is sent, whoever goes meanwhile.
+    let given_up = CancellationToken::new();
+    tasks.spawn(Asking { exchange, head, asked, task, frame, given_up }.answer(answer));
+    answered
+        .await
+        .unwrap_or_else(|_| body::text(StatusCode::INTERNAL_SERVER_ERROR, "the question was given up"))
+}
+
+impl Asking {
+    /// Finds the answer; one for a result waits until there is one. A client that takes events hears a comment now and then.
+    async fn answer(self, mut answer: oneshot::Sender<Response<Body>>) {
+        let limits = *self.exchange.limits();
+        let takes_events = headers::accepts(&self.head.headers, "text/event-stream");
+        let mut finding = Box::pin(self.find());
+        let waited = tokio::select! {
+            biased;
+            found = &mut finding => {
+                if let Some((status, found)) = found {
+                    let _ = answer.send(body::json(status, found));
+                }
+                return;
+            }
+            () = answer.closed() => false,
+            () = sleep(limits.head_after), if takes_events => true,
+        };
+        let (chunks, relayed) = mpsc::channel(1);
+        if !waited || answer.send(body::event_stream(Body::Relay(relayed))).is_err() {
+            return self.given_up(finding).await;
+        }
+        let mut ticks = interval_at(Instant::now() + limits.keepalive_every, limits.keepalive_every);
+        loop {
+            tokio::select! {
+                biased;
+                found = &mut finding => {
+                    if let Some((_, found)) = found {
+                        let _ = chunks.send(event_of(&found)).await;
+                    }
+                    return;
+                }
+                () = chunks.closed() => return self.given_up(finding).await,
+                _ = ticks.tick() => drop(chunks.try_send(KEEPALIVE)),
+            }
+        }
+    }
+
+    /// Nobody waits for the answer any more. What is being recorded just now is sent all the same.
+    async fn given_up(&self, finding: impl Future<Output = Option<(StatusCode, Bytes)>>) {
+        self.given_up.cancel();
+        finding.await;
+    }
+
+    /// The answer; none if nobody waits for it any more.
+    async fn find(&self) -> Option<(StatusCode, Bytes)> {
+        let gate = self.exchange.gate();
+        loop {
+            match gate.ask_task(&self.asked.session.caller(), &self.task, &self.frame).await {
+                // MCP 2026-07-28: a capability that is missing is the fault of the request.
+                Polled::Answer(answer) if self.task.lacks_capability() => {
+                    return Some((StatusCode::BAD_REQUEST, answer));
+                }
+                Polled::Answer(answer) => return Some((StatusCode::OK, answer)),
+                Polled::Later => {}
+                Polled::Run { answer, approved, tool } => {
+                    let tasks = &self.exchange.worker.proxy.tasks;
+                    tasks.spawn(run(self.exchange.clone(), self.head.clone(), *approved, Some(tool)));
+                    if let Some(answer) = answer {
+                        return Some((StatusCode::OK, answer));
+                    }
+                }
+                Polled::Pass { permitted, theirs, followed } => {
+                    return self.given_up.run_until_cancelled(self.pass(permitted, &theirs, &followed)).await;
+                }
+            }
+            self.given_up.run_until_cancelled(gate.task_moves()).await?;
+        }
+    }
+
+    /// Lets the server answer, which has a task of its own.
+    async fn pass(&self, permitted: Permitted, theirs: &str, followed: &Followed) -> (StatusCode, Bytes) {
+        let mut head = self.head.clone();
+        let method = match self.task.verb {
+            TaskVerb::Cancel => method::TASKS_CANCEL,
+            TaskVerb::Update => method::TASKS_UPDATE,
+            TaskVerb::Result => method::TASKS_RESULT,
+            TaskVerb::Get | TaskVerb::List => method::TASKS_GET,
+        };
+        if self.asked.modern {
+            headers::say_about(&mut head.headers, method, theirs);
+        }
+        let no_answer = |text: &str| {
+            let code = ErrorCode::INTERNAL_ERROR;
+            (StatusCode::BAD_GATEWAY, error_response(self.asked.id.as_ref(), code, text, None))
+        };
+        let Some(id) = &self.asked.id else { return no_answer("the question has no id") };
+        let request = post::request_upstream(&self.exchange, head, permitted);
+        let response = match self.exchange.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(server = &*self.exchange.upstream.settings.name, %error, "a question about a task got no answer");
+                return no_answer("the server cannot be reached");
+            }
+        };
+        let status = response.status();
+        match read(response, id, self.exchange.limits().server_frame_bytes_max).await {
+            Some(answer) => {
+                let told = followed.told_in(&answer);
+                (status, told.unwrap_or_else(|| answer.into_bytes().into_line()))
+            }
+            None => no_answer("the server has not answered the question about its task"),
         }
     }
 }
 
-/// Sends an approved call, and keeps what the server answers.
-async fn run(exchange: Exchange, mut head: Parts, approved: Approved, tool: Arc<str>) {
+/// Sends an approved call, and keeps what the server answers. `tool`: what the head has to name, where it is that of a question.
+pub(super) async fn run(exchange: Exchange, mut head: Parts, approved: Approved, tool: Option<Arc<str>>) {
     let hold = approved.hold();
     let Some(id) = approved.request_id().cloned() else { return };
     let edited = approved.edited();
     let proxy = &exchange.worker.proxy;
     let witness = Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), &approved);
-    headers::say_about(&mut head.headers, method::TOOLS_CALL, &tool);
+    if let Some(tool) = tool {
+        headers::say_about(&mut head.headers, method::TOOLS_CALL, &tool);
+    }
+    if witness.is_of_edited() {
+        headers::drop_mirrored_arguments(&mut head.headers);
+    }
     let request = post::request_upstream(&exchange, head, approved.into_permitted());
     let response = match exchange.send(request).await {
         Ok(response) => response,

@@ -230,10 +230,7 @@ impl Expected {
     /// Reads what `interest` says of `answer`. Gives what the client gets in its place, if that is another.
     fn learn(&self, interest: Interest, answer: &Frame) -> Option<Bytes> {
         match interest {
-            Interest::Initialize => {
-                self.session.learn_revision(answer);
-                None
-            }
+            Interest::Initialize => self.session.learn_server(&self.proxy.gate, answer),
             Interest::ToolsList => self.lists_tools(answer),
             Interest::Discover => mcp::offering_tasks(answer),
             Interest::None => None,
@@ -253,7 +250,7 @@ impl Expected {
             let gate = Arc::clone(gate);
             self.proxy.tasks.spawn(async move { gate.record_tools(seen).await });
         }
-        gate.without_denied(server, answer)
+        gate.list_for(&self.session.caller(), answer)
     }
 
     /// Progress of a call that was held must not go back behind what the client has already seen.

@@ -2,19 +2,41 @@
 //!
 //! A part of `session`. The answer to such a call is not passed on: it is kept until the client asks for it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{io::AsyncWrite, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::{Call, Interest, News, Session, keep::tell_end};
 use crate::{
-    gate::{Approved, Begun, Gate, HeldCall, Polled},
+    gate::{Approved, Begun, Caller, Followed, Gate, HeldCall, Permitted, Polled, Refusal},
     hold::{HoldId, Withdrawal},
-    jsonrpc::RequestId,
+    jsonrpc::{ErrorCode, Frame, RequestId},
     mcp::TaskRequest,
     store::TaskAnswer,
 };
+
+/// Questions about tasks that have no answer yet, by their ids. Some wait as long as the tasks do.
+#[derive(Default)]
+pub(super) struct Asking(HashMap<RequestId, CancellationToken>);
+
+impl Asking {
+    /// Whether a question with this id is without an answer.
+    pub(super) fn has(&self, id: &RequestId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// It has its answer, or needs none. `false`: there is none by this id.
+    pub(super) fn end(&mut self, id: &RequestId) -> bool {
+        self.0.remove(id).inspect(CancellationToken::cancel).is_some()
+    }
+
+    /// Nobody waits for any of them any more.
+    pub(super) fn give_up(&mut self) {
+        self.0.drain().for_each(|(_, given_up)| given_up.cancel());
+    }
+}
 
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// A held call becomes a task. Its id is in use until that is on record.
@@ -24,7 +46,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             id.clone(),
             Call::Held { interest: Interest::None, hold, token: None, told: 0, cancelled: false },
         );
-        self.tasks.spawn(begin(Arc::clone(&self.gate), held, id, self.news.clone()));
+        let (gate, caller) = (Arc::clone(&self.gate), self.caller.clone());
+        self.tasks.spawn(begin(gate, caller, held, id, self.news.clone()));
     }
 
     /// It is one, unless its client has taken it back meanwhile.
@@ -38,18 +61,41 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
     }
 
-    /// A question about a call that waits as a task.
-    pub(super) fn ask_task(&self, id: RequestId, asked: TaskRequest) {
-        let (gate, caller, news) = (Arc::clone(&self.gate), self.caller.clone(), self.news.clone());
-        self.tasks.spawn(async move {
-            let told = match gate.ask_task(&caller, &asked, &id).await {
-                Polled::Answer(answer) => News::Told(answer),
-                Polled::Run { answer, approved, .. } => News::Run(answer, approved),
-            };
-            if let Err(mpsc::error::SendError(News::Run(_, approved))) = news.send(told).await {
-                gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
+    /// It is one, and was decided before: it is sent at once.
+    pub(super) fn task_runs(&mut self, id: RequestId, answer: Bytes, approved: Approved) {
+        let (hold, edited) = (approved.hold(), approved.edited());
+        match self.calls.remove(&id) {
+            Some(Call::Held { cancelled: false, .. }) if self.client_reads && self.upstream.is_open() => {
+                self.downstream.send(answer);
+                self.upstream.send(approved.into_permitted());
+                let (interest, hold) = (Interest::Task, Some(hold));
+                self.begin(id, Call::Forwarded { interest, hold, token: None, cancelled: false, edited });
             }
-        });
+            _ => self.not_forwarded(hold, Withdrawal::Cancelled),
+        }
+    }
+
+    /// A question about a call that waits as a task.
+    pub(super) fn ask_task(&mut self, id: RequestId, asked: TaskRequest, frame: Frame) {
+        let given_up = CancellationToken::new();
+        self.asking.0.insert(id.clone(), given_up.clone());
+        let (gate, caller, news) = (Arc::clone(&self.gate), self.caller.clone(), self.news.clone());
+        self.tasks.spawn(ask(gate, caller, asked, (id, frame), news, given_up));
+    }
+
+    /// A question about a task of the server's own, which the client knows by ours.
+    pub(super) fn pass_question(&mut self, id: RequestId, permitted: Permitted, followed: Followed) {
+        if !self.asking.end(&id) {
+            return;
+        }
+        if !self.upstream.is_open() {
+            let text = "the server has gone";
+            return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
+        }
+        self.upstream.send(permitted);
+        let Followed { hold, edited } = followed;
+        let interest = Interest::Follow(hold);
+        self.begin(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false, edited });
     }
 
     /// Sends the call of a task that was approved, under an id that no client uses.
@@ -76,11 +122,63 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 }
 
+/// Answers a question about a task; one for a result waits until there is one, or until nobody waits for it.
+async fn ask(
+    gate: Arc<Gate>,
+    caller: Caller,
+    asked: TaskRequest,
+    (id, frame): (RequestId, Frame),
+    news: mpsc::Sender<News>,
+    given_up: CancellationToken,
+) {
+    loop {
+        let (told, approved) = match gate.ask_task(&caller, &asked, &frame).await {
+            Polled::Answer(answer) => (Some(News::Told { id: id.clone(), answer }), None),
+            Polled::Later => (None, None),
+            Polled::Run { answer, approved, .. } => {
+                (answer.map(|answer| News::Told { id: id.clone(), answer }), Some(approved))
+            }
+            Polled::Pass { permitted, followed, .. } => {
+                (Some(News::Pass { id: id.clone(), permitted, followed }), None)
+            }
+        };
+        let is_answered = told.is_some();
+        // The client hears of it before the server does.
+        if let Some(told) = told {
+            let _ = news.send(told).await;
+        }
+        if let Some(approved) = approved
+            && let Err(mpsc::error::SendError(News::Run(approved))) = news.send(News::Run(approved)).await
+        {
+            gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
+        }
+        if is_answered {
+            return;
+        }
+        tokio::select! {
+            () = given_up.cancelled() => return,
+            () = gate.task_moves() => {}
+        }
+    }
+}
+
 /// Lets a held call wait as a task, and answers it so.
-async fn begin(gate: Arc<Gate>, held: Box<HeldCall>, id: RequestId, news: mpsc::Sender<News>) {
-    match gate.begin_task(held).await {
+async fn begin(
+    gate: Arc<Gate>,
+    caller: Caller,
+    held: Box<HeldCall>,
+    id: RequestId,
+    news: mpsc::Sender<News>,
+) {
+    match gate.begin_asked_task(&caller, held).await {
         // A session that does not listen any more leaves it to be decided.
         Begun::Task { hold, answer } => drop(news.send(News::Task { id, hold, answer }).await),
+        Begun::Run { answer, approved } => {
+            let runs = News::TaskRuns { id, answer, approved };
+            if let Err(mpsc::error::SendError(News::TaskRuns { approved, .. })) = news.send(runs).await {
+                gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
+            }
+        }
         Begun::Released(released) => tell_end(gate, id, released, news).await,
     }
 }

@@ -11,9 +11,11 @@
 //! c< {"jsonrpc":…}        the client must receive exactly this line
 //! c< edited 1 {"x":2}     … the result for id 1, which says that it was changed, and these arguments
 //! c< refused 1 denied     … a tool result for id 1 with isError and this word
+//! c< contains TEXT        … a line with this text in it
 //! c< error 1 -32600       … a JSON-RPC error for id 1 with this code
 //! c< progress 5 moment    … a progress notification for token 5 with this text in its message
 //! c< task 1 @H1 working WORDS  … an answer to id 1 that says so of the task of that hold, and contains WORDS
+//! c< task25 1 @H1 working WORDS  … the same in the form of 2025-11-25
 //! -- held h1              one more call is held now; from here on it is h1, and @h1 its short id, @H1 the whole one
 //! -- approve h1 [comment]   -- reject h1 reason   -- too late: approve h1
 //! -- too new: approve h1    … because the tool has become another meanwhile
@@ -361,17 +363,25 @@ fn is_expected(line: &str, expected: &str) -> bool {
                 && says.contains(arguments)
                 && says.contains("less is enough")
         }
+        ["contains", ..] => line.contains(expected.trim_start_matches("contains ")),
         ["error", id, code] => is(&message["id"], id) && is(&message["error"]["code"], code),
         ["progress", token, text] => {
             message["method"] == "notifications/progress"
                 && is(&message["params"]["progressToken"], token)
                 && message["params"]["message"].as_str().is_some_and(|message| message.contains(text))
         }
-        ["task", id, rest] => {
+        [form @ ("task" | "task25"), id, rest] => {
             let words: Vec<_> = rest.splitn(3, ' ').collect();
             let [hold, status, text] = words[..] else { panic!("{expected}") };
-            let result = &message["result"];
-            let is_whole = ["createdAt", "lastUpdatedAt", "ttlMs", "pollIntervalMs"];
+            let (result, is_whole) = match (form, &message["result"]["task"]) {
+                ("task", _) => {
+                    (&message["result"], ["createdAt", "lastUpdatedAt", "ttlMs", "pollIntervalMs"])
+                }
+                (_, serde_json::Value::Null) => {
+                    (&message["result"], ["createdAt", "lastUpdatedAt", "ttl", "pollInterval"])
+                }
+                (_, task) => (task, ["createdAt", "lastUpdatedAt", "ttl", "pollInterval"]),
+            };
             is(&message["id"], id)
                 && result["taskId"] == format!("hs_{hold}")
                 && result["status"] == status
