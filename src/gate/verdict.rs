@@ -107,61 +107,6 @@ const HANDOVER: Duration = Duration::from_secs(1);
 /// How often a verdict looks where a hold is now.
 const LOOKS_MAX: u32 = 4;
 
-/// Why a verdict has no effect.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ResolveError {
-    /// No such hold waits here, and the record does not know it either.
-    #[error("no hold has this id")]
-    NotFound,
-    /// Somebody or something was faster.
-    #[error("this hold has ended already: it is {}", .0.state)]
-    Ended(Box<HoldRecord>),
-    /// Its caller is at another process, which alone can let the call go on.
-    #[error("the caller of this hold is at another gate: decide there")]
-    Elsewhere,
-    /// This principal may not decide.
-    #[error("{0} may not decide on this hold")]
-    NotAllowed(Principal),
-    /// The call is one's own, or one's agent's.
-    #[error("whoever asked for a call, or owns the agent that did, cannot approve it")]
-    OwnCall,
-    /// The rules ask for people, and the policy does not say who they are.
-    #[error("the policy asks for certain people and names none: nobody can approve this")]
-    NobodyMay,
-    /// The same human has said the same before.
-    #[error("you have voted already: one human has one vote, whatever the channel")]
-    VotedBefore,
-    /// The approval may not count for further calls.
-    #[error("this approval cannot be remembered: {0}")]
-    NotRemembered(&'static str),
-    /// The call may not be edited, or not so.
-    #[error("this call cannot be edited: {0}")]
-    NotEdited(String),
-    /// What was written are no arguments.
-    #[error("these arguments cannot be used: {0}")]
-    BadEdit(String),
-    /// An approval that says more than yes has to be enough alone.
-    #[error(
-        "more people have to approve this call, so one of them can neither edit it nor have it remembered"
-    )]
-    NotAlone,
-    /// The server has changed the tool while the call waited, and whoever decides has not been shown that.
-    #[error(
-        "the server has changed the definition of this tool since the call was held: reject it; made again, the call is \
-         held with the change"
-    )]
-    ToolChanged,
-    /// The policy has changed, and denies the call now.
-    #[error("the policy has changed and denies this call now: {0}")]
-    DeniedNow(String),
-    /// A rejection without a reason: the agent could not learn from it.
-    #[error("a rejection needs a reason")]
-    NoReason,
-    /// The verdict could not be made durable, so the call was refused.
-    #[error("the verdict could not be recorded, so the call was refused: {0}")]
-    Unrecorded(#[source] StoreError),
-}
-
 impl Gate {
     /// The one door for verdicts, whatever the channel. An approval may say more than yes ([`Said`]), where the rules let it.
     ///
