@@ -25,7 +25,10 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::audit::store_path;
-use crate::{control::client::AskError, exit, exit::Exit, hold::Same, telemetry, waiting::Wait};
+use crate::{
+    config::TelemetryAddress, control::client::AskError, exit, exit::Exit, hold::Same, telemetry,
+    waiting::Wait,
+};
 
 /// Holds an agent's risky tool calls until people approve them.
 ///
@@ -118,6 +121,10 @@ struct RunArguments {
     /// The file of the record; by default one for all of this user's gates.
     #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
     store: Option<PathBuf>,
+    /// Show numbers for Prometheus (`/metrics`) and health (`/healthz`, `/readyz`) at this address of this machine, such as
+    /// 127.0.0.1:9464 (docs/telemetry.md).
+    #[arg(long, value_name = "ADDRESS", value_parser = telemetry_address)]
+    metrics: Option<TelemetryAddress>,
     /// How long the client is kept waiting for people before it is told to make the call again later: a time such as `45s`
     /// or `5m`, or `forever`. By default what is known of the client's own patience (docs/clients.md).
     #[arg(long, value_name = "TIME")]
@@ -505,6 +512,13 @@ struct DemoArguments {
         default_value = "Ask the customer for the invoice first."
     )]
     reason: String,
+}
+
+/// An address of this machine, as `--metrics` names it.
+fn telemetry_address(text: &str) -> Result<TelemetryAddress, String> {
+    let address =
+        text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:9464".to_owned())?;
+    TelemetryAddress::new(address, &[], false).map_err(|error| error.to_string())
 }
 
 /// Reads the command line and does what it says.

@@ -3,6 +3,8 @@
 //! Used by `cli::serve`. A key that is not known is an error, and so is everything that would listen more widely than it says: each with
 //! its place in the file. Secrets are named by a file or a variable rather than written here.
 
+mod telemetry;
+
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
@@ -16,6 +18,7 @@ use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+pub use self::telemetry::{NotLoopback, TelemetryAddress};
 use crate::{
     digest::Digest,
     hold::Assurance,
@@ -50,6 +53,8 @@ pub struct Config {
     pub assurance: Assurance,
     /// What the proxy does.
     pub http: HttpSettings,
+    /// Where numbers and health are shown, if they are.
+    pub telemetry: Option<TelemetryAddress>,
     /// Where its certificates are, if it speaks TLS.
     pub tls_files: Option<ServerTlsFiles>,
 }
@@ -96,6 +101,18 @@ struct Document {
     limits: Limits,
     #[serde(default)]
     assurance: Option<Spanned<String>>,
+    #[serde(default)]
+    telemetry: Option<Telemetry>,
+    #[serde(default)]
+    danger_listen_without_tls: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Telemetry {
+    listen: Spanned<String>,
+    #[serde(default)]
+    hosts: Vec<Spanned<String>>,
     #[serde(default)]
     danger_listen_without_tls: bool,
 }
@@ -288,6 +305,7 @@ impl Reader {
 
     fn document(&mut self, document: Document) -> Option<Config> {
         let listen = self.listen(&document);
+        let telemetry = document.telemetry.as_ref().and_then(|telemetry| self.telemetry(telemetry));
         let hosts = self.hosts(&document, listen);
         if document.upstreams.value.is_empty() {
             self.fail(
@@ -343,6 +361,7 @@ impl Reader {
                 limits: limits(&document.limits),
             },
             tls_files: tls.map(|(_, files)| files),
+            telemetry,
         })
     }
 
@@ -470,6 +489,19 @@ impl Reader {
             );
         }
         Some(listen)
+    }
+
+    fn telemetry(&mut self, telemetry: &Telemetry) -> Option<TelemetryAddress> {
+        let Telemetry { listen, hosts, danger_listen_without_tls } = telemetry;
+        let Ok(address) = listen.value.parse::<SocketAddr>() else {
+            self.fail(listen, "this is not an address and a port", "write 127.0.0.1:9464, or [::1]:9464");
+            return None;
+        };
+        hosts.iter().for_each(|host| self.host(host));
+        let names: Vec<String> = hosts.iter().map(|host| host.value.clone()).collect();
+        let address = TelemetryAddress::new(address, &names, *danger_listen_without_tls);
+        let hint = "listen on 127.0.0.1, or set `danger_listen_without_tls: true` below `telemetry:`";
+        address.map_err(|error| self.fail(listen, &error.to_string(), hint)).ok()
     }
 
     fn hosts(&mut self, document: &Document, listen: Option<SocketAddr>) -> Vec<String> {

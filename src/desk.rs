@@ -143,6 +143,11 @@ impl Desk {
         &self.state.address
     }
 
+    /// The record that it reads.
+    pub fn store(&self) -> &Store {
+        &self.state.store
+    }
+
     /// A link by which one person can sign in, once, within [`SIGN_IN_MINUTES`].
     ///
     /// # Errors

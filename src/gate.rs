@@ -10,6 +10,7 @@
 mod approvals;
 mod continuation;
 mod keep;
+mod measure;
 mod observe;
 mod permit;
 mod proof;
@@ -38,6 +39,7 @@ use tokio::{
 
 pub use self::{
     approvals::{EDIT_BYTES_MAX, Edited},
+    measure::Waiting,
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
@@ -430,11 +432,11 @@ impl Gate {
             return Screened::Pass(Permitted::new(frame));
         };
         if method == method::TOOLS_CALL {
-            return self.screen_tool_call(caller, frame);
+            return self.counted(caller, self.screen_tool_call(caller, frame));
         }
         let policy = self.policy.load();
         if policy.gates_method(method) {
-            return self.screen_other_method(caller, frame);
+            return self.counted(caller, self.screen_other_method(caller, frame));
         }
         if policy.gates_look_alike(&mcp::fold_method(method)) {
             return Screened::Refuse(unknown_method(&frame));
@@ -635,16 +637,6 @@ impl Gate {
         })
     }
 
-    /// Tells whoever watches; nobody need.
-    fn announce(&self, news: News) {
-        if let News::Now { hold, state, .. } = &news {
-            tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), %state, "hold ended");
-        } else if let News::Held(hold) = &news {
-            tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), "call held");
-        }
-        let _ = self.news.send(news);
-    }
-
     /// Everything that is held or ends from now on.
     pub fn watch(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()
@@ -683,6 +675,7 @@ impl Gate {
             return false;
         }
         self.policy.store(Arc::new(policy));
+        self.meter().policy_loaded(true);
         self.store.ride_along(AuditEvent {
             who: Some(who.to_owned()),
             policy_sha256: Some(digest),
@@ -694,6 +687,7 @@ impl Gate {
 
     /// Records that a policy with mistakes was not put into force.
     pub fn policy_refused(&self, why: &str, who: &str) {
+        self.meter().policy_loaded(false);
         self.store.ride_along(AuditEvent {
             who: Some(who.to_owned()),
             policy_sha256: Some(self.policy.load().digest()),

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use crate::hold::{Absence, Approval, HoldId, NewHold, Vote, Withdrawal};
@@ -236,6 +237,12 @@ impl<Answer> HoldTable<Answer> {
         };
         holds.sort_unstable_by_key(|hold| (hold.created_at, hold.id));
         holds
+    }
+
+    /// Since when the oldest recorded hold waits.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        let inner = self.lock();
+        inner.entries.values().filter(|entry| entry.recorded).map(|entry| entry.hold.created_at).min()
     }
 
     /// The tickets of all calls that wait, recorded or about to be.

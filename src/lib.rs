@@ -17,7 +17,8 @@ pub mod definition;
 pub mod policy;
 pub mod waiting;
 
-// state: what is durable, and what waits
+// state: what is durable, what waits, and what is counted of both
+pub mod meter;
 pub mod audit;
 pub mod store;
 mod hold_table;

@@ -9,7 +9,9 @@
 //! may rely on. Dropping a method's future does not take its job back.
 
 mod approvals;
+mod counts;
 mod error;
+mod lost;
 mod outbox;
 mod place;
 mod reader;
@@ -29,19 +31,20 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
         mpsc::{Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::counts::OpenCounts;
 pub use self::error::{PlaceFault, StoreError};
 pub use self::outbox::{Claimed, Delivered, NewEntry, News, OutboxCounts};
 use self::{
+    lost::Lost,
     outbox::{Change, Changed},
     place::Place,
     reader::Read,
@@ -52,6 +55,7 @@ use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, EventKind, Verification},
     digest::Digest,
     hold::{Approval, HoldId, HoldRecord, NewHold, Remembered, State, Vote},
+    meter::{Asked, Meter},
 };
 
 /// How long a write waits for another process that is writing, in seconds.
@@ -79,6 +83,7 @@ const STACK_BYTES: usize = 1024 * 1024;
 #[derive(Clone)]
 pub struct Store {
     engine: Arc<Engine>,
+    meter: Arc<Meter>,
 }
 
 /// Who does the work.
@@ -87,7 +92,7 @@ enum Engine {
     /// On the caller's thread, in memory.
     Inline {
         writer: Mutex<Writer>,
-        lost: Arc<AtomicU64>,
+        lost: Arc<Lost>,
     },
 }
 
@@ -99,7 +104,7 @@ struct Threads {
     event_slots: Arc<Semaphore>,
     reads: Sender<Read>,
     read_slots: Arc<Semaphore>,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
 }
 
 /// What [`Store::history`] is to give: the newest first, at most `limit` (and [`ROWS_READ_MAX`]).
@@ -164,7 +169,8 @@ impl Store {
     /// Opens the record at `path`, and makes it and its directory if need be. Returns at once; a failure is the answer to
     /// everything that is asked afterwards (see [`Store::ready`]).
     pub fn open(path: &Path) -> Self {
-        let lost = Arc::new(AtomicU64::new(0));
+        let meter = Arc::new(Meter::default());
+        let lost = Arc::new(Lost::new(Arc::clone(&meter)));
         let (writes, write_queue) = channel();
         let (reads, read_queue) = channel();
         let (place, writer_lost) = (Place::new(path), Arc::clone(&lost));
@@ -189,15 +195,21 @@ impl Store {
             read_slots: Arc::new(Semaphore::new(READS_QUEUED_MAX)),
             lost,
         });
-        Self { engine: Arc::new(engine) }
+        Self { engine: Arc::new(engine), meter }
     }
 
     /// A record that ends with its last handle. For tests: it works on the caller's thread, so that a runtime with paused
     /// time never sees itself idle while a job is under way.
     pub fn in_memory() -> Self {
-        let lost = Arc::new(AtomicU64::new(0));
+        let meter = Arc::new(Meter::default());
+        let lost = Arc::new(Lost::new(Arc::clone(&meter)));
         let writer = Mutex::new(Writer::in_memory(Arc::clone(&lost)));
-        Self { engine: Arc::new(Engine::Inline { writer, lost }) }
+        Self { engine: Arc::new(Engine::Inline { writer, lost }), meter }
+    }
+
+    /// What this process counts of its work.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Whether the record can be written now. Waits until the file is open.
@@ -243,7 +255,7 @@ impl Store {
     pub fn ride_along(&self, event: AuditEvent) {
         if matches!(event.kind, EventKind::State(_)) {
             tracing::error!("an event of a hold's state was given to ride along, and dropped");
-            self.lost().fetch_add(1, Ordering::Relaxed);
+            self.lost().one();
             return;
         }
         let job = Job::Ride(Box::new(event));
@@ -258,7 +270,7 @@ impl Store {
                     threads.writes.send(Work { job, reply: None, slot: Some(slot) }).is_ok()
                 });
                 if !sent {
-                    threads.lost.fetch_add(1, Ordering::Relaxed);
+                    threads.lost.one();
                 }
             }
         }
@@ -266,7 +278,7 @@ impl Store {
 
     /// Events that were dropped and that no line of the log tells of yet.
     pub fn events_dropped(&self) -> u64 {
-        self.lost().load(Ordering::Relaxed)
+        self.lost().untold()
     }
 
     /// Records a call that is to be held, or lets it take the place of an earlier one of the same content. `is_own`: a call
@@ -461,6 +473,11 @@ impl Store {
         self.read(|db| statements::detached_holds(db, ROWS_READ_MAX)).await
     }
 
+    /// How many holds are not over, and since when the oldest waits.
+    pub async fn open_counts(&self) -> Result<OpenCounts, StoreError> {
+        self.read(counts::open_counts).await
+    }
+
     /// The processes that have callers of open holds. Whether one is dead is for the caller to find out.
     pub async fn holders(&self) -> Result<Vec<Arc<str>>, StoreError> {
         self.read(statements::holders).await
@@ -554,7 +571,7 @@ impl Store {
         }
     }
 
-    fn lost(&self) -> &AtomicU64 {
+    fn lost(&self) -> &Lost {
         match &*self.engine {
             Engine::Inline { lost, .. } => lost,
             Engine::Threads(threads) => &threads.lost,
@@ -562,6 +579,23 @@ impl Store {
     }
 
     async fn write(&self, job: Job) -> Result<Written, StoreError> {
+        self.measured(Asked::Write, self.written(job)).await
+    }
+
+    /// The answer to what is `asked`, counted with the time that it took.
+    async fn measured<T>(
+        &self,
+        asked: Asked,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let began = Instant::now();
+        let answer = answer.await;
+        let failed = answer.as_ref().is_err_and(StoreError::is_of_the_store);
+        self.meter.store_answered(asked, began.elapsed(), failed);
+        answer
+    }
+
+    async fn written(&self, job: Job) -> Result<Written, StoreError> {
         let (reply, answer) = oneshot::channel();
         match &*self.engine {
             Engine::Inline { writer, .. } => {
@@ -578,6 +612,13 @@ impl Store {
     }
 
     async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Sql) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.measured(Asked::Read, self.found(read)).await
+    }
+
+    async fn found<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Sql) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -22,6 +22,7 @@ use crate::{
     audit::{AuditEvent, EventKind, Occasion},
     control::api::HoldView,
     hold::{HoldId, HoldRecord, Quorum, State},
+    meter::Delivery,
     store::{Claimed, Delivered, NewEntry, News, Store, StoreError},
 };
 
@@ -242,6 +243,7 @@ impl Dispatcher {
             return Ok(None);
         };
         let delivered = self.deliver(channel, &entry).await?;
+        self.store.meter().delivered(&channel.outbox, counted(&delivered));
         self.store.delivered(entry.id, Arc::clone(&self.by), delivered).await?;
         // What stood behind it in its hold's row can be sent now.
         self.filled.notify_waiters();
@@ -280,6 +282,16 @@ impl Dispatcher {
                 Delivered::GivenUp(why)
             }
         })
+    }
+}
+
+/// What is counted of a delivery.
+fn counted(delivered: &Delivered) -> Delivery {
+    match delivered {
+        Delivered::Sent(_) => Delivery::Sent,
+        Delivered::Again(..) => Delivery::Again,
+        Delivered::GivenUp(_) => Delivery::GivenUp,
+        Delivered::Skipped => Delivery::Skipped,
     }
 }
 

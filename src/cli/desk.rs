@@ -1,18 +1,20 @@
 //! `holdshort desk`: the web dashboard and REST, and the links and tokens that let people and programs in.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Span, Timestamp};
 
-use super::{channels, render, store_path};
+use super::{channels, process, render, store_path, telemetry_address};
 use crate::{
+    config::TelemetryAddress,
     control::place,
     desk::{
         self, Address, Desk, Settings,
         keys::{Keys, Scope},
     },
     exit::Exit,
+    telemetry::Subject,
 };
 
 /// How long a token lasts at most.
@@ -41,6 +43,10 @@ pub(super) struct DeskArguments {
     /// is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Show numbers for Prometheus (`/metrics`) and health (`/healthz`, `/readyz`) at this address of this machine, such as
+    /// 127.0.0.1:9465 (docs/telemetry.md).
+    #[arg(long, value_name = "ADDRESS", value_parser = telemetry_address)]
+    metrics: Option<TelemetryAddress>,
     /// The file of the record that history shows; by default the one of this user.
     #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
     store: Option<PathBuf>,
@@ -139,7 +145,7 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
 }
 
 fn serve(arguments: DeskArguments) -> Exit {
-    let DeskArguments { listen, public_url, danger_plain_http, config, store, .. } = arguments;
+    let DeskArguments { listen, public_url, danger_plain_http, config, store, metrics, .. } = arguments;
     let address = match Address::new(listen, public_url.as_deref(), danger_plain_http) {
         Ok(address) => address,
         Err(error) => return render::usage(&error),
@@ -168,6 +174,7 @@ fn serve(arguments: DeskArguments) -> Exit {
             desk.address().origin,
             desk::SIGN_IN_MINUTES
         ));
+        let _shown = process::show(metrics, &Arc::new(Subject::store(desk.store().clone()))).await?;
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         desk.serve(async move {
             tokio::select! {

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use super::render;
 use crate::{
     audit::{AuditEvent, Occasion},
+    config::TelemetryAddress,
     control::{place, server as control},
     exit::Exit,
     gate::{Gate, GateLimits},
@@ -22,6 +23,7 @@ use crate::{
     policy::Policy,
     reload::{self, PolicyFiles},
     store::Store,
+    telemetry::{Listener, Subject},
 };
 
 /// The codes of warnings that say what was assumed in reading a policy of another form.
@@ -69,6 +71,9 @@ pub(super) struct GateProcess {
     pub(super) gate: Arc<Gate>,
     files: Arc<PolicyFiles>,
     control: Option<control::Control>,
+    /// What is shown of it, to whom it may concern.
+    subject: Arc<Subject>,
+    shown: Option<Listener>,
     _watching: Option<reload::Watching>,
     liveness: Option<place::Liveness>,
 }
@@ -128,7 +133,23 @@ impl GateProcess {
         let reminding = Arc::clone(&gate);
         tokio::spawn(async move { reminding.keep_reminding().await });
         let _watching = watch(&files);
-        Ok(Self { gate, files, control, _watching, liveness })
+        let subject = Arc::new(Subject::gate(Arc::clone(&gate)));
+        Ok(Self { gate, files, control, subject, shown: None, _watching, liveness })
+    }
+
+    /// Shows numbers and health at `address`, if somebody asked for that.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had.
+    pub(super) async fn show(&mut self, address: Option<TelemetryAddress>) -> anyhow::Result<()> {
+        self.shown = show(address, &self.subject).await?;
+        Ok(())
+    }
+
+    /// From now on the process takes nothing new, and says so.
+    pub(super) fn stopping(&self) {
+        self.subject.stopping();
     }
 
     /// Reads the policy's files again because `who` has said so. What is wrong in them has been told and recorded; the last good
@@ -140,6 +161,7 @@ impl GateProcess {
     /// Nothing is held or running any more: writes down the end.
     pub(super) async fn close(self) {
         drop(self.control);
+        drop(self.shown);
         let store = self.gate.store();
         store.ride_along(AuditEvent::new(
             Occasion::GateStopped,
@@ -150,6 +172,23 @@ impl GateProcess {
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
     }
+}
+
+/// Shows numbers and health of `subject` at `address`, if somebody asked for that.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub(super) async fn show(
+    address: Option<TelemetryAddress>,
+    subject: &Arc<Subject>,
+) -> anyhow::Result<Option<Listener>> {
+    let Some(address) = address else { return Ok(None) };
+    let wanted = address.listen;
+    let listener = Listener::start(address, Arc::clone(subject)).await;
+    let listener = listener.with_context(|| format!("cannot show numbers at {wanted}"))?;
+    render::talk(&format!("numbers are at http://{}/metrics", listener.address()));
+    Ok(Some(listener))
 }
 
 /// Shows to other gates on the same record that this one lives. Without that it holds nothing.

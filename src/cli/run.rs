@@ -56,9 +56,10 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let name: Arc<str> = arguments.server.unwrap_or_else(|| server_name(&arguments.command)).into();
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
-    let process =
+    let mut process =
         GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
             .await?;
+    process.show(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);
@@ -83,9 +84,10 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
         oauth: OAuth::Off,
         wait: arguments.wait,
     };
-    let process =
+    let mut process =
         GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
             .await?;
+    process.show(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);

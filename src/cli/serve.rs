@@ -24,7 +24,7 @@ use super::{
     reachable, render,
 };
 use crate::{
-    config::Config,
+    config::{Config, TelemetryAddress},
     control::place,
     exit::Exit,
     hold::{Absence, Assurance},
@@ -98,7 +98,8 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let fixed = Fixed::of(&config);
-    let process = GateProcess::open(policy, config.policy, config.store, servers, config.assurance).await?;
+    let mut process =
+        GateProcess::open(policy, config.policy, config.store, servers, config.assurance).await?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
@@ -106,6 +107,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let stop = CancellationToken::new();
     let workers = Workers::start(&proxy, &stop)?;
     render::talk(&format!("listening on {scheme}://{address}"));
+    process.show(config.telemetry).await?;
     let mut look = interval(LOOK_AT_CERTIFICATES);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut accepting = Box::pin(workers.accept(listener, &stop));
@@ -128,6 +130,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     }
     drop(accepting);
     tracing::info!("stopping: nothing new begins, calls that run may end");
+    process.stopping();
     stop.cancel();
     process.gate.detach_all(Absence::Stopping);
     tokio::task::spawn_blocking(move || workers.join()).await?;
@@ -164,6 +167,7 @@ struct Fixed {
     store: Option<PathBuf>,
     assurance: Assurance,
     connections_max: usize,
+    telemetry: Option<TelemetryAddress>,
 }
 
 impl Fixed {
@@ -174,6 +178,7 @@ impl Fixed {
             store: config.store.clone(),
             assurance: config.assurance,
             connections_max: config.http.limits.connections_max,
+            telemetry: config.telemetry.clone(),
         }
     }
 
@@ -186,6 +191,7 @@ impl Fixed {
             ("store", new.store != self.store),
             ("assurance", new.assurance != self.assurance),
             ("limits.connections", new.connections_max != self.connections_max),
+            ("telemetry", new.telemetry != self.telemetry),
         ];
         keys.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()
     }

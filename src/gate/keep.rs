@@ -17,6 +17,7 @@ use crate::{
     hold_table::{Again, Claim},
     jsonrpc::{Frame, FrameBytes},
     mcp::call_sha256,
+    meter::Ended,
     policy::Overridden,
     store::Arrived,
 };
@@ -62,7 +63,7 @@ impl Gate {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     tracing::error!(hold = %held.hold.id, %error, "a call could not be held, so it was refused");
-                    return Err(Box::new(held.unavailable("its record could not be written")));
+                    return Err(Box::new(self.unavailable(*held, "its record could not be written")));
                 }
             };
             match arrived {
@@ -103,7 +104,7 @@ impl Gate {
                 }
             }
         }
-        Err(Box::new(held.unavailable("the same call is being made again and again")))
+        Err(Box::new(self.unavailable(*held, "the same call is being made again and again")))
     }
 
     /// The same call waits with a caller at `holder`. `false` if that one is to be left alone.
@@ -223,6 +224,7 @@ impl Gate {
         }
         let hold = Arc::clone(&held.hold);
         self.continuations.begins(&hold, refused.era);
+        self.meter().ended(&hold.server, Ended::Approved, None);
         self.announce(News::Now { hold, state: State::Forwarding, vote: Some(vote) });
         let permitted = Permitted::approved(held.bytes.clone(), id);
         Some(Released::Resume(Box::new(Approved { permitted, hold: id, refused, edited: None })))
@@ -394,6 +396,7 @@ impl Gate {
         if let Err(error) = recorded {
             tracing::error!(hold = %hold.id, %error, "a verdict could not be recorded, so the call was refused");
             let reason = "the verdict could not be recorded";
+            self.count_end(&hold, State::Unavailable);
             let _ = answer.send(Err(error));
             return Released::Refuse(refused.ended(id, Cause::Unavailable, reason));
         }
@@ -402,7 +405,7 @@ impl Gate {
         if state == State::Forwarding && edited.is_none() && !wants_proof {
             self.continuations.begins(&hold, refused.era);
         }
-        self.announce(News::Now { hold, state, vote: Some(vote) });
+        self.came_to(hold, state, Some(vote));
         match (state, sent) {
             (State::Forwarding, Some(bytes)) => {
                 let permitted = Permitted::approved(bytes, id);
@@ -471,7 +474,7 @@ impl Gate {
             tracing::error!(hold = %hold.id, %error, %state, "the end of a hold could not be recorded");
         }
         self.moved.notify_waiters();
-        self.announce(News::Now { hold: Arc::clone(hold), state, vote: None });
+        self.came_to(Arc::clone(hold), state, None);
     }
 }
 
@@ -482,11 +485,6 @@ fn unbox<T>(held: Box<T>) -> T {
 }
 
 impl HeldCall {
-    /// It cannot be held.
-    pub(super) fn unavailable(self, why: &str) -> Released {
-        Released::Refuse(self.refused.ended(self.hold.id, Cause::Unavailable, why))
-    }
-
     /// `record`, with the bytes that this call brings.
     fn as_retry_of(&self, record: &HoldRecord) -> NewHold {
         NewHold {

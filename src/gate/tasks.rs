@@ -164,7 +164,7 @@ impl Gate {
             }
             Err(error) => {
                 tracing::error!(hold = %held.hold.id, %error, "a call could not be held, so it was refused");
-                return Begun::Released(held.unavailable("the record could not be read"));
+                return Begun::Released(self.unavailable(*held, "the record could not be read"));
             }
         }
         let held = match Box::pin(self.record(held)).await {

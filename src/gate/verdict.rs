@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{Gate, News, quorum::Weighed};
+use super::{Gate, quorum::Weighed};
 use crate::{
     hold::{
         Approval, Assurance, BadProof, HoldId, HoldRecord, Proof, Said, State, Verdict, Vote, Withdrawal,
@@ -225,7 +225,7 @@ impl Gate {
 
     async fn announce_now(&self, id: HoldId, state: State, vote: Option<Vote>) {
         match self.store.hold(id).await {
-            Ok(Some(record)) => self.announce(News::Now { hold: Arc::new(record.hold), state, vote }),
+            Ok(Some(record)) => self.came_to(Arc::new(record.hold), state, vote),
             _ => tracing::warn!(hold = %id, "the end of a hold was recorded, and nobody could be told"),
         }
     }

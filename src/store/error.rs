@@ -162,6 +162,20 @@ impl StoreError {
         Self::Io { path: path.into(), source: Arc::new(source) }
     }
 
+    /// Whether the record could not do what it was asked, rather than that it cannot be done.
+    pub(super) fn is_of_the_store(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotHeld { .. }
+                | Self::Attached { .. }
+                | Self::NoSuchHold(_)
+                | Self::NoSuchTool { .. }
+                | Self::NoSuchDefinition { .. }
+                | Self::DefinitionNotKept { .. }
+                | Self::Duplicate(_)
+        )
+    }
+
     /// Whether one job alone failed. After anything else the state of the file is in doubt.
     pub(super) fn spares_the_store(&self) -> bool {
         match self {

@@ -5,11 +5,7 @@
 //! written before the file was opened again and the end of the log was found as we left it.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::Receiver,
-    },
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -20,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     Arrived, Recovered, TaskAnswer, approvals,
     error::StoreError,
+    lost::Lost,
     outbox,
     place::{Opened, Place},
     sql::{Jobs, Sql},
@@ -185,7 +182,7 @@ pub(super) struct Writer {
     /// The end of the log after our last commit, or after the last look at it.
     known: Checkpoint,
     /// Events that were lost and that no line of the log tells of yet.
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
 }
 
 enum Broken {
@@ -210,20 +207,16 @@ impl From<StoreError> for GroupError {
 }
 
 impl Writer {
-    pub(super) fn open(place: Place, lost: Arc<AtomicU64>) -> Self {
+    pub(super) fn open(place: Place, lost: Arc<Lost>) -> Self {
         let opened = place.create_or_open();
         Self::with(Some(place), opened, lost)
     }
 
-    pub(super) fn in_memory(lost: Arc<AtomicU64>) -> Self {
+    pub(super) fn in_memory(lost: Arc<Lost>) -> Self {
         Self::with(None, Opened::in_memory(), lost)
     }
 
-    pub(super) fn with(
-        place: Option<Place>,
-        opened: Result<Opened, StoreError>,
-        lost: Arc<AtomicU64>,
-    ) -> Self {
+    pub(super) fn with(place: Option<Place>, opened: Result<Opened, StoreError>, lost: Arc<Lost>) -> Self {
         let opened = opened.and_then(|opened| Ok((statements::head(&opened.connection)?, opened)));
         match opened {
             Ok((known, opened)) => Self { place, state: Ok(opened), known, lost },
@@ -264,7 +257,7 @@ impl Writer {
 
     /// Writes all jobs of `group` in one transaction and answers them; `group` is empty afterwards.
     pub(super) fn commit(&mut self, group: &mut Vec<Work>) {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let lost = self.lost.take();
         let error = match self.write(group, lost) {
             Ok((head, answers)) => {
                 self.known = head;
@@ -286,7 +279,7 @@ impl Writer {
                 error
             }
         };
-        self.lost.fetch_add(lost, Ordering::Relaxed);
+        self.lost.put_back(lost);
         for work in group.drain(..) {
             let answer = Err(error.clone());
             self.count_if_lost(&work, &answer);
@@ -308,7 +301,7 @@ impl Writer {
 
     fn count_if_lost(&self, work: &Work, answer: &Answer) {
         if work.rides() && answer.is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.one();
         }
     }
 

@@ -33,6 +33,7 @@ mod reload;
 mod signatures;
 mod stdio;
 mod tasks;
+mod telemetry;
 mod tidy;
 mod tools;
 mod transcripts;
