@@ -12,7 +12,6 @@ mod holds;
 mod policy;
 mod process;
 mod reach;
-mod reachable;
 mod render;
 mod run;
 mod serve;
@@ -185,8 +184,8 @@ struct ApproveArguments {
     same: SameWord,
     /// Change the arguments first: those in this file, or `-` for stdin; without a value, in your editor ($VISUAL, $EDITOR).
     /// What runs is what you wrote, and the agent is told. Only where the rule says `edit: true`.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    edit: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    edit: Option<Option<PathBuf>>,
     /// With --edit: do not ask whether the difference is meant.
     #[arg(long, requires = "edit")]
     yes: bool,

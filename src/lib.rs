@@ -28,6 +28,7 @@ pub mod gate;
 
 // edges: they move bytes and never decide
 pub mod transport;
+mod reachable;
 pub mod reload;
 pub mod control;
 pub mod channels;

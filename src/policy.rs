@@ -278,6 +278,11 @@ impl Policy {
         Self::parse(files::read_all(paths)?)
     }
 
+    /// The digest that the policy in `paths` would have, without a look at what it says; `None` if it cannot be read.
+    pub fn digest_of_files(paths: &[PathBuf]) -> Option<Digest> {
+        files::read_all(paths).ok().map(|sources| digest_of(&sources))
+    }
+
     /// Compiles the sources into one policy.
     ///
     /// # Errors

@@ -18,7 +18,9 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use crate::{
     digest::Digest,
     gate::Gate,
-    policy::{Policy, PolicyErrors, Severity},
+    hold::Assurance,
+    policy::{Diagnostic, Policy, PolicyErrors, Severity, Source},
+    reachable,
 };
 
 /// Who reloads when a file has changed.
@@ -51,6 +53,7 @@ pub type FindFiles = Box<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
 pub struct PolicyFiles {
     gate: Arc<Gate>,
     find: FindFiles,
+    deployed: Assurance,
     /// One reads at a time, so that an older text never comes after a newer.
     turn: Mutex<()>,
 }
@@ -68,9 +71,9 @@ pub struct Watching {
 }
 
 impl PolicyFiles {
-    /// The files that `find` gives, for `gate`.
-    pub fn new(gate: Arc<Gate>, find: FindFiles) -> Self {
-        Self { gate, find, turn: Mutex::new(()) }
+    /// The files that `find` gives, for `gate`, which is `deployed` so.
+    pub fn new(gate: Arc<Gate>, find: FindFiles, deployed: Assurance) -> Self {
+        Self { gate, find, deployed, turn: Mutex::new(()) }
     }
 
     /// Reads the files and puts what they say into force. `who` asked for it, for the record.
@@ -80,7 +83,7 @@ impl PolicyFiles {
     /// With all that is wrong in them; then nothing has changed.
     pub fn reload(&self, who: &str) -> Result<Reloaded, PolicyErrors> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        match load(&(self.find)()) {
+        match load(&(self.find)(), self.deployed) {
             Ok(policy) => {
                 let (digest, rules) = (policy.digest(), policy.rules().len());
                 let changed = self.gate.replace_policy(policy, who);
@@ -124,6 +127,7 @@ impl PolicyFiles {
 
     /// Reads whenever it is told that something has changed and has been left alone since; ends with the watcher.
     fn serve(&self, told: &Receiver<()>) {
+        let mut seen = Seen::default();
         while told.recv().is_ok() {
             let mut waited = Duration::ZERO;
             while waited < PATIENCE {
@@ -133,19 +137,51 @@ impl PolicyFiles {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
-            // Whatever is wrong has been told and recorded.
-            let _ = self.reload(WHO_FILES);
+            if seen.is_news(Policy::digest_of_files(&(self.find)())) {
+                // Whatever is wrong has been told and recorded.
+                let _ = self.reload(WHO_FILES);
+            }
         }
     }
 }
 
-/// The policy in `paths`; the one that holds everything where there are none.
+/// What the files said when they were looked at last. Much else may change in their directory, and what is wrong with a policy is
+/// told and recorded once.
+#[derive(Default)]
+struct Seen(Option<Option<Digest>>);
+
+impl Seen {
+    /// Whether the files, of this digest or unreadable, are other than last time.
+    fn is_news(&mut self, now: Option<Digest>) -> bool {
+        self.0.replace(now) != Some(now)
+    }
+}
+
+/// The policy in `paths` for a gate that is `deployed` so; the one that holds everything where there are none.
 ///
 /// # Errors
 ///
-/// See [`Policy::load`].
-pub fn load(paths: &[PathBuf]) -> Result<Policy, PolicyErrors> {
-    if paths.is_empty() { Ok(Policy::hold_everything()) } else { Policy::load(paths) }
+/// See [`Policy::load`]. Where agents are said to be out of reach, also if other users can change the files (P0009).
+pub fn load(paths: &[PathBuf], deployed: Assurance) -> Result<Policy, PolicyErrors> {
+    if paths.is_empty() {
+        return Ok(Policy::hold_everything());
+    }
+    if deployed >= Assurance::L2 {
+        out_of_reach(paths)?;
+    }
+    Policy::load(paths)
+}
+
+/// Refuses a policy that other users can change.
+fn out_of_reach(paths: &[PathBuf]) -> Result<(), PolicyErrors> {
+    let found = reachable::with_entries(paths)
+        .into_iter()
+        .find_map(|file| Some((reachable::by_others(&file)?, file)));
+    let Some((why, file)) = found else { return Ok(()) };
+    let source = Arc::new(Source { name: file.display().to_string(), text: String::new() });
+    let told = format!("other users of this machine can change the policy: {why}");
+    let hint = "give it to this user or root, and take the right to write away from others".to_owned();
+    Err(PolicyErrors::new(vec![Diagnostic::error("P0009", &source, 0..0, told).hint(hint)]))
 }
 
 /// The directory to watch for `path`: files are mostly replaced, and a watch on the old one would see nothing more.
@@ -178,4 +214,17 @@ fn summary(errors: &PolicyErrors) -> String {
     let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
     let first: String = first.chars().take(REASON_CHARS_MAX).collect();
     format!("{first}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_else_changes_beside_the_files_is_no_news() {
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let mut seen = Seen::default();
+        let looks = [Some(one), Some(one), None, None, Some(one), Some(other), Some(other)];
+        assert_eq!(looks.map(|now| seen.is_news(now)), [true, false, true, false, true, true, false]);
+    }
 }

@@ -54,13 +54,13 @@ impl From<io::Error> for NoEdit {
     }
 }
 
-/// The arguments that `hold` is to run with, from `place`: a file, `-` for stdin, or where it is empty an editor. Confirmed by
+/// The arguments that `hold` is to run with, from `place`: a file, `-` for stdin, or without one an editor. Confirmed by
 /// whoever sits at the terminal, or by `is_confirmed`.
-pub(super) fn arguments(hold: &HoldView, place: &Path, is_confirmed: bool) -> Result<String, NoEdit> {
-    let text = match place.as_os_str().as_encoded_bytes() {
-        b"" => edited(hold)?,
-        b"-" => read(io::stdin().lock())?,
-        _ => read(fs::File::open(place)?)?,
+pub(super) fn arguments(hold: &HoldView, place: Option<&Path>, is_confirmed: bool) -> Result<String, NoEdit> {
+    let text = match place {
+        None => edited(hold)?,
+        Some(stdin) if stdin.as_os_str() == "-" => read(io::stdin().lock())?,
+        Some(file) => read(fs::File::open(file)?)?,
     };
     let new: &RawValue = serde_json::from_str(&text).map_err(NoEdit::NotJson)?;
     let rows = difference(hold.arguments.get(), new.get(), render::row_columns());

@@ -119,7 +119,7 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
         let mut edited = None;
         if let Some(place) = &arguments.edit {
             let hold = reach.show(&arguments.id).await?;
-            edited = match edit::arguments(&hold, place, arguments.yes) {
+            edited = match edit::arguments(&hold, place.as_deref(), arguments.yes) {
                 Ok(text) => Some(text),
                 Err(error @ (NoEdit::NotConfirmed | NoEdit::Editor(_))) => return Ok(render::failed(&error)),
                 Err(error) => return Ok(render::usage(&error)),

@@ -39,7 +39,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const HEAR_OF_TOOLS_EVERY: Duration = Duration::from_secs(5);
 
 /// The policy that was named, or the usual one, or the one that holds everything.
-pub(super) fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
+pub(super) fn load_policy(named: &[PathBuf], deployed: Assurance) -> Result<Policy, Exit> {
     let paths = policy_files(named);
     if paths.is_empty() {
         render::talk(
@@ -47,7 +47,7 @@ pub(super) fn load_policy(named: &[PathBuf]) -> Result<Policy, Exit> {
              hint: `holdshort holds` in another terminal shows what waits",
         );
     }
-    let policy = reload::load(&paths).map_err(|errors| render::policy_errors(&errors))?;
+    let policy = reload::load(&paths, deployed).map_err(|errors| render::policy_errors(&errors))?;
     for assumed in policy.warnings().iter().filter(|warning| warning.code().starts_with(ASSUMPTIONS)) {
         tracing::warn!(code = assumed.code(), "{}", assumed.message());
     }
@@ -97,6 +97,7 @@ impl GateProcess {
         let instance: Arc<str> = instance_name()?.into();
         place::clear_dead(&path);
         let liveness = show_life(&instance, &path);
+        let is_first_start = matches!(path.try_exists(), Ok(false));
         let store = Store::open(&path);
         let policy_sha256 = policy.digest();
         let gate = Gate::new(
@@ -116,7 +117,8 @@ impl GateProcess {
         let (record, can_tell) = (path.clone(), liveness.is_some());
         let gate = gate.with_is_dead(Box::new(move |holder| can_tell && place::is_dead(&record, holder)));
         let gate = Arc::new(gate);
-        if let Err(error) = gate.refresh_tools().await {
+        // Where there was no record nothing is known of tools, and no call waits for it to be made: `hear_of_tools` asks at once.
+        if !is_first_start && let Err(error) = gate.refresh_tools().await {
             tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
         }
         store.ride_along(AuditEvent {
@@ -124,7 +126,8 @@ impl GateProcess {
             policy_sha256: Some(policy_sha256),
             ..AuditEvent::new(Occasion::GateStarted, &instance, jiff::Timestamp::now())
         });
-        let files = Arc::new(PolicyFiles::new(Arc::clone(&gate), Box::new(move || policy_files(&named))));
+        let find = Box::new(move || policy_files(&named));
+        let files = Arc::new(PolicyFiles::new(Arc::clone(&gate), find, deployed));
         let about =
             control::About { servers, store: path.display().to_string(), policy: Some(Arc::clone(&files)) };
         let control = open_control(&gate, about, &instance);

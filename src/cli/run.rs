@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(super) fn run(arguments: RunArguments) -> Exit {
-    let policy = match load_policy(&arguments.policy) {
+    let policy = match load_policy(&arguments.policy, Assurance::L0) {
         Ok(policy) => policy,
         Err(exit) => return exit,
     };

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     process::{GateProcess, load_policy},
-    reachable, render,
+    render,
 };
 use crate::{
     config::{Config, TelemetryAddress},
@@ -29,6 +29,7 @@ use crate::{
     exit::Exit,
     hold::{Absence, Assurance},
     policy::Policy,
+    reachable,
     transport::http::{
         Proxy,
         listener::Workers,
@@ -50,7 +51,7 @@ pub(super) fn serve(path: &Path) -> Exit {
         Ok(config) => config,
         Err(error) => return render::config_errors(&error),
     };
-    let policy = match load_policy(&config.policy) {
+    let policy = match load_policy(&config.policy, config.assurance) {
         Ok(policy) => policy,
         Err(exit) => return exit,
     };
@@ -75,14 +76,13 @@ struct CannotKeep {
     why: String,
 }
 
-/// Whether others could change what this process goes by, although its configuration says that they cannot.
+/// Whether others could change the record, although the configuration says that they cannot.
 fn cannot_keep(config: &Config) -> Option<CannotKeep> {
     if config.assurance < Assurance::L2 {
         return None;
     }
     let record = config.store.clone().or_else(|| place::default_store().ok());
-    let files = reachable::with_entries(&config.policy).into_iter().chain(record);
-    let why = files.into_iter().find_map(|file| reachable::by_others(&file))?;
+    let why = reachable::by_others(&record?)?;
     Some(CannotKeep { level: config.assurance, why })
 }
 

@@ -15,7 +15,7 @@ use std::{
 use cel::{
     Context, Env, ExecutionError, IdedExpr, Value,
     common::{
-        ast::{EntryExpr, Expr, operators},
+        ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators},
         types::{CelBool, CelMap, CelMapKey, CelString},
         value::{CowVal, Val},
     },
@@ -95,7 +95,7 @@ impl Condition {
         if report.findings.iter().any(Finding::is_error) {
             return Err(report.findings);
         }
-        replace_equality(&mut expression);
+        rewrite(&mut expression);
         let reads_annotations = report.reads_annotations;
         Ok((Self { expression, text: text.into(), loops: report.loops, reads_annotations }, report.findings))
     }
@@ -285,8 +285,20 @@ impl VariableResolver for Facts<'_> {
     }
 }
 
-/// Puts the functions of `equality` in the place of `==`, `!=` and `in`.
-fn replace_equality(node: &mut IdedExpr) {
+/// Puts the functions of `equality` in the place of `==`, `!=` and `in`, and `a["b"]` in the place of `a.b`, which means the same
+/// and is not looked for as a variable called `a.b` first.
+fn rewrite(node: &mut IdedExpr) {
+    if let Expr::Select(select) = &mut node.expr
+        && !select.test
+    {
+        let key = Expr::Literal(LiteralValue::String(std::mem::take(&mut select.field).into()));
+        let operand = std::mem::take(&mut *select.operand);
+        node.expr = Expr::Call(CallExpr {
+            func_name: operators::INDEX.to_owned(),
+            target: None,
+            args: vec![operand, IdedExpr { id: node.id, expr: key }],
+        });
+    }
     match &mut node.expr {
         Expr::Call(call) => {
             if call.target.is_none() && call.args.len() == 2 {
@@ -300,7 +312,7 @@ fn replace_equality(node: &mut IdedExpr) {
                     name.clone_into(&mut call.func_name);
                 }
             }
-            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(replace_equality);
+            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(rewrite);
         }
         Expr::Comprehension(comprehension) => {
             for part in [
@@ -310,19 +322,19 @@ fn replace_equality(node: &mut IdedExpr) {
                 &mut comprehension.loop_step,
                 &mut comprehension.result,
             ] {
-                replace_equality(part);
+                rewrite(part);
             }
         }
-        Expr::List(list) => list.elements.iter_mut().for_each(replace_equality),
+        Expr::List(list) => list.elements.iter_mut().for_each(rewrite),
         Expr::Map(map) => {
             for entry in &mut map.entries {
                 if let EntryExpr::MapEntry(entry) = &mut entry.expr {
-                    replace_equality(&mut entry.key);
-                    replace_equality(&mut entry.value);
+                    rewrite(&mut entry.key);
+                    rewrite(&mut entry.value);
                 }
             }
         }
-        Expr::Select(select) => replace_equality(&mut select.operand),
+        Expr::Select(select) => rewrite(&mut select.operand),
         Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
     }
 }

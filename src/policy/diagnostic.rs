@@ -161,7 +161,7 @@ pub struct PolicyErrors {
 }
 
 impl PolicyErrors {
-    pub(super) fn new(mut diagnostics: Vec<Diagnostic>) -> Self {
+    pub(crate) fn new(mut diagnostics: Vec<Diagnostic>) -> Self {
         diagnostics.sort_by_key(|diagnostic| std::cmp::Reverse(diagnostic.severity));
         Self { diagnostics }
     }

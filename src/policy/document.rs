@@ -41,6 +41,34 @@ pub(super) const DOCUMENT_KEYS: [&str; 12] = [
     "overrides",
     "rules",
 ];
+/// What clients ask of servers in any revision of MCP: a `method` that is nearly one of these is a slip of the pen.
+const METHODS: [&str; 24] = [
+    "completion/complete",
+    "initialize",
+    "logging/setLevel",
+    "notifications/cancelled",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/templates/list",
+    "resources/unsubscribe",
+    "server/discover",
+    "subscriptions/listen",
+    "tasks/cancel",
+    "tasks/get",
+    "tasks/list",
+    "tasks/result",
+    "tasks/update",
+    "tools/call",
+    "tools/list",
+];
+
 /// Keys that every rule may have, whatever it says.
 const ANY_RULE_KEYS: [&str; 8] =
     ["name", "tool", "server", "method", "when", "action", "reason", "on_rejection"];
@@ -239,7 +267,7 @@ impl Reader<'_> {
         let tools = keys.take("tool").map_or_else(Vec::new, |node| self.patterns(node, "tool"));
         let servers = keys.take("server").map_or_else(Vec::new, |node| self.patterns(node, "server"));
         let method = keys.take("method");
-        let methods = method.map_or_else(Vec::new, |node| self.patterns(node, "method"));
+        let methods = method.map_or_else(Vec::new, |node| self.methods(node));
         if let Some(node) = method
             && !tools.is_empty()
             && methods.iter().any(|pattern| pattern.text() != "tools/call")
@@ -276,6 +304,22 @@ impl Reader<'_> {
             only_in: None,
             listed: false,
         })
+    }
+
+    /// The methods that a rule is about. One that is almost a method of MCP would guard nothing.
+    fn methods(&mut self, node: &Node) -> Vec<Pattern> {
+        let methods = self.patterns(node, "method");
+        for method in methods.iter().filter(|method| method.is_name()).map(Pattern::text) {
+            if !METHODS.contains(&method)
+                && let Some(meant) = did_you_mean(method, METHODS)
+            {
+                let hint = format!(
+                    "did you mean `{meant}`? A method of the server's own is written as a pattern: `{{{method}}}`"
+                );
+                self.fail("P0020", node.span.clone(), format!("MCP has no method `{method}`"), hint);
+            }
+        }
+        methods
     }
 
     /// A list of tools that `confirm_tools` lets run or not, as the rule that it stands for.

@@ -125,16 +125,10 @@ pub(super) fn syntax(text: &str, errors: &ParseErrors) -> Vec<Finding> {
     findings
 }
 
-/// How deep the tree is; a chain of field names counts once, because it is evaluated in one step.
+/// How deep the tree is: the steps that an evaluation takes into itself.
 pub(super) fn depth(node: &IdedExpr) -> u32 {
     let below = match &node.expr {
-        Expr::Select(select) => {
-            let mut operand = &select.operand;
-            while let Expr::Select(inner) = &operand.expr {
-                operand = &inner.operand;
-            }
-            depth(operand)
-        }
+        Expr::Select(select) => depth(&select.operand),
         Expr::Call(call) => {
             call.target.as_deref().into_iter().chain(&call.args).map(depth).max().unwrap_or(0)
         }

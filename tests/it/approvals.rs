@@ -1,7 +1,7 @@
 //! What an approval may say beyond yes: who may say it, what it is bound to, and how it looks to people and to agents. Through
 //! the library where things race or time stands still, and with the program where people and clients meet it.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{fs::File, process::Command, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdshort::{
@@ -12,6 +12,7 @@ use holdshort::{
     principal::Principal,
     store::Store,
 };
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -415,6 +416,51 @@ fn an_operator_changes_the_arguments_after_having_seen_what_differs() {
 }
 
 /// Sends a call that is held over HTTP, and has it approved with other arguments; gives what the client hears.
+/// `holdshort approve ID --edit` by somebody who sits at a terminal, has this editor, and types `answer`.
+fn approve_at_a_terminal(home: &Home, id: &str, editor: &str, answer: &str) -> std::process::Output {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let keyboard = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    rustix::io::write(&terminal, answer.as_bytes()).unwrap();
+    let mut command = home.command();
+    command.args(["approve", id, "--edit"]).env("VISUAL", editor).stdin(keyboard);
+    // Until here somebody has the terminal open: what was typed is lost with the last one.
+    let output = command.output().unwrap();
+    drop(terminal);
+    output
+}
+
+#[test]
+fn an_operator_changes_the_arguments_in_an_editor() {
+    let home = Home::new();
+    let mut agent = wrapped(&home);
+    agent.send(&danger(1, "{\"n\":900,\"to\":[\"all\"]}"));
+    let id = home.wait_for_holds(1).remove(0);
+    let editor = home.file(
+        "editor.sh",
+        "cp \"$1\" \"${0%/*}/seen\" && sed 's/900/9/' \"$1\" > \"$1.new\" && mv \"$1.new\" \"$1\"",
+    );
+    let editor = format!("sh {}", editor.display());
+    let failed = approve_at_a_terminal(&home, &id, "false", "y\n");
+    assert!(said(&failed).contains("the editor ended with"), "{}", said(&failed));
+    let missing = approve_at_a_terminal(&home, &id, "/nowhere/editor", "y\n");
+    assert!(!missing.status.success(), "{}", said(&missing));
+    let regretted = approve_at_a_terminal(&home, &id, &editor, "n\n");
+    assert!(said(&regretted).contains("nothing is approved"), "{}", said(&regretted));
+    assert_eq!(home.holds()[0]["state"], "held", "nothing has happened");
+    let seen = std::fs::read_to_string(home.path().join("seen")).unwrap();
+    assert_eq!(seen, "{\n  \"n\": 900,\n  \"to\": [\n    \"all\"\n  ]\n}\n");
+    let output = approve_at_a_terminal(&home, &id, &editor, "y\n");
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("-   \"n\": 900") && text.contains("+   \"n\": 9"), "{text}");
+    assert_eq!(agent.receive()["result"]["structuredContent"], json!({"n": 9, "to": ["all"]}), "what ran");
+    drop(agent);
+    home.verify();
+}
+
 fn edited_over_http(server: &Server, headers: &[(&str, &str)], is_kept: bool) -> (Proxy, String) {
     let proxy = Proxy::before(server, RULES, "");
     let mut client: Connection = proxy.connect();

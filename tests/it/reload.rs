@@ -1,7 +1,12 @@
 //! A policy that changes while its gate runs: by itself and on demand, as a whole or not at all, and never wider for what
 //! waits already.
 
-use std::process::{Command, Output};
+use std::{
+    fs::{Permissions, set_permissions},
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::Value;
 
@@ -98,4 +103,44 @@ fn what_waits_goes_on_waiting_when_the_policy_becomes_wider() {
     assert_eq!(home.wait_for_holds(1), ids);
     assert!(home.holdshort(["approve", &ids[0]]).status.success());
     assert_eq!(gate.receive()["id"], 1);
+}
+
+#[test]
+fn a_policy_that_others_can_change_is_refused_where_agents_are_said_to_be_out_of_reach() {
+    let home = Home::new();
+    let change = |name: &str, mode: u32| {
+        set_permissions(home.path().join(name), Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir(home.path().join("rules")).unwrap();
+    change("rules", 0o755);
+    home.file("rules/policy.yaml", &policy("allow"));
+    home.file("token", "a-token-of-thirty-two-characters");
+    let config = |level: &str| {
+        home.file("serve.yaml", &format!("listen: 127.0.0.1:0\npolicy: [rules]\nassurance: {level}\nagents: {{tokens: [{{name: build, file: token}}]}}\nupstreams: [{{name: billing, path: /mcp, url: \"http://127.0.0.1:9/\"}}]\n"))
+    };
+    let serve = |level: &str| {
+        let mut command = home.command();
+        command.args(["serve".as_ref(), "--config".as_ref(), config(level).as_os_str()]).stdin(Stdio::null());
+        command
+    };
+    for (name, mode, usual) in [("rules/policy.yaml", 0o646, 0o644), ("rules", 0o777, 0o755)] {
+        change(name, mode);
+        let refused = serve("L2").output().unwrap();
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{name}: {told}");
+        assert!(told.contains("error[P0009]") && told.contains("can be written by other users"), "{told}");
+        change(name, usual);
+    }
+    let mut gate = serve("L2").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(gate.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("listening on")), "nobody else can change it now");
+    change("rules/policy.yaml", 0o646);
+    home.file("rules/policy.yaml", &policy("deny"));
+    let broken = reload(&home);
+    assert_eq!(broken.status.code(), Some(2), "{}", text(&broken.stderr));
+    assert!(text(&broken.stderr).contains("P0009"), "{}", text(&broken.stderr));
+    change("rules/policy.yaml", 0o644);
+    assert!(reload(&home).status.success());
+    gate.kill().unwrap();
+    gate.wait().unwrap();
 }

@@ -1,6 +1,6 @@
 //! Who else can change a file: whether what a gate believes is out of the reach of other users.
 //!
-//! Used by `serve`, which refuses to start at a level that it cannot keep, and by `doctor`, which says why. Looks, and changes nothing.
+//! Used by `reload` and `serve`, which refuse what a level does not allow, and by `doctor`, which says why. Looks, and changes nothing.
 
 use std::{
     fs::{self, Metadata},
@@ -16,7 +16,7 @@ const STICKY: u32 = 0o1000;
 
 /// Why another user than this one and root could replace what is at `path`, in words. None: nobody else can. What does not exist is
 /// judged by where it would be.
-pub(super) fn by_others(path: &Path) -> Option<String> {
+pub(crate) fn by_others(path: &Path) -> Option<String> {
     // As it is written, and where it leads: either could be replaced.
     let written = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let places = [Some(written), fs::canonicalize(path).ok()];
@@ -40,7 +40,7 @@ fn why(found: &Metadata, own: u32) -> Option<&'static str> {
 }
 
 /// `paths`, and what is in those that are directories.
-pub(super) fn with_entries(paths: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn with_entries(paths: &[PathBuf]) -> Vec<PathBuf> {
     let inside =
         |path: &PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     paths.iter().cloned().chain(paths.iter().flat_map(inside)).collect()
