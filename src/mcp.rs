@@ -5,6 +5,7 @@
 
 mod call;
 mod likeness;
+mod mirror;
 mod list;
 mod message;
 mod notice;
@@ -16,6 +17,7 @@ pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall
 pub use likeness::{ToolDefinition, call_sha256, call_without_answers_sha256, tool_definitions};
 pub use list::without_tools;
 pub use message::{Era, META_DECISION, error_result, progress_notification, tool_refusal};
+pub use mirror::{MIRROR_PREFIX, Mirrored};
 pub use notice::with_notice;
 pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version};
 pub use task::{

@@ -25,7 +25,7 @@ use crate::{
     digest::Digest,
     hold::NewHold,
     jsonrpc::Frame,
-    mcp::{self, Annotations, Initialize, ToolDefinition},
+    mcp::{self, Annotations, Initialize, Mirrored, ToolDefinition},
     policy::{Decision, Effect, Mode},
     principal::Principal,
     store::{ROWS_READ_MAX, StoreError},
@@ -50,6 +50,8 @@ const ROW_CHARS_MAX: usize = 400;
 #[derive(Clone, Debug, Default)]
 pub struct ListedTools {
     tools: HashMap<Box<str>, (Digest, Annotations)>,
+    /// Of the few that have any.
+    mirrored: HashMap<Box<str>, Arc<[Mirrored]>>,
 }
 
 impl ListedTools {
@@ -59,6 +61,10 @@ impl ListedTools {
             if self.tools.len() < TOOLS_PER_SERVER_MAX || self.tools.contains_key(&*tool.name) {
                 let digest = Digest::of(tool.text.as_bytes());
                 self.tools.insert((&*tool.name).into(), (digest, tool.annotations));
+                self.mirrored.remove(&*tool.name);
+                if !tool.mirrored.is_empty() {
+                    self.mirrored.insert((&*tool.name).into(), tool.mirrored.clone().into());
+                }
             }
         }
     }
@@ -66,6 +72,11 @@ impl ListedTools {
     /// The digest of a tool's definition, where it was listed.
     fn digest(&self, tool: &str) -> Option<Digest> {
         self.tools.get(tool).map(|(digest, _)| *digest)
+    }
+
+    /// The arguments of a tool that clients repeat in headers.
+    pub(crate) fn mirrored(&self, tool: &str) -> &[Mirrored] {
+        self.mirrored.get(tool).map_or(&[], |mirrored| mirrored)
     }
 
     /// What the server says of a tool.

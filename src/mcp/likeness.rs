@@ -5,7 +5,11 @@
 
 use std::borrow::Cow;
 
-use super::{call::MAX_TOOL_NAME_BYTES, tool::Annotations};
+use super::{
+    call::MAX_TOOL_NAME_BYTES,
+    mirror::{self, Mirrored},
+    tool::Annotations,
+};
 use crate::{
     digest::Digest,
     jsonrpc::{
@@ -59,6 +63,8 @@ pub struct ToolDefinition<'a> {
     pub is_deep: bool,
     /// Its hints.
     pub annotations: Annotations,
+    /// Its arguments that clients repeat in headers.
+    pub mirrored: Vec<Mirrored>,
 }
 
 /// The tools in the `result` of `tools/list`, in order. Those without a name, or with one that no call can have, are left out.
@@ -71,7 +77,14 @@ pub fn tool_definitions(result: &str) -> Vec<ToolDefinition<'_>> {
         let annotations = hints.map_or_else(Annotations::default, |(_, hints)| Annotations::parse(hints));
         let form = canonical(tool);
         let is_deep = form.is_none();
-        Some(ToolDefinition { name, text: form.unwrap_or_else(|| tool.to_owned()), is_deep, annotations })
+        let mirrored = mirror::mirrored(tool);
+        Some(ToolDefinition {
+            name,
+            text: form.unwrap_or_else(|| tool.to_owned()),
+            is_deep,
+            annotations,
+            mirrored,
+        })
     };
     elements(tools).filter_map(definition).collect()
 }

@@ -55,7 +55,15 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+
+/// What the proxy has in memory at most so far, in KiB.
+fn resident_kib(proxy: &Proxy) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
 
 /// A connection that has begun.
 fn http2(proxy: &Proxy) -> TcpStream {
@@ -107,6 +115,8 @@ fn request_headers() -> Vec<u8> {
 fn a_client_that_floods_http2_is_cut_off_and_others_are_served() {
     let server = Server::of_result(r#"{"content":[]}"#);
     let proxy = Proxy::before(&server, POLICY, "");
+    assert_eq!(proxy.post(&[], CALL).status(), 200);
+    let before = resident_kib(&proxy);
     let streams = (0..20_000).map(|number: u32| 2 * number + 1);
     let resets = streams.map(|stream| {
         let begin = frame(HEADERS, END_HEADERS, stream, &request_headers());
@@ -118,10 +128,17 @@ fn a_client_that_floods_http2_is_cut_off_and_others_are_served() {
     let literal = [&[0x00, 1, b'x', 0x7f, 0xc1, 0x3d][..], &[b'y'; 8000]].concat();
     let endless = (0..5_000).map(|_| frame(CONTINUATION, 0, 1, &literal));
     assert!(is_cut_off(http2(&proxy), std::iter::once(begin).chain(endless)), "headers without an end");
+    // Small on the wire, and 47 MB if each reference to the one long header is read out (RFC 7541 §7.3).
+    let long = [&[0x40, 1, b'x', 0x7f, 0xbd, 0x1d][..], &[b'y'; 3900]].concat();
+    let bomb = [request_headers(), long, vec![0xbe; 12_000]].concat();
+    let _ = is_cut_off(http2(&proxy), std::iter::once(frame(HEADERS, END_HEADERS | END_STREAM, 1, &bomb)));
+    // Each is to be acknowledged, and none of them says anything.
+    let _ = is_cut_off(http2(&proxy), (0..100_000).map(|_| frame(SETTINGS, 0, 0, &[])));
+    assert!(resident_kib(&proxy) < before + (16 << 10), "none of this is kept");
     let wrong = frame(HEADERS, END_HEADERS, 1, &[&request_headers()[..], &[0x00, 1, b'X', 1, b'y']].concat());
     let _ = is_cut_off(http2(&proxy), std::iter::once(wrong));
     assert_eq!(proxy.post(&[], CALL).status(), 200);
-    assert_eq!(server.asked().len(), 1, "nothing else has reached the server");
+    assert_eq!(server.asked().len(), 2, "nothing else has reached the server");
 }
 
 /// When its client goes, in the life of a request.

@@ -382,3 +382,50 @@ fn a_place_elsewhere_is_not_passed_on() {
         assert_eq!(stream.message().unwrap().text(), ": end\n\n");
     }
 }
+
+#[test]
+fn an_argument_that_a_header_repeats_otherwise_gets_no_further() {
+    let server = Server::start(Box::new(|request, say| {
+        let asked: Value = serde_json::from_slice(&request.body).unwrap();
+        let result = if asked["method"] == "tools/list" {
+            json!({"resultType": "complete", "tools": [{"name": "danger", "inputSchema": {"type": "object", "properties": {
+                "region": {"type": "string", "x-mcp-header": "Region"},
+            }}}]})
+        } else {
+            json!({"resultType": "complete", "content": []})
+        };
+        say(&answer(
+            "200 OK",
+            "",
+            &json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string(),
+        ));
+    }));
+    let policy = "version: 1\nrules:\n  - {name: all, tool: danger, action: allow}\n";
+    let proxy = Proxy::before(&server, policy, "");
+    let call = |region: &[&str]| {
+        let request = String::from_utf8(modern(1, "{\"region\":\"eu west\"}", "")).unwrap();
+        let headers: String = region.iter().map(|value| format!("mcp-param-region: {value}\r\n")).collect();
+        let request = request.replacen("mcp-name:", &format!("{headers}mcp-name:"), 1);
+        assert_eq!(request.matches("mcp-param").count(), region.len());
+        let mut client = proxy.connect();
+        client.send(request.as_bytes());
+        client.message().unwrap()
+    };
+    assert_eq!(call(&["us"]).status(), 200, "what the header stands for is not known yet");
+    let list = "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}";
+    let headers = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/list"),
+        ("accept", "application/json"),
+    ];
+    assert_eq!(proxy.post(&headers, list).status(), 200);
+    for agreeing in [&[][..], &["eu west"], &["=?base64?ZXUgd2VzdA==?="]] {
+        assert_eq!(call(agreeing).status(), 200, "{agreeing:?}");
+    }
+    let asked = server.asked().len();
+    for other in [&["us"][..], &["=?base64?dXM=?="], &["=?base64?ZXUgd2VzdA?="], &["eu west", "eu west"]] {
+        let refused = call(other);
+        assert_eq!((refused.status(), &refused.json()["error"]["code"]), (400, &json!(-32020)), "{other:?}");
+    }
+    assert_eq!(server.asked().len(), asked, "the server has seen none of them");
+}

@@ -12,9 +12,9 @@ use super::{
     settings::{OAuth, UpstreamSettings},
 };
 use crate::{
-    gate::Refusal,
+    gate::{ListedTools, Refusal},
     jsonrpc::{ErrorCode, Frame, Kind, scan},
-    mcp::{self, method},
+    mcp::{self, ToolCall, method},
     principal::Principal,
 };
 
@@ -93,7 +93,7 @@ pub(super) fn for_upstream(
 /// Takes out what mirrors single arguments (MCP 2026-07-28, `x-mcp-header`), for a call whose arguments are not the client's any
 /// more: which header stands for which is not known here, and a server must not read one thing and whoever is before it another.
 pub(super) fn drop_mirrored_arguments(headers: &mut HeaderMap) {
-    remove(headers, |name| name.as_str().starts_with("mcp-param-"));
+    remove(headers, |name| name.as_str().starts_with(mcp::MIRROR_PREFIX));
 }
 
 /// The headers of a server's response as the client gets them.
@@ -217,6 +217,34 @@ pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch
     } else {
         Err(Mismatch::of("the header Mcp-Name is missing or not what the message names"))
     }
+}
+
+/// Whether what the headers repeat of single arguments, as the tool's definition in `tools` has it, is what a call says.
+///
+/// # Errors
+///
+/// When a header is there twice, is not well encoded, or says something else.
+pub(super) fn arguments_agree(
+    headers: &HeaderMap,
+    tools: &ListedTools,
+    call: &Frame,
+) -> Result<(), Mismatch> {
+    const OTHER: Mismatch = Mismatch::of("a header Mcp-Param-… is there twice or not what the arguments say");
+    let has_any = headers.keys().any(|name| name.as_str().starts_with(mcp::MIRROR_PREFIX));
+    if !has_any || call.method() != Some(method::TOOLS_CALL) {
+        return Ok(());
+    }
+    // A call that is none is the gate's to refuse.
+    let Ok(call) = ToolCall::parse(call) else { return Ok(()) };
+    for mirrored in tools.mirrored(&call.name) {
+        let Ok(name) = HeaderName::try_from(mirrored.header()) else { continue };
+        let said = single(headers, &name).map_err(|()| OTHER)?;
+        let Some(said) = said else { continue };
+        if !decoded(said).is_some_and(|said| mirrored.agrees(call.arguments, &said)) {
+            return Err(OTHER);
+        }
+    }
+    Ok(())
 }
 
 /// The value behind a header's text. `None` if its encoding is broken.

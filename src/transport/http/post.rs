@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::Full;
-use hyper::body::{Body as HttpBody, Incoming};
-use tokio::time::timeout;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Endless, Exchange,
@@ -38,6 +38,9 @@ use crate::{
 
 /// How long a client may leave us waiting for the next piece of a body.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How slow a body may be on the whole, in bytes a second, once it has had that long. What comes drop by drop keeps a place occupied.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
 
 /// What a request of a client is, and what its answer may be.
 pub(super) struct Asked {
@@ -130,6 +133,9 @@ async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body
         return response;
     }
     let caller = asked.session.caller();
+    if modern && let Err(mismatch) = headers::arguments_agree(&head.headers, &caller.tools, &frame) {
+        return mismatch.into_response(&frame);
+    }
     if let Some(task) = TaskRequest::parse(&frame).filter(|task| caller.is_answered_here(task)) {
         return Box::pin(tasks::ask(exchange, head, asked, task, frame)).await;
     }
@@ -227,13 +233,14 @@ pub(super) fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) ->
 
 /// The body of a request of `version`, whole.
 pub(super) async fn read(
-    mut incoming: Incoming,
+    mut incoming: impl hyper::body::Body<Data = Bytes> + Unpin,
     version: Version,
     bytes_max: usize,
 ) -> Result<Bytes, Box<Response<Body>>> {
     let away = |status, text| Box::new(body::text(status, text));
     let mut first = Bytes::new();
     let mut collected = BytesMut::new();
+    let mut began = None;
     loop {
         let mut next = std::pin::pin!(std::future::poll_fn(|cx| {
             // In HTTP/1 a body moves only when its connection is polled, which then polls this as well. To be woken for it would mean to
@@ -246,10 +253,15 @@ pub(super) async fn read(
         let ready = std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
         let frame = match ready {
             Poll::Ready(frame) => frame,
-            Poll::Pending => match timeout(BODY_PAUSE_MAX, next).await {
-                Ok(frame) => frame,
-                Err(_) => return Err(away(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
-            },
+            Poll::Pending => {
+                let now = Instant::now();
+                let due = (first.len() + collected.len()) as u64 / BODY_BYTES_PER_SECOND_MIN;
+                let slowest = *began.get_or_insert(now) + BODY_PAUSE_MAX + Duration::from_secs(due);
+                match timeout_at(slowest.min(now + BODY_PAUSE_MAX), next).await {
+                    Ok(frame) => frame,
+                    Err(_) => return Err(away(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+                }
+            }
         };
         let data = match frame {
             None => break,
@@ -460,5 +472,38 @@ fn learn_session(exchange: &Exchange, asked: &Asked, head: &http::response::Part
         }
     } else if head.status == StatusCode::NOT_FOUND {
         sessions.forget(&asked.session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame as Piece;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// What comes of a body of `pieces` pieces of `bytes` bytes, one each `pause`, and after how long.
+    async fn reads(pieces: usize, bytes: usize, pause: Duration) -> (Result<usize, StatusCode>, Duration) {
+        let began = Instant::now();
+        let body = StreamBody::new(Box::pin(stream::unfold(0, move |at| async move {
+            sleep(pause).await;
+            let piece = Piece::data(Bytes::from(vec![b'x'; bytes]));
+            (at < pieces).then_some((Ok::<_, std::convert::Infallible>(piece), at + 1))
+        })));
+        let read = read(body, Version::HTTP_2, 1 << 20).await;
+        (read.map(|text| text.len()).map_err(|response| response.status()), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_pause_and_be_slow_but_not_come_drop_by_drop() {
+        let seconds = Duration::from_secs;
+        assert_eq!(reads(3, 8, seconds(7)).await.0, Ok(24), "a short one may take its time");
+        assert_eq!(reads(1, 8, seconds(31)).await, (Err(StatusCode::REQUEST_TIMEOUT), seconds(30)));
+        assert_eq!(reads(500, 2048, seconds(1)).await.0, Ok(1_024_000), "a large one on a slow line comes");
+        let (dripping, after) = reads(1_000_000, 1, seconds(1)).await;
+        assert_eq!(dripping, Err(StatusCode::REQUEST_TIMEOUT));
+        assert!(after < seconds(32), "{after:?}");
     }
 }
