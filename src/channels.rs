@@ -11,7 +11,7 @@ pub mod settings;
 pub mod signature;
 mod desktop;
 mod dispatch;
-mod endpoint;
+pub(crate) mod endpoint;
 mod links;
 mod mail;
 mod message;

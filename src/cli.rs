@@ -15,6 +15,7 @@ mod reach;
 mod render;
 mod run;
 mod serve;
+mod shown;
 mod sign;
 mod tools;
 mod watch;
@@ -37,6 +38,16 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "holdshort", version, after_help = exit::HELP, max_term_width = 100)]
 struct Arguments {
+    /// In which form the log on stderr is written.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        env = "HOLDSHORT_LOG_FORMAT",
+        default_value_t
+    )]
+    log_format: telemetry::LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -530,7 +541,7 @@ pub fn main() -> Exit {
         }
     };
     // Kept to the end: dropping it writes the last lines.
-    let _log = telemetry::init();
+    let _log = telemetry::init(arguments.log_format);
     match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Serve { config } => serve::serve(&config),

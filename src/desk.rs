@@ -143,6 +143,11 @@ impl Desk {
         &self.state.address
     }
 
+    /// What it is called among the processes on the record.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The record that it reads.
     pub fn store(&self) -> &Store {
         &self.state.store

@@ -17,6 +17,7 @@ mod proof;
 mod quorum;
 mod refusal;
 mod reminders;
+mod spans;
 mod tasks;
 mod tools;
 mod verdict;
@@ -43,6 +44,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
+    spans::{Arrival, CallSpan},
     tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
     verdict::ResolveError,
@@ -59,6 +61,7 @@ use crate::{
     principal::Principal,
     sanitize,
     store::{Store, StoreError},
+    trace::Tracer,
     waiting::{Asking, Plan, Wait},
 };
 
@@ -102,6 +105,8 @@ pub struct Caller {
     pub tools: ListedTools,
     /// How long this client is to be kept waiting, where an operator has set it.
     pub wait: Option<Wait>,
+    /// Whether it is reached by HTTP, although its session is one of lines.
+    pub is_http: bool,
     /// Whether the server has tasks of 2025-11-25 itself, as `initialize` says.
     pub server_has_tasks: bool,
     /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again. None
@@ -129,6 +134,7 @@ impl Caller {
             mixed_script_tools: HashSet::new(),
             tools: ListedTools::default(),
             wait: None,
+            is_http: false,
             server_has_tasks: false,
             session: Some(next_session()),
         }
@@ -183,6 +189,8 @@ pub struct HeldCall {
     is_announced: bool,
     /// Whether its tool is another than was accepted.
     is_changed: bool,
+    /// Its part of a trace, where somebody looks at that.
+    span: Option<Arc<spans::HoldSpan>>,
     suspended: Suspended<Answer>,
 }
 
@@ -270,6 +278,11 @@ pub struct Unanswered {
 }
 
 impl Unanswered {
+    /// The hold that was approved.
+    pub fn hold(&self) -> HoldId {
+        self.hold
+    }
+
     /// Not one byte of it was sent.
     pub fn not_sent(self, why: Withdrawal) -> Refusal {
         self.refused.withdrawn(self.hold, why)
@@ -380,6 +393,8 @@ pub struct Gate {
     /// How far what is decided here can be trusted, because of how this gate is deployed.
     deployed: Assurance,
     is_dead: IsDead,
+    /// Makes spans, where somebody collects them.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Whether the process of this name in the record is known to be dead.
@@ -404,6 +419,7 @@ impl Gate {
             grant_seconds: limits.grant_seconds,
             deployed: Assurance::L0,
             is_dead: Box::new(|_| false),
+            tracer: None,
         }
     }
 
@@ -593,6 +609,7 @@ impl Gate {
                         answer_by: judged.plan.patience.map(|patience| Instant::now() + patience),
                         is_announced: false,
                         is_changed: judged.doubt == Some(Doubt::Changed),
+                        span: None,
                         suspended,
                     })),
                     Err(full) => {

@@ -19,6 +19,7 @@ pub mod waiting;
 
 // state: what is durable, what waits, and what is counted of both
 pub mod meter;
+pub mod trace;
 pub mod audit;
 pub mod store;
 mod hold_table;

@@ -12,6 +12,7 @@ mod notice;
 mod session;
 mod task;
 mod tool;
+mod trace;
 
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall, input_required};
 pub use likeness::{ToolDefinition, call_sha256, call_without_answers_sha256, tool_definitions};
@@ -27,6 +28,7 @@ pub use task::{
     with_task_support,
 };
 pub use tool::Annotations;
+pub use trace::{error_code, is_error_result, trace_parent};
 
 use std::borrow::Cow;
 

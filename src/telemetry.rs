@@ -5,11 +5,14 @@
 
 mod collect;
 mod exposition;
+mod json;
 mod listener;
 mod log;
+mod otlp;
 
 pub use self::{
     collect::Subject,
     listener::Listener,
-    log::{LOG_VARIABLE, Log, init},
+    log::{LOG_VARIABLE, Log, LogFormat, as_json, init},
+    otlp::{BadSettings, Otlp, OtlpSettings},
 };

@@ -1,6 +1,6 @@
 //! One POST over HTTP to a service: which addresses may be spoken to, TLS, bounds on all that can come back.
 //!
-//! Used by every channel that speaks HTTP. Redirects are not followed: whatever answers with one has not taken the message. Each
+//! Used by every channel that speaks HTTP, and for OTLP. Redirects are not followed: whatever answers with one has not taken the message. Each
 //! request has a connection of its own, and the address that was checked is the one that is used.
 
 use std::{
@@ -41,7 +41,7 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// A service behind a URL.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     url: Url,
     tls: Option<ClientTls>,
     roots: Option<PathBuf>,
@@ -57,8 +57,8 @@ impl fmt::Debug for Endpoint {
 
 /// What a service has answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -79,7 +79,7 @@ impl Answer {
     }
 
     /// How long it wants to be left alone (RFC 9110, section 10.2.3; in seconds).
-    pub(super) fn pause(&self) -> Option<Duration> {
+    pub(crate) fn pause(&self) -> Option<Duration> {
         let seconds = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds).min(PAUSE_MAX))
     }
@@ -92,7 +92,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// What is wrong with it, in words.
-    pub(super) fn new(url: &str, roots: Option<&Path>, private_network: bool) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, roots: Option<&Path>, private_network: bool) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| format!("this is not a URL: {error}"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("a URL with a password in it ends up in logs".to_owned());
@@ -118,7 +118,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// When there is no answer.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         headers: &[(HeaderName, HeaderValue)],
         body: impl Into<Bytes>,

@@ -1,11 +1,15 @@
 //! `holdshort desk`: the web dashboard and REST, and the links and tokens that let people and programs in.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Span, Timestamp};
 
-use super::{channels, process, render, store_path, telemetry_address};
+use super::{
+    channels, render,
+    shown::{self, Shown},
+    store_path, telemetry_address,
+};
 use crate::{
     config::TelemetryAddress,
     control::place,
@@ -174,7 +178,9 @@ fn serve(arguments: DeskArguments) -> Exit {
             desk.address().origin,
             desk::SIGN_IN_MINUTES
         ));
-        let _shown = process::show(metrics, &Arc::new(Subject::store(desk.store().clone()))).await?;
+        let (otlp, _) = shown::collector(desk.name(), desk.store().meter());
+        let mut shown = Shown::new(Subject::store(desk.store().clone()), otlp);
+        shown.listen(metrics).await?;
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         desk.serve(async move {
             tokio::select! {
@@ -183,6 +189,7 @@ fn serve(arguments: DeskArguments) -> Exit {
             }
         })
         .await;
+        shown.end().await;
         anyhow::Ok(Exit::Done)
     });
     served.unwrap_or_else(|error| render::error_chain(&error))

@@ -12,10 +12,12 @@ use std::{
 use anyhow::Context;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use super::render;
+use super::{
+    render,
+    shown::{self, Shown},
+};
 use crate::{
     audit::{AuditEvent, Occasion},
-    config::TelemetryAddress,
     control::{place, server as control},
     exit::Exit,
     gate::{Gate, GateLimits},
@@ -23,7 +25,7 @@ use crate::{
     policy::Policy,
     reload::{self, PolicyFiles},
     store::Store,
-    telemetry::{Listener, Subject},
+    telemetry::Subject,
 };
 
 /// The codes of warnings that say what was assumed in reading a policy of another form.
@@ -72,8 +74,7 @@ pub(super) struct GateProcess {
     files: Arc<PolicyFiles>,
     control: Option<control::Control>,
     /// What is shown of it, to whom it may concern.
-    subject: Arc<Subject>,
-    shown: Option<Listener>,
+    pub(super) shown: Shown,
     _watching: Option<reload::Watching>,
     liveness: Option<place::Liveness>,
 }
@@ -116,7 +117,8 @@ impl GateProcess {
         }
         let (record, can_tell) = (path.clone(), liveness.is_some());
         let gate = gate.with_is_dead(Box::new(move |holder| can_tell && place::is_dead(&record, holder)));
-        let gate = Arc::new(gate);
+        let (otlp, tracer) = shown::collector(&instance, store.meter());
+        let gate = Arc::new(gate.with_tracer(tracer));
         // Where there was no record nothing is known of tools, and no call waits for it to be made: `hear_of_tools` asks at once.
         if !is_first_start && let Err(error) = gate.refresh_tools().await {
             tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
@@ -136,23 +138,8 @@ impl GateProcess {
         let reminding = Arc::clone(&gate);
         tokio::spawn(async move { reminding.keep_reminding().await });
         let _watching = watch(&files);
-        let subject = Arc::new(Subject::gate(Arc::clone(&gate)));
-        Ok(Self { gate, files, control, subject, shown: None, _watching, liveness })
-    }
-
-    /// Shows numbers and health at `address`, if somebody asked for that.
-    ///
-    /// # Errors
-    ///
-    /// When the address cannot be had.
-    pub(super) async fn show(&mut self, address: Option<TelemetryAddress>) -> anyhow::Result<()> {
-        self.shown = show(address, &self.subject).await?;
-        Ok(())
-    }
-
-    /// From now on the process takes nothing new, and says so.
-    pub(super) fn stopping(&self) {
-        self.subject.stopping();
+        let shown = Shown::new(Subject::gate(Arc::clone(&gate)), otlp);
+        Ok(Self { gate, files, control, shown, _watching, liveness })
     }
 
     /// Reads the policy's files again because `who` has said so. What is wrong in them has been told and recorded; the last good
@@ -164,7 +151,6 @@ impl GateProcess {
     /// Nothing is held or running any more: writes down the end.
     pub(super) async fn close(self) {
         drop(self.control);
-        drop(self.shown);
         let store = self.gate.store();
         store.ride_along(AuditEvent::new(
             Occasion::GateStopped,
@@ -172,26 +158,10 @@ impl GateProcess {
             jiff::Timestamp::now(),
         ));
         let _ = timeout(LAST_EVENTS, store.flush()).await;
+        self.shown.end().await;
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
     }
-}
-
-/// Shows numbers and health of `subject` at `address`, if somebody asked for that.
-///
-/// # Errors
-///
-/// When the address cannot be had.
-pub(super) async fn show(
-    address: Option<TelemetryAddress>,
-    subject: &Arc<Subject>,
-) -> anyhow::Result<Option<Listener>> {
-    let Some(address) = address else { return Ok(None) };
-    let wanted = address.listen;
-    let listener = Listener::start(address, Arc::clone(subject)).await;
-    let listener = listener.with_context(|| format!("cannot show numbers at {wanted}"))?;
-    render::talk(&format!("numbers are at http://{}/metrics", listener.address()));
-    Ok(Some(listener))
 }
 
 /// Shows to other gates on the same record that this one lives. Without that it holds nothing.

@@ -31,6 +31,7 @@ use crate::{
     hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
     sanitize,
     store::OutboxCounts,
+    telemetry,
     view::{self, between},
 };
 
@@ -70,7 +71,10 @@ pub(super) fn prompt(text: &str) {
 /// Says something to the person, on stderr.
 pub(super) fn talk(text: &str) {
     for line in text.lines() {
-        eprintln!("holdshort: {line}");
+        match telemetry::as_json(line) {
+            Some(line) => eprintln!("{line}"),
+            None => eprintln!("holdshort: {line}"),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let mut process =
         GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
             .await?;
-    process.show(arguments.metrics).await?;
+    process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);
@@ -87,7 +87,7 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
     let mut process =
         GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
             .await?;
-    process.show(arguments.metrics).await?;
+    process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
     let gate = Arc::clone(&process.gate);

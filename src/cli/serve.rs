@@ -107,7 +107,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let stop = CancellationToken::new();
     let workers = Workers::start(&proxy, &stop)?;
     render::talk(&format!("listening on {scheme}://{address}"));
-    process.show(config.telemetry).await?;
+    process.shown.listen(config.telemetry).await?;
     let mut look = interval(LOOK_AT_CERTIFICATES);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut accepting = Box::pin(workers.accept(listener, &stop));
@@ -130,7 +130,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     }
     drop(accepting);
     tracing::info!("stopping: nothing new begins, calls that run may end");
-    process.stopping();
+    process.shown.stopping();
     stop.cancel();
     process.gate.detach_all(Absence::Stopping);
     tokio::task::spawn_blocking(move || workers.join()).await?;

@@ -37,10 +37,15 @@ impl Gate {
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
     pub async fn hold(&self, held: Box<HeldCall>) -> Released {
         // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
-        match Box::pin(self.record(held)).await {
+        let span = held.span.clone();
+        let released = match Box::pin(self.record(held)).await {
             Ok(held) => self.wait(held).await,
             Err(released) => *released,
+        };
+        if let Some(span) = span {
+            span.ended(&released);
         }
+        released
     }
 
     /// Puts a held call on record and announces it; then [`Gate::wait`] for it.
@@ -164,6 +169,7 @@ impl Gate {
             return Released::Withdrawn { refusal: held.refused.withdrawn(id, why), end };
         }
         let vote = record.votes.last().cloned();
+        held.has_decided(vote.as_ref());
         let now = held.hold.quorum.as_deref();
         let wants_proof = self.wants_proof(&hold, now);
         let is_proven = self.is_proven(&hold, now, &record.votes, held.hold.call_sha256);
@@ -223,6 +229,7 @@ impl Gate {
             return Some(Released::Refuse(refused.ended(id, Cause::Unavailable, reason)));
         }
         let hold = Arc::clone(&held.hold);
+        held.has_decided(Some(&vote));
         self.continuations.begins(&hold, refused.era);
         self.meter().ended(&hold.server, Ended::Approved, None);
         self.announce(News::Now { hold, state: State::Forwarding, vote: Some(vote) });
@@ -250,6 +257,7 @@ impl Gate {
 
     fn rejected_before(&self, held: HeldCall, record: &HoldRecord) -> Released {
         let reason = record.votes.iter().rev().find(|vote| vote.verdict == Verdict::Reject);
+        held.has_decided(reason);
         let reason = reason.and_then(|vote| vote.comment.clone()).unwrap_or_default();
         let refusal = held.refused.clone().ended(record.hold.id, Cause::Rejected, &reason);
         self.unless_taken_back(&held, refusal)
@@ -293,6 +301,9 @@ impl Gate {
                 None => (&mut held.suspended.claimed).await.ok(),
             },
         };
+        if let Some(Claim::Verdict { vote, .. }) = &claim {
+            held.has_decided(Some(&vote.0));
+        }
         let HeldCall { bytes, hold, refused, deadline, is_announced, .. } = held;
         match claim {
             // A verdict that comes when the time is over, by either clock, comes too late: the timer may be behind, and the
@@ -497,6 +508,13 @@ impl HeldCall {
             principal: Arc::clone(&self.hold.principal),
             call_sha256: self.hold.call_sha256,
             ..NewHold::clone(&record.hold)
+        }
+    }
+
+    /// Whoever decides has said `vote`, for those who watch.
+    fn has_decided(&self, vote: Option<&Vote>) {
+        if let (Some(span), Some(vote)) = (&self.span, vote) {
+            span.decided(vote);
         }
     }
 

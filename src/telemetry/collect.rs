@@ -79,6 +79,11 @@ impl Subject {
         self.is_stopping.store(true, Ordering::Relaxed);
     }
 
+    /// When the process began.
+    pub(super) fn began(&self) -> Timestamp {
+        self.began
+    }
+
     async fn is_store_ready(&self) -> bool {
         timeout(RECORD, self.store.ready()).await.is_ok_and(|ready| ready.is_ok())
     }

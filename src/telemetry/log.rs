@@ -12,7 +12,7 @@ use std::{
     mem,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -20,6 +20,8 @@ use std::{
 
 use tracing::{Level, Metadata, callsite::Identifier};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use super::json;
 
 /// The environment variable that sets what is logged.
 pub const LOG_VARIABLE: &str = "HOLDSHORT_LOG";
@@ -54,17 +56,38 @@ pub struct Log {
     queue: Arc<Queue>,
 }
 
+/// In which form the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether the log is JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// `text`, which is said to a person on stderr, as one line of a log that machines read; none where people read it.
+pub fn as_json(text: &str) -> Option<String> {
+    IS_JSON.load(Ordering::Relaxed).then(|| json::line(Level::INFO.as_str(), text))
+}
+
 /// Begins to log. Call it once, in `main`, and keep what it gives to the end of the program.
-pub fn init() -> Log {
+pub fn init(format: LogFormat) -> Log {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
     let log = Log::start(io::stderr());
     // A second call would be a mistake of this program, and harmless.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(Lines { queue: Arc::clone(&log.queue) })
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
+    let lines = Lines { queue: Arc::clone(&log.queue) };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
+    let _ = match format {
+        LogFormat::Text => subscriber.with_ansi(io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => {
+            IS_JSON.store(true, Ordering::Relaxed);
+            subscriber.with_ansi(false).event_format(json::JsonLines).try_init()
+        }
+    };
     log
 }
 
@@ -160,10 +183,9 @@ impl Queue {
             let told_in = waiting.left_out.map(|(_, since)| WINDOW.saturating_sub(since.elapsed()));
             if told_in.is_some_and(|wait| wait.is_zero() || waiting.ending) {
                 let (count, _) = mem::take(&mut waiting.left_out)?;
-                return Some(
-                    format!("holdshort: {count} more log lines were left out, because there were too many\n")
-                        .into_bytes(),
-                );
+                let said = format!("{count} more log lines were left out, because there were too many");
+                let line = as_json(&said).unwrap_or_else(|| format!("holdshort: {said}"));
+                return Some(format!("{line}\n").into_bytes());
             }
             if waiting.ending {
                 waiting.ended = true;

@@ -5,7 +5,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{gate::Edited, hold::HoldId, jsonrpc::RequestId};
+use crate::{
+    gate::{CallSpan, Edited},
+    hold::HoldId,
+    jsonrpc::RequestId,
+};
 
 /// The raw JSON token by which a client recognises the progress of a request.
 pub(super) type ProgressToken = Box<str>;
@@ -45,6 +49,8 @@ pub(super) enum Call {
         edited: Option<Arc<Edited>>,
         /// Whether the client has taken it back; the server may answer all the same.
         cancelled: bool,
+        /// Its part of a trace, where somebody looks at that.
+        span: Option<Box<CallSpan>>,
     },
     /// It waits for people; the server has never seen it.
     Held {
@@ -58,6 +64,8 @@ pub(super) enum Call {
         told: u32,
         /// Whether the client has taken it back while an approval was being recorded: then it is not sent.
         cancelled: bool,
+        /// Its part of a trace, where somebody looks at that.
+        span: Option<Box<CallSpan>>,
     },
 }
 
@@ -67,6 +75,7 @@ pub(super) struct Answered {
     pub(super) hold: Option<HoldId>,
     pub(super) token: Option<ProgressToken>,
     pub(super) edited: Option<Arc<Edited>>,
+    pub(super) span: Option<Box<CallSpan>>,
 }
 
 /// The client's requests in flight, by id.
@@ -106,8 +115,8 @@ impl Calls {
             return None;
         }
         match self.0.remove(id)? {
-            Call::Forwarded { interest, hold, token, edited, .. } => {
-                Some(Answered { interest, hold, token, edited })
+            Call::Forwarded { interest, hold, token, edited, span, .. } => {
+                Some(Answered { interest, hold, token, edited, span })
             }
             Call::Held { .. } => None,
         }

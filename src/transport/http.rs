@@ -24,6 +24,7 @@ pub mod settings;
 mod stream;
 mod tasks;
 pub mod tls;
+mod traced;
 mod upstream;
 mod watch;
 

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     gate::{
-        Approved, Caller, Followed, Gate, HeldCall, Permitted, Refusal, Released, Screened, task_answer,
+        Approved, Arrival, Caller, Followed, Gate, Permitted, Refusal, Released, Screened, task_answer,
         unusable_answer,
     },
     hold::{Absence, HoldId, Withdrawal},
@@ -386,15 +386,28 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Some(method::SERVER_DISCOVER) if self.gate.policy().may_hold() => Interest::Discover,
             _ => Interest::None,
         };
+        let arrival = Arrival { is_http: self.caller.is_http, ..Arrival::default() };
+        let mut span = self.gate.span_of(&self.caller, &frame, arrival);
         match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => {
-                let call =
-                    Call::Forwarded { interest, hold: None, token: None, edited: None, cancelled: false };
+                let call = Call::Forwarded {
+                    interest,
+                    hold: None,
+                    token: None,
+                    edited: None,
+                    cancelled: false,
+                    span,
+                };
                 self.begin(id, call);
                 self.upstream.send(permitted);
             }
-            Screened::Refuse(refusal) => self.refuse(&refusal),
-            Screened::Hold(held) => self.hold(id, held, interest),
+            Screened::Refuse(refusal) => {
+                if let Some(span) = &mut span {
+                    span.refused(&refusal);
+                }
+                self.refuse(&refusal);
+            }
+            Screened::Hold(held) => self.hold(id, held, (interest, span)),
         }
     }
 
@@ -420,26 +433,6 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         } else if self.modern.is_none() && mcp::declares_version(frame) {
             self.modern = Some(true);
         }
-    }
-
-    fn hold(&mut self, id: RequestId, held: Box<HeldCall>, interest: Interest) {
-        let hold = held.id();
-        if held.is_task() {
-            return self.begin_task(id, held);
-        }
-        let token: Option<ProgressToken> = held.progress_token().map(Into::into);
-        if let Some(token) = &token {
-            if self.progress.contains_key(token) {
-                let text = "another call with this progress token is still without an answer";
-                self.note(text);
-                return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_PARAMS, text));
-            }
-            // Nothing that the server could say of a call which it does not have is true.
-            self.progress.insert(token.clone(), f64::INFINITY);
-        }
-        let call = Call::Held { interest, hold, token: token.clone(), told: 0, cancelled: false };
-        self.begin(id.clone(), call);
-        self.tasks.spawn(keep::keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
     }
 
     /// A call that the server does not have is withdrawn, whatever a rule says of notifications; any other cancellation is
@@ -571,6 +564,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.keep_answer(answered.hold, |hold| task_answer(hold, frame, edited.as_deref()));
             return false;
         }
+        if let Some(mut span) = answered.span {
+            span.answered(frame);
+        }
         if let Some(hold) = answered.hold {
             self.gate.asked_back(hold, frame);
         }
@@ -680,7 +676,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn hold_ended(&mut self, id: RequestId, released: Released) {
-        let Some(Call::Held { interest, cancelled, token, told, .. }) = self.calls.remove(&id) else {
+        let Some(Call::Held { interest, cancelled, token, told, span, .. }) = self.calls.remove(&id) else {
             return;
         };
         if let Some(token) = &token {
@@ -700,7 +696,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 if let Some(token) = token.as_ref().filter(|_| told > 0) {
                     self.progress.insert(token.clone(), progress_value(told));
                 }
-                self.begin(id, Call::Forwarded { interest, hold, token, edited, cancelled: false });
+                self.begin(id, Call::Forwarded { interest, hold, token, edited, cancelled: false, span });
             }
             (Released::Resume(approved), Some(why)) => {
                 let hold = approved.hold();

@@ -1,6 +1,8 @@
 //! What the program shows of its own work, asked for as a scraper, a load balancer and a collector do.
 
+mod log;
 mod numbers;
+mod spans;
 
 use std::{
     fs,

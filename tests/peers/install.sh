@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the real MCP peers that the integration tests talk to, and the official conformance suite with the newer Node that
 # it needs, by name and at exact versions, into this directory:
-# node_modules/ (package.json, package-lock.json) and venv-mcp1/, venv-mcp2/, venv-rest/, venv-smtp/ (requirements-*.txt). And Chromium, for
+# node_modules/ (package.json, package-lock.json) and venv-mcp1/, venv-mcp2/, venv-rest/, venv-smtp/, venv-otel/ (requirements-*.txt). And Chromium, for
 # the pages of the desk: where there is none and this runs as root on Debian, the package; elsewhere it says what is missing.
 #
 # Needs node 20 or newer, npm, and python3 (3.10 or newer) with venv. Safe to run again: what is already there is left
@@ -78,5 +78,6 @@ install_python mcp2
 install_python agents
 install_python rest
 install_python smtp
+install_python otel
 install_browser
 echo "the peers are installed" >&2

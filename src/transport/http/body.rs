@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::{upstream::UpstreamBody, watch::Watched};
+use super::{traced::Traced, upstream::UpstreamBody, watch::Watched};
 use crate::gate::Refusal;
 
 /// The body of a response.
@@ -25,6 +25,8 @@ pub(super) enum Body {
     Watched(Box<Watched>),
     /// What a task of ours sends; dropping it tells the task that the client is gone.
     Relay(mpsc::Receiver<Bytes>),
+    /// Any of these, at whose end a span ends.
+    Traced(Box<Traced>),
 }
 
 /// Why a body ends before its end.
@@ -39,6 +41,7 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let chunk = match self.get_mut() {
+            Self::Traced(traced) => return traced.poll_frame(cx),
             Self::Ready(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Self::Ready(bytes) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Upstream(body) => {
@@ -55,6 +58,7 @@ impl HttpBody for Body {
             Self::Ready(bytes) => bytes.is_empty(),
             Self::Upstream(body) => body.is_end(),
             Self::Watched(_) | Self::Relay(_) => false,
+            Self::Traced(traced) => traced.is_end_stream(),
         }
     }
 
@@ -63,6 +67,7 @@ impl HttpBody for Body {
             Self::Ready(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.size(),
             Self::Watched(_) | Self::Relay(_) => SizeHint::default(),
+            Self::Traced(traced) => traced.size_hint(),
         }
     }
 }

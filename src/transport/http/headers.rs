@@ -12,7 +12,7 @@ use super::{
     settings::{OAuth, UpstreamSettings},
 };
 use crate::{
-    gate::{ListedTools, Refusal},
+    gate::{Arrival, ListedTools, Refusal},
     jsonrpc::{ErrorCode, Frame, Kind, scan},
     mcp::{self, ToolCall, method},
     principal::Principal,
@@ -62,6 +62,17 @@ pub(super) fn say_about(headers: &mut HeaderMap, method: &'static str, name: &st
     let value = if is_plain { name.to_owned() } else { encoded() };
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(NAME, value);
+    }
+}
+
+/// What a request's headers say of where it belongs.
+pub(super) fn arrival(headers: &HeaderMap) -> Arrival<'_> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    Arrival {
+        is_http: true,
+        traceparent: text("traceparent"),
+        tracestate: text("tracestate"),
+        session: text(SESSION_ID.as_str()),
     }
 }
 

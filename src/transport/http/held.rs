@@ -476,7 +476,8 @@ async fn not_answered(
     unanswered: Unanswered,
     witness: Witness,
 ) -> Refusal {
-    tracing::warn!(server = &*exchange.upstream.settings.name, %error, "an approved call got no answer");
+    let (server, hold) = (&*exchange.upstream.settings.name, unanswered.hold());
+    tracing::warn!(%hold, server, %error, "an approved call got no answer");
     match error {
         NoResponse::NotSent(_) => {
             witness.not_sent(Withdrawal::ServerGone).await;

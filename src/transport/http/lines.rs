@@ -227,6 +227,7 @@ impl LineServers {
         let gate = Arc::clone(&proxy.gate);
         let mut caller = Caller::new(principal, Arc::clone(&self.settings.name));
         caller.wait = self.settings.wait;
+        caller.is_http = true;
         let limits = SessionLimits::default();
         let client = (Box::new(near_reader) as stdio::Reader, Box::new(near_writer) as stdio::Writer);
         let session = stdio::serve_client(server, gate, caller, limits, client, lifecycle.clone());

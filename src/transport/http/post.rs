@@ -26,6 +26,7 @@ use super::{
     oauth::Rewriting,
     sessions::{NoSession, Session},
     tasks,
+    traced::traced,
     upstream::{NoResponse, UpstreamBody},
     watch::{Expected, Interest, Watched, Witness},
 };
@@ -140,10 +141,21 @@ async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body
         return Box::pin(tasks::ask(exchange, head, asked, task, frame)).await;
     }
     let gate = exchange.gate();
+    let mut span = gate.span_of(&caller, &frame, headers::arrival(&head.headers));
     match gate.screen(&caller, frame) {
-        Screened::Pass(permitted) => forward(&exchange, head, permitted, &asked).await,
-        Screened::Refuse(refusal) => refused(&refusal, modern),
-        Screened::Hold(call) => Box::pin(held::hold(Held { exchange, head, asked }, call)).await,
+        Screened::Pass(permitted) => traced(forward(&exchange, head, permitted, &asked).await, span),
+        Screened::Refuse(refusal) => {
+            if let Some(span) = &mut span {
+                span.refused(&refusal);
+            }
+            refused(&refusal, modern)
+        }
+        Screened::Hold(mut call) => {
+            if let Some(span) = &span {
+                call.traced(span);
+            }
+            traced(Box::pin(held::hold(Held { exchange, head, asked }, call)).await, span)
+        }
     }
 }
 

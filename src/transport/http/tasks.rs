@@ -183,7 +183,7 @@ pub(super) async fn run(exchange: Exchange, mut head: Parts, approved: Approved,
     let response = match exchange.send(request).await {
         Ok(response) => response,
         Err(error) => {
-            tracing::warn!(server = &*exchange.upstream.settings.name, %error, "an approved call got no answer");
+            tracing::warn!(%hold, server = &*exchange.upstream.settings.name, %error, "an approved call got no answer");
             if let NoResponse::NotSent(_) = error {
                 witness.not_sent(Withdrawal::ServerGone).await;
             }

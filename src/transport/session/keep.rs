@@ -5,21 +5,56 @@
 use std::sync::Arc;
 
 use tokio::{
+    io::AsyncWrite,
     sync::mpsc,
     time::{Instant, MissedTickBehavior},
 };
 
-use super::News;
+use super::{Call, Interest, News, Session};
 use crate::{
-    gate::{Gate, HeldCall, Released},
+    gate::{CallSpan, Gate, HeldCall, Refusal, Released},
     hold::Withdrawal,
-    jsonrpc::RequestId,
+    jsonrpc::{ErrorCode, RequestId},
     mcp,
     transport::{
         calls::ProgressToken,
         waiting::{PROGRESS_EVERY, progress_value},
     },
 };
+
+impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
+    /// A call waits for people, in a task of its own.
+    pub(super) fn hold(
+        &mut self,
+        id: RequestId,
+        mut held: Box<HeldCall>,
+        (interest, span): (Interest, Option<Box<CallSpan>>),
+    ) {
+        if let Some(span) = &span {
+            held.traced(span);
+        }
+        let hold = held.id();
+        if held.is_task() {
+            if let Some(mut span) = span {
+                span.passed(None);
+            }
+            return self.begin_task(id, held);
+        }
+        let token: Option<ProgressToken> = held.progress_token().map(Into::into);
+        if let Some(token) = &token {
+            if self.progress.contains_key(token) {
+                let text = "another call with this progress token is still without an answer";
+                self.note(text);
+                return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_PARAMS, text));
+            }
+            // Nothing that the server could say of a call which it does not have is true.
+            self.progress.insert(token.clone(), f64::INFINITY);
+        }
+        let call = Call::Held { interest, hold, token: token.clone(), told: 0, cancelled: false, span };
+        self.begin(id.clone(), call);
+        self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
+    }
+}
 
 /// Keeps one held call until it ends, with progress for a client that asked for it.
 pub(super) async fn keep(

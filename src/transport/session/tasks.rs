@@ -44,7 +44,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let hold = held.id();
         self.begin(
             id.clone(),
-            Call::Held { interest: Interest::None, hold, token: None, told: 0, cancelled: false },
+            Call::Held { interest: Interest::None, hold, token: None, told: 0, cancelled: false, span: None },
         );
         let (gate, caller) = (Arc::clone(&self.gate), self.caller.clone());
         self.tasks.spawn(begin(gate, caller, held, id, self.news.clone()));
@@ -69,7 +69,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.downstream.send(answer);
                 self.upstream.send(approved.into_permitted());
                 let (interest, hold) = (Interest::Task, Some(hold));
-                self.begin(id, Call::Forwarded { interest, hold, token: None, cancelled: false, edited });
+                self.begin(
+                    id,
+                    Call::Forwarded { interest, hold, token: None, cancelled: false, edited, span: None },
+                );
             }
             _ => self.not_forwarded(hold, Withdrawal::Cancelled),
         }
@@ -95,7 +98,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.upstream.send(permitted);
         let Followed { hold, edited } = followed;
         let interest = Interest::Follow(hold);
-        self.begin(id, Call::Forwarded { interest, hold: None, token: None, cancelled: false, edited });
+        self.begin(
+            id,
+            Call::Forwarded { interest, hold: None, token: None, cancelled: false, edited, span: None },
+        );
     }
 
     /// Sends the call of a task that was approved, under an id that no client uses.
@@ -107,7 +113,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 let interest = Interest::Task;
                 self.begin(
                     id,
-                    Call::Forwarded { interest, hold: Some(hold), token: None, cancelled: false, edited },
+                    Call::Forwarded {
+                        interest,
+                        hold: Some(hold),
+                        token: None,
+                        cancelled: false,
+                        edited,
+                        span: None,
+                    },
                 );
             }
             _ => self.not_forwarded(hold, Withdrawal::ServerGone),
