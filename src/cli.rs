@@ -6,6 +6,7 @@ mod audit;
 mod channels;
 mod demo;
 mod desk;
+mod doctor;
 mod edit;
 mod evidence;
 mod holds;
@@ -92,6 +93,8 @@ enum Command {
     /// Check, test, explain, compare and convert policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Say how far decisions here can be trusted, why, and what is not in order.
+    Doctor(DoctorArguments),
     /// See it work: an agent, a billing server and the real gate, and you decide. Needs nothing else.
     Demo(DemoArguments),
     /// The demo's billing server, for `demo` and for examples.
@@ -263,6 +266,23 @@ struct ResolveArguments {
     /// How that was found out, at most 500 characters, for the record.
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "Exits with 0 if nothing is wrong that matters, with 1 if something is.")]
+struct DoctorArguments {
+    /// Look at what `serve` with this configuration would use, instead of what `run` would.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "store"])]
+    config: Option<PathBuf>,
+    /// A policy file, or a directory of them, as for `run`; may be given several times.
+    #[arg(long, value_name = "PATH")]
+    policy: Vec<PathBuf>,
+    /// The record's file; by default the one of this user.
+    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    store: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -558,6 +578,7 @@ pub fn main() -> Exit {
         Command::Audit(command) => audit::audit(&command),
         Command::Tools(command) => tools::tools(&command),
         Command::Policy(command) => policy::policy(&command),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::DemoServer { ledger } => demo::server::run(ledger.as_deref()),
         Command::DemoAgent { dir } => demo::agent::run(&dir),

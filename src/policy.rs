@@ -197,6 +197,21 @@ impl Rule {
         &self.name
     }
 
+    /// How far an approval of what it holds has to be trusted.
+    pub fn min_assurance(&self) -> Assurance {
+        self.terms.requirements.iter().map(|requirement| requirement.min_assurance).max().unwrap_or_default()
+    }
+
+    /// Why, in its author's words, or what is said where there are none.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Who has to approve what it holds; none: one person.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.terms.requirements
+    }
+
     /// What it says.
     pub fn effect(&self) -> Effect {
         self.effect
@@ -413,6 +428,16 @@ impl Policy {
     pub fn wants_proof(&self) -> bool {
         let wants = |rule: &Rule| rule.terms.requirements.iter().any(Requirement::wants_proof);
         self.rules.iter().any(wants)
+    }
+
+    /// Whether somebody's word alone lets no held call run: all that is held wants an assurance of L1 or more.
+    pub fn is_attested(&self) -> bool {
+        let settings = self.settings.servers.iter().chain(&self.settings.tools);
+        let holds_by_rules =
+            self.mode() == Mode::Enforce && settings.into_iter().all(|setting| setting.mode.is_none());
+        let mut holding = self.rules.iter().filter(|rule| rule.effect == Effect::Hold).peekable();
+        let is_any = holding.peek().is_some() && self.default != Effect::Hold;
+        holds_by_rules && is_any && holding.all(|rule| rule.min_assurance() >= Assurance::L1)
     }
 
     /// The highest assurance that a rule wants.

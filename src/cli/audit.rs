@@ -58,14 +58,18 @@ impl Record {
 }
 
 impl Source {
-    async fn history(&self, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
+    pub(super) async fn history(
+        &self,
+        before: Option<HoldId>,
+        limit: usize,
+    ) -> Result<Vec<HoldView>, AskError> {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.history(before, limit).await?.holds),
             Self::File(store) => history_in(store, before, limit).await,
         }
     }
 
-    async fn verify(&self, against: Option<Checkpoint>) -> Result<VerificationView, AskError> {
+    pub(super) async fn verify(&self, against: Option<Checkpoint>) -> Result<VerificationView, AskError> {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.verify(against.map(|kept| kept.to_string())).await?),
             Self::File(store) => {

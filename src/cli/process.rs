@@ -58,7 +58,7 @@ pub(super) fn load_policy(named: &[PathBuf], deployed: Assurance) -> Result<Poli
 }
 
 /// The files that were named, or the usual ones.
-fn policy_files(named: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn policy_files(named: &[PathBuf]) -> Vec<PathBuf> {
     if named.is_empty() { usual_policy() } else { named.to_vec() }
 }
 

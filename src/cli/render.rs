@@ -6,6 +6,7 @@
 //! escaped as JSON.
 #![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
+pub(super) mod doctor;
 pub(super) mod policy;
 pub(super) mod tools;
 

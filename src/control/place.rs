@@ -115,7 +115,11 @@ pub fn private_dir(path: &Path) -> Result<(), PlaceError> {
 }
 
 /// The same for a directory that is not made if it is missing.
-fn check_private(path: &Path) -> Result<(), PlaceError> {
+///
+/// # Errors
+///
+/// When it is missing, or is not so.
+pub fn check_private(path: &Path) -> Result<(), PlaceError> {
     // Not through a symbolic link that somebody else could turn round.
     let metadata = fs::symlink_metadata(path).map_err(io_error(path))?;
     if !metadata.is_dir() || !is_own(&metadata) || metadata.mode() & 0o077 != 0 {
@@ -286,6 +290,12 @@ pub fn live_gates() -> Vec<Registered> {
     gates.sort_by(|one, other| one.instance.cmp(&other.instance));
     gates.dedup_by(|one, other| one.instance == other.instance);
     gates
+}
+
+/// How many gates have died and left their registrations in this user's state directories.
+pub fn dead_gates() -> usize {
+    let found = state_dirs().into_iter().flat_map(|dir| registrations(&dir.join("gates")));
+    found.filter(|found| found.life == Life::Dead && found.is_own).count()
 }
 
 /// The names of the gates on `store` that live.
