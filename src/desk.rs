@@ -17,10 +17,15 @@ mod hub;
 mod inbound;
 mod letters;
 mod listener;
+mod open;
 mod pages;
+mod policies;
 mod problem;
 mod rate;
+mod record;
 mod session;
+mod sessions;
+mod tool;
 mod verdict;
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -36,6 +41,7 @@ use self::{
 };
 use crate::{
     channels::{Channels, Dispatcher, Links},
+    gate::Gate,
     hold::HoldId,
     store::Store,
 };
@@ -91,7 +97,6 @@ pub struct Desk {
 }
 
 /// What every request finds.
-#[derive(Debug)]
 struct State {
     address: Address,
     hub: Hub,
@@ -101,12 +106,20 @@ struct State {
     links: Arc<Links>,
     store: Store,
     store_path: PathBuf,
+    /// Decides on what has no caller where no gate runs.
+    own: Gate,
     /// Keys that were wrong: guessing is slowed down.
     wrong_keys: Rate,
     /// Verdicts: nobody decides faster than they can read.
     verdicts: Rate,
     /// Places for open streams of events.
     streams: Arc<tokio::sync::Semaphore>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Desk {
@@ -121,6 +134,7 @@ impl Desk {
             .await
             .map_err(|source| DeskError::Listen { address: address.listen, source })?;
         let links = Links::open(&link_key, address.origin.clone()).map_err(DeskError::LinkKey)?;
+        let store = Store::open(&store_path);
         let state = State {
             address,
             links: Arc::new(links),
@@ -128,7 +142,8 @@ impl Desk {
             sessions: Sessions::default(),
             keys,
             channels: Arc::new(channels),
-            store: Store::open(&store_path),
+            own: record::gate(store.clone(), store_path.clone()),
+            store,
             store_path,
             wrong_keys: Rate::wrong_keys(),
             verdicts: Rate::verdicts(),

@@ -11,7 +11,7 @@ use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOw
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::tools::ToolView;
+use super::{policies::PolicyView, tools::ToolView};
 use crate::{
     audit::{self, Verification},
     digest::Digest,
@@ -551,6 +551,10 @@ pub trait Control {
     /// Whether the record has been altered, also against a checkpoint that was kept.
     #[method(name = "verify", param_kind = map)]
     async fn verify(&self, against: Option<String>) -> Result<VerificationView, ErrorObjectOwned>;
+
+    /// The policy in force.
+    #[method(name = "policy")]
+    async fn policy(&self) -> Result<PolicyView, ErrorObjectOwned>;
 
     /// Reads the policy's files again and puts them into force, unless there is a mistake in them.
     #[method(name = "reload", with_extensions)]

@@ -33,6 +33,7 @@ use super::{
         WatchedEvent, error_code,
     },
     place::Registration,
+    policies::PolicyView,
     tools::{self, ToolView},
 };
 use crate::{
@@ -421,6 +422,10 @@ impl ControlServer for Desk {
         let against: Option<Checkpoint> = against.map(|text| text.parse()).transpose().map_err(invalid)?;
         let verification = self.gate.store().verify(against).await.map_err(unavailable)?;
         Ok(VerificationView::from(&verification))
+    }
+
+    async fn policy(&self) -> Result<PolicyView, ErrorObjectOwned> {
+        Ok(PolicyView::new(&self.gate.policy()))
     }
 
     async fn reload(&self, extensions: &Extensions) -> Result<PolicyReloaded, ErrorObjectOwned> {

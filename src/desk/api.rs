@@ -151,7 +151,7 @@ async fn holds(
 ) -> Result<Json<Listed>, Problem> {
     bearer.may(Scope::Read)?;
     let query = asked(query)?;
-    let found = pages::listed(&state, query.after, &query.q, limit(query.limit)?)?;
+    let found = pages::listed(&state, query.after, &query.q, limit(query.limit)?).await?;
     let holds = found.holds.iter().map(|hold| HoldView::clone(hold)).collect();
     Ok(Json(Listed { holds, next: found.next }))
 }
@@ -390,7 +390,7 @@ async fn gates(
     bearer: Bearer,
 ) -> Result<Json<Vec<GateInfo>>, Problem> {
     bearer.may(Scope::Read)?;
-    Ok(Json(pages::gate_infos(&state).await))
+    Ok(Json(super::sessions::gate_infos(&state).await))
 }
 
 #[derive(Debug, Default, Deserialize)]

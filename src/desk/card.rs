@@ -49,6 +49,7 @@ pub(super) struct Card {
     pub(super) left: String,
     pub(super) ended_at: Option<String>,
     pub(super) after: Option<String>,
+    pub(super) lapses_at: Option<String>,
     pub(super) attached: bool,
     pub(super) arguments: Vec<Row>,
     /// Members of the call that are not arguments.
@@ -70,6 +71,9 @@ pub(super) struct Said {
     pub(super) person: Option<Row>,
     pub(super) comment: Option<Row>,
     pub(super) at: String,
+    /// How far it can be trusted: `L0, advisory`.
+    pub(super) trusted: Option<String>,
+    pub(super) is_signed: bool,
 }
 
 impl Said {
@@ -80,6 +84,8 @@ impl Said {
             person: vote.person.as_deref().map(markup::text),
             comment: vote.comment.as_deref().map(markup::text),
             at: vote.at.to_string(),
+            trusted: vote.assurance.map(|level| format!("{level}, {}", level.name())),
+            is_signed: vote.proof.is_some(),
         }
     }
 }
@@ -112,6 +118,7 @@ impl Card {
             left: between(now, hold.expires_at),
             ended_at: hold.ended_at.map(|at| at.to_string()),
             after: decided_at.map(|at| between(hold.created_at, at)),
+            lapses_at: hold.lapses_at.map(|at| at.to_string()),
             attached: hold.attached,
             arguments: Vec::new(),
             besides: Vec::new(),

@@ -15,10 +15,12 @@ use axum::{
 };
 
 use super::{
-    State, api, assets, events, history, inbound, letters, pages,
+    State, api, assets, events, history, inbound, letters, open, pages,
     pages::PageProblem,
+    policies,
     problem::{Kind, Problem},
     session::Session,
+    sessions, tool,
 };
 
 /// The longest body of a request, in bytes: a form with a comment.
@@ -59,7 +61,11 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/holds/{id}/reject", post(pages::reject))
         .route("/history", get(history::page))
         .route("/history/export", get(history::export))
-        .route("/gates", get(pages::gates))
+        .route("/holds/{id}/resolve", post(open::resolve))
+        .route("/open", get(open::list))
+        .route("/tools/accept", post(tool::accept))
+        .route("/policy", get(policies::page))
+        .route("/gates", get(sessions::page))
         .route("/events", get(events::page))
         .route("/sign-in", get(pages::sign_in_page).post(pages::sign_in))
         .route("/sign-out", post(pages::sign_out))

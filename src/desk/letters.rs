@@ -19,6 +19,7 @@ use super::{
     inbound::Once,
     pages::{PageProblem, VerdictForm, page},
     problem::{Kind, Problem},
+    tool::ToolCard,
     verdict::{self, Spoken},
 };
 use crate::{
@@ -35,6 +36,7 @@ struct LetterPage {
     address: String,
     card: Card,
     similar: Vec<Card>,
+    tool: Option<ToolCard>,
 }
 
 /// What the link says, if it is one that still decides.
@@ -64,7 +66,14 @@ pub(super) async fn letter(
     let mut card = Card::new(&hold, Timestamp::now());
     card.at = format!("/mail/{name}/{key}");
     let address = sanitize::render(&link.address);
-    page(&LetterPage { assets: assets(), csrf: String::new(), address, card, similar: Vec::new() })
+    page(&LetterPage {
+        assets: assets(),
+        csrf: String::new(),
+        address,
+        card,
+        similar: Vec::new(),
+        tool: None,
+    })
 }
 
 /// Approves, as a form says.

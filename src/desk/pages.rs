@@ -3,7 +3,7 @@
 //! Called by the routes in `guard`. A page shows; a form on it names a hold and the digest of what was shown, and goes to
 //! `verdict`. Every text of a stranger has been through `sanitize` before a template escapes it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use askama::Template;
 use axum::{
@@ -24,21 +24,19 @@ use super::{
     card::{Card, PAGE_FRAME_BYTES_MAX},
     guard::SignedIn,
     problem::{Kind, Problem},
+    record,
+    tool::{self, ToolCard},
     verdict::{self, Spoken},
 };
 use crate::{
-    control::api::{ControlClient, GateInfo, HoldView},
+    control::api::HoldView,
     digest::Digest,
     hold::{HoldId, Verdict},
     sanitize,
-    view::markup::{self, Row},
 };
 
 /// Holds on one page.
 pub(super) const PAGE_HOLDS: usize = 100;
-
-/// How long a gate may take to say who it is.
-const INFO: Duration = Duration::from_secs(2);
 
 /// The longest text to search for, in characters.
 const SEARCH_CHARS_MAX: usize = 200;
@@ -133,7 +131,7 @@ pub(super) async fn waiting(
     query: Result<Query<WaitingQuery>, QueryRejection>,
 ) -> Result<Response, PageProblem> {
     let Query(query) = query.map_err(|error| Problem::new(Kind::Invalid, error.body_text()))?;
-    let found = listed(&state, query.after, &query.q, PAGE_HOLDS)?;
+    let found = listed(&state, query.after, &query.q, PAGE_HOLDS).await?;
     let holds = join_all(found.holds.into_iter().map(|hold| state.hub.with_frame(hold))).await;
     let said = match query.said {
         Some(id) => Some(verdict::whole(&state, id).await?),
@@ -181,7 +179,7 @@ pub(super) fn check_search(text: &str) -> Result<(), Problem> {
 }
 
 /// What waits, the oldest first, behind `after`, if it says `text`.
-pub(super) fn listed(
+pub(super) async fn listed(
     state: &State,
     after: Option<HoldId>,
     text: &str,
@@ -189,6 +187,9 @@ pub(super) fn listed(
 ) -> Result<Listed, Problem> {
     check_search(text)?;
     let text = text.trim().to_lowercase();
+    if state.hub.gates().is_empty() {
+        return in_record(record::waiting(state).await?, after, &text, limit);
+    }
     let board = state.hub.board();
     let matches = |hold: &&Arc<HoldView>| text.is_empty() || super::history::says(hold, &text);
     let found = if text.is_empty() { board.len() } else { board.holds().filter(matches).count() };
@@ -204,6 +205,25 @@ pub(super) fn listed(
     Ok(Listed { holds, next, waiting: board.len(), found, gates: board.gates().count() })
 }
 
+/// The same where no gate runs: what waits in the record for its call to be made again.
+fn in_record(
+    all: Vec<Arc<HoldView>>,
+    after: Option<HoldId>,
+    text: &str,
+    limit: usize,
+) -> Result<Listed, Problem> {
+    let waiting = all.len();
+    let mut holds = all;
+    holds.retain(|hold| text.is_empty() || super::history::says(hold, text));
+    let found = holds.len();
+    let begin = after.and_then(|id| holds.iter().position(|hold| hold.id == id)).map_or(0, |at| at + 1);
+    let mut holds = holds.split_off(begin);
+    let has_more = holds.len() > limit;
+    holds.truncate(limit);
+    let next = if has_more { holds.last().map(|hold| hold.id) } else { None };
+    Ok(Listed { holds, next, waiting, found, gates: 0 })
+}
+
 // --- one hold
 
 #[derive(Template)]
@@ -213,6 +233,7 @@ struct HoldPage {
     csrf: String,
     card: Card,
     similar: Vec<Card>,
+    tool: Option<ToolCard>,
 }
 
 #[derive(Template)]
@@ -221,6 +242,7 @@ struct CardPiece {
     csrf: String,
     card: Card,
     similar: Vec<Card>,
+    tool: Option<ToolCard>,
 }
 
 /// One hold, whole.
@@ -235,10 +257,11 @@ pub(super) async fn hold(
     let similar = super::history::similar(&state, &hold).await?;
     let similar = similar.iter().map(|other| Card::brief(other, now)).collect();
     let card = Card::new(&hold, now);
+    let tool = tool::of(&state, &hold).await;
     if headers.contains_key(PIECE_HEADER) {
-        return page(&CardPiece { csrf: session.csrf, card, similar });
+        return page(&CardPiece { csrf: session.csrf, card, similar, tool });
     }
-    page(&HoldPage { assets: assets(), csrf: session.csrf, card, similar })
+    page(&HoldPage { assets: assets(), csrf: session.csrf, card, similar, tool })
 }
 
 pub(super) fn hold_id(text: &str) -> Result<HoldId, Problem> {
@@ -291,11 +314,15 @@ async fn decide(
     let id = hold_id(&id)?;
     let (comment, shown_sha256) = (Some(form.comment), Some(form.shown));
     let spoken = Spoken { id, verdict, comment, shown_sha256, identity: None };
-    if let Some((hold, _)) = state.hub.waiting(id)
-        && verdict == Verdict::Approve
-        && hold.frame_bytes > PAGE_FRAME_BYTES_MAX
-    {
-        return Err(Kind::TooLongToShow.into());
+    let is_long = |hold: &HoldView| hold.frame_bytes > PAGE_FRAME_BYTES_MAX;
+    if verdict == Verdict::Approve {
+        let long = match state.hub.waiting(id) {
+            Some((hold, _)) => is_long(&hold),
+            None => verdict::whole(&state, id).await.is_ok_and(|hold| is_long(&hold)),
+        };
+        if long {
+            return Err(Kind::TooLongToShow.into());
+        }
     }
     verdict::decide(&state, spoken).await?;
     if headers.contains_key(PIECE_HEADER) {
@@ -314,70 +341,6 @@ pub(super) fn check_csrf(expected: &str, said: &str) -> Result<(), Problem> {
     } else {
         Err(Kind::Forged.into())
     }
-}
-
-// --- gates
-
-/// A gate, as the page of the gates says it.
-struct GateCard {
-    servers: Row,
-    info: GateInfo,
-    store: Row,
-}
-
-#[derive(Template)]
-#[template(path = "gates.html")]
-struct GatesPage {
-    assets: &'static Assets,
-    csrf: String,
-    gates: Vec<GateCard>,
-    store: Row,
-    origin: String,
-    tokens: Vec<TokenCard>,
-}
-
-/// A token, as the page of the gates says it.
-struct TokenCard {
-    name: String,
-    scopes: String,
-    expires_at: String,
-}
-
-/// The gates that are there, their policies, and who else may ask this desk.
-pub(super) async fn gates(
-    Extracted(state): Extracted<Arc<State>>,
-    SignedIn(session): SignedIn,
-) -> Result<Response, PageProblem> {
-    let gates = gate_infos(&state).await;
-    let gates = gates.into_iter().map(|info| GateCard {
-        servers: markup::text(&info.servers.join(", ")),
-        store: markup::text(&info.store),
-        info,
-    });
-    let tokens = state.keys.tokens().map_err(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the desk's keys cannot be read");
-        Problem::new(Kind::Unavailable, "the desk's keys cannot be read")
-    })?;
-    let tokens = tokens.into_iter().map(|key| TokenCard {
-        name: key.name.unwrap_or_default(),
-        scopes: key.scopes.iter().map(|scope| scope.word()).collect::<Vec<_>>().join(", "),
-        expires_at: key.expires_at.to_string(),
-    });
-    page(&GatesPage {
-        assets: assets(),
-        csrf: session.csrf,
-        gates: gates.collect(),
-        store: markup::text(&state.store_path.to_string_lossy()),
-        origin: state.address.origin.clone(),
-        tokens: tokens.collect(),
-    })
-}
-
-/// What the gates say of themselves; one that does not answer is left out.
-pub(super) async fn gate_infos(state: &State) -> Vec<GateInfo> {
-    let gates = state.hub.gates();
-    let asked = gates.iter().map(|gate| tokio::time::timeout(INFO, gate.rpc.info()));
-    join_all(asked).await.into_iter().filter_map(|answer| answer.ok()?.ok()).collect()
 }
 
 // --- signing in and out

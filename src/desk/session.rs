@@ -81,6 +81,17 @@ impl Sessions {
         Some(Session { id, csrf: session.csrf.clone() })
     }
 
+    /// All that have not ended: how long ago each began and was used last; the newest first.
+    pub(super) fn list(&self) -> Vec<(Digest, Duration, Duration)> {
+        let now = Instant::now();
+        let since = |then| now.saturating_duration_since(then);
+        let kept = self.kept_at(now);
+        let mut all: Vec<_> =
+            kept.iter().map(|(id, session)| (*id, since(session.began), since(session.used))).collect();
+        all.sort_by_key(|(_, began, _)| *began);
+        all
+    }
+
     /// Whether a session has not ended yet.
     pub(super) fn lives(&self, id: Digest) -> bool {
         self.kept_at(Instant::now()).contains_key(&id)

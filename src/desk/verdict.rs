@@ -10,12 +10,15 @@ use jsonrpsee::{core::client::Error as ClientError, types::ErrorObjectOwned};
 use super::{
     State,
     problem::{Kind, Problem},
+    record,
 };
 use crate::{
     control::{
         api::{ControlClient, HoldView, Resolved, error_code},
         client::{AskError, GateClient},
+        server::resolve_error,
     },
+    gate::ResolveError,
     hold::{HoldId, State as HoldState, Verdict},
 };
 
@@ -31,27 +34,99 @@ pub(super) struct Spoken {
     pub(super) identity: Option<String>,
 }
 
+/// Where a hold can be decided.
+enum Door {
+    /// At this gate.
+    Gate(Arc<GateClient>),
+    /// In the record, because no gate runs.
+    Record,
+}
+
 /// Passes a verdict on. Answers once it is durable.
 pub(super) async fn decide(state: &State, spoken: Spoken) -> Result<Resolved, Problem> {
     state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
     let Spoken { id, verdict, comment, shown_sha256, identity } = spoken;
-    let Some((hold, gate)) = state.hub.waiting(id) else { return Err(why_not_there(state, id).await) };
+    let (hold, door) = door(state, id).await?;
+    // A grant can only be taken back, and not by a channel, whose message was about what waits.
+    let takes_back = (hold.state, verdict) == (HoldState::Granted, Verdict::Reject) && identity.is_none();
+    if hold.state != HoldState::Held && !takes_back {
+        return Err(ended(HoldView::clone(&hold)));
+    }
     if shown_sha256.is_some_and(|shown| shown != hold.frame_sha256) {
         return Err(Kind::NotWhatWasShown.into());
     }
-    let resolved = match identity {
-        None => gate.rpc.resolve(id, verdict, comment).await,
-        Some(identity) => gate.rpc.resolve_as(id, verdict, comment, identity).await,
-    };
-    resolved.map_err(problem)
+    match (door, identity) {
+        (Door::Gate(gate), None) => gate.rpc.resolve(id, verdict, comment).await.map_err(problem),
+        (Door::Gate(gate), Some(identity)) => {
+            gate.rpc.resolve_as(id, verdict, comment, identity).await.map_err(problem)
+        }
+        (Door::Record, None) => {
+            let now = record::resolve(state, id, verdict, comment.as_deref()).await?;
+            Ok(Resolved { id, state: now })
+        }
+        (Door::Record, Some(_)) => Err(no_gate()),
+    }
+}
+
+/// Says whether a call ran of which nobody knew. Answers once it is durable.
+pub(super) async fn resolve_unknown(
+    state: &State,
+    id: HoldId,
+    has_run: bool,
+    comment: Option<String>,
+) -> Result<Resolved, Problem> {
+    state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
+    let (hold, door) = door(state, id).await?;
+    if hold.state != HoldState::Unknown {
+        return Err(ended(HoldView::clone(&hold)));
+    }
+    match door {
+        Door::Gate(gate) => gate.rpc.resolve_unknown(id, has_run, comment).await.map_err(problem),
+        Door::Record => {
+            let now = record::resolve_unknown(state, id, has_run, comment.as_deref()).await?;
+            Ok(Resolved { id, state: now })
+        }
+    }
+}
+
+/// The hold `id`, and where something can still be said about it.
+async fn door(state: &State, id: HoldId) -> Result<(Arc<HoldView>, Door), Problem> {
+    if let Some((hold, gate)) = state.hub.waiting(id) {
+        return Ok((hold, Door::Gate(gate)));
+    }
+    let gates = state.hub.gates();
+    if gates.is_empty() {
+        let hold = whole(state, id).await?;
+        return match hold.state {
+            // With a caller it waits at a gate, which is not to be seen.
+            HoldState::Held if hold.attached => Err(no_gate()),
+            HoldState::Held | HoldState::Granted | HoldState::Unknown => Ok((Arc::new(hold), Door::Record)),
+            _ => Err(ended(hold)),
+        };
+    }
+    for gate in gates {
+        match show(&gate, id).await {
+            Ok(hold) if matches!(hold.state, HoldState::Granted | HoldState::Unknown) => {
+                return Ok((Arc::new(hold), Door::Gate(gate)));
+            }
+            Ok(hold) if hold.state == HoldState::Held => return Err(no_gate()),
+            Ok(hold) => return Err(ended(hold)),
+            Err(_) => {}
+        }
+    }
+    Err(why_not_there(state, id).await)
+}
+
+/// It is in the record and nobody has told of it: its gate is gone, or has not been heard yet.
+fn no_gate() -> Problem {
+    Problem::new(Kind::Unavailable, "the gate that has this call does not answer; try again")
 }
 
 /// Why a hold does not wait at any gate.
 async fn why_not_there(state: &State, id: HoldId) -> Problem {
     match whole(state, id).await {
         Ok(hold) if hold.state != HoldState::Held => ended(hold),
-        // It is in the record and nobody has told of it: its gate is gone, or has not been heard yet.
-        Ok(_) => Problem::new(Kind::Unavailable, "the gate that has this call does not answer; try again"),
+        Ok(_) => no_gate(),
         Err(problem) => problem,
     }
 }
@@ -89,14 +164,27 @@ fn ended(hold: HoldView) -> Problem {
     Problem { hold: Some(Box::new(hold)), ..Problem::new(Kind::Ended, detail) }
 }
 
+/// What the refusal of the record's own gate means.
+pub(super) fn refused(error: &ResolveError) -> Problem {
+    match error {
+        ResolveError::Ended(record) => ended(HoldView::new(record)),
+        other => told(&resolve_error(other)),
+    }
+}
+
+/// What an error of the control socket means for whoever asked.
+pub(super) fn told(error: &ErrorObjectOwned) -> Problem {
+    Problem::new(kind_of(error), error.message())
+}
+
 /// What a gate's refusal means for whoever asked.
-fn problem(error: ClientError) -> Problem {
+pub(super) fn problem(error: ClientError) -> Problem {
     let error = AskError::from(error);
     if let Some(hold) = error.ended() {
         return ended(hold);
     }
     match &error {
-        AskError::Refused(refused) => Problem::new(kind_of(refused), refused.message()),
+        AskError::Refused(refused) => told(refused),
         _ => Problem::new(Kind::Unavailable, "the gate did not answer"),
     }
 }

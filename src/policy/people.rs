@@ -66,6 +66,11 @@ impl People {
         self.people.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.people.len()
+    }
+
     /// The human behind an identity such as `uid:alice` or `email:alice@example.com`.
     pub fn behind(&self, identity: &str) -> Option<&Person> {
         self.by_identity.get(identity).and_then(|&at| self.people.get(at))

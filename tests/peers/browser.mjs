@@ -101,7 +101,7 @@ try {
   await page.locator(".hold.over", { hasText: "create_issue" }).waitFor();
   say("approved by keys");
 
-  for (const name of ["history", "gates"]) {
+  for (const name of ["history", "open", "policy", "gates"]) {
     await page.goto(new URL(`/${name}`, link).href);
     await accessible(page, name);
     await shot(page, name);
@@ -119,9 +119,11 @@ try {
 
   const narrow = await page.context().newPage();
   await narrow.setViewportSize({ width: 360, height: 740 });
-  await narrow.goto(new URL("/history", link).href);
-  const wide = await narrow.evaluate(() => document.documentElement.scrollWidth);
-  must(wide <= 360, `the page is ${wide} wide on a phone`);
+  for (const name of ["history", "open", "policy", "gates"]) {
+    await narrow.goto(new URL(`/${name}`, link).href);
+    const wide = await narrow.evaluate(() => document.documentElement.scrollWidth);
+    must(wide <= 360, `${name} is ${wide} wide on a phone`);
+  }
   must(faults.length === 0, faults.join("\n"));
   say("clean for axe");
 } catch (error) {

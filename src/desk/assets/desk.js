@@ -106,7 +106,7 @@ if (list) listen();
 
 document.addEventListener("submit", async (event) => {
   const form = event.target;
-  if (!form.matches("form.verdict")) return;
+  if (!form.matches("form.verdict:not(.plain)")) return;
   event.preventDefault();
   const action = event.submitter?.getAttribute("formaction") ?? form.getAttribute("action");
   const hint = form.querySelector(".hint");
