@@ -9,6 +9,8 @@
 
 pub mod settings;
 pub mod signature;
+#[cfg(test)]
+mod corpus;
 mod desktop;
 mod dispatch;
 pub(crate) mod endpoint;

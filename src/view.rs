@@ -4,6 +4,7 @@
 //! Used by the command line, the desk, the terminal UI and the control socket. Works on the raw text, so that numbers, escapes and the order of keys
 //! stay as they were written; strings are shown decoded, with everything invisible escaped by `sanitize`.
 
+mod hosts;
 pub mod markup;
 
 use std::collections::BTreeSet;
@@ -130,24 +131,29 @@ pub fn between(from: Timestamp, to: Timestamp) -> String {
 
 /// What in a frame could deceive a reader, in words; each kind once.
 pub fn warnings(raw: &str) -> Vec<String> {
-    let mut found = BTreeSet::new();
-    flag_strings(raw, &mut found);
+    let (mut found, mut hosts) = (BTreeSet::new(), BTreeSet::new());
+    flag_strings(raw, &mut found, &mut hosts);
     // Between the tokens: white space that pushes the rest out of view.
     found.extend(sanitize::flags(raw).into_iter().filter(|flag| *flag == Flag::LongWhitespace));
-    found.iter().map(words).collect()
+    found.iter().map(words).chain(hosts::warnings(&hosts)).collect()
 }
 
-fn flag_strings(raw: &str, found: &mut BTreeSet<Flag>) {
+fn flag_strings(raw: &str, found: &mut BTreeSet<Flag>, names: &mut BTreeSet<(String, String)>) {
     let raw = raw.trim();
     match raw.as_bytes().first() {
         Some(b'{') => members(raw).for_each(|(key, value)| {
-            found.extend(sanitize::flags(&key));
-            flag_strings(value, found);
+            look(&key, found, names);
+            flag_strings(value, found, names);
         }),
-        Some(b'[') => elements(raw).for_each(|value| flag_strings(value, found)),
-        Some(b'"') => found.extend(sanitize::flags(&unescape(raw))),
+        Some(b'[') => elements(raw).for_each(|value| flag_strings(value, found, names)),
+        Some(b'"') => look(&unescape(raw), found, names),
         _ => {}
     }
+}
+
+fn look(text: &str, found: &mut BTreeSet<Flag>, names: &mut BTreeSet<(String, String)>) {
+    found.extend(sanitize::flags(text));
+    hosts::find(text, names);
 }
 
 fn words(flag: &Flag) -> String {

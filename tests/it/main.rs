@@ -22,6 +22,7 @@ mod model;
 mod http;
 mod http_abuse;
 mod http_agents;
+mod naughty;
 mod patience;
 mod http_lines;
 mod http_remote;
