@@ -102,6 +102,8 @@ struct Document {
     #[serde(default)]
     assurance: Option<Spanned<String>>,
     #[serde(default)]
+    wait: Option<Spanned<String>>,
+    #[serde(default)]
     telemetry: Option<Telemetry>,
     #[serde(default)]
     danger_listen_without_tls: bool,
@@ -329,7 +331,7 @@ impl Reader {
         self.tell_apart(&document.upstreams.value);
         for upstream in &document.upstreams.value {
             self.named(upstream);
-            let wait = self.wait(upstream);
+            let wait = self.wait(upstream.wait.as_ref().or(document.wait.as_ref()));
             match (&upstream.url, upstream.command.is_empty()) {
                 (Some(url), true) => upstreams.extend(self.upstream(upstream, url, wait, &agents)),
                 (None, false) => commands.push(CommandSettings {
@@ -543,8 +545,8 @@ impl Reader {
         }
     }
 
-    fn wait(&mut self, upstream: &Upstream) -> Option<Wait> {
-        let written = upstream.wait.as_ref()?;
+    fn wait(&mut self, written: Option<&Spanned<String>>) -> Option<Wait> {
+        let written = written?;
         let wait = written.value.parse();
         wait.map_err(|_| self.fail(written, "this is not a time", "write `45s`, `5m` or `forever`")).ok()
     }

@@ -17,6 +17,7 @@ mod proof;
 mod quorum;
 mod refusal;
 mod reminders;
+mod rounds;
 mod spans;
 mod tasks;
 mod tools;
@@ -44,6 +45,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
+    rounds::{ClientQuestion, ROUNDS_MAX},
     spans::{Arrival, CallSpan},
     tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
@@ -56,7 +58,7 @@ use crate::{
     hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, FrameBytes, Kind, RequestId},
-    mcp::{self, Era, Peer, ToolCall, call_sha256, method},
+    mcp::{self, Era, ToolCall, call_sha256, method},
     policy::{Call, Decision, Effect, Mode, Policy},
     principal::Principal,
     sanitize,
@@ -107,6 +109,8 @@ pub struct Caller {
     pub wait: Option<Wait>,
     /// Whether it is reached by HTTP, although its session is one of lines.
     pub is_http: bool,
+    /// Whether the client can ask its user by a form, as `initialize` says.
+    pub can_ask: bool,
     /// Whether the server has tasks of 2025-11-25 itself, as `initialize` says.
     pub server_has_tasks: bool,
     /// Tells the sessions of this process apart: the same call made twice in one session is one that was made again. None
@@ -135,6 +139,7 @@ impl Caller {
             tools: ListedTools::default(),
             wait: None,
             is_http: false,
+            can_ask: false,
             server_has_tasks: false,
             session: Some(next_session()),
         }
@@ -153,6 +158,10 @@ struct Judged {
     era: Era,
     progress_token: Option<Box<str>>,
     is_task: bool,
+    /// Whether the client can ask its user.
+    can_ask: bool,
+    /// With what the call comes back.
+    back: Option<Box<rounds::Back>>,
     /// How the call waits, if it is held.
     plan: Plan,
     /// What speaks against the tool, whatever the rules say.
@@ -179,6 +188,8 @@ pub struct HeldCall {
     refused: Refused,
     progress_token: Option<Box<str>>,
     is_task: bool,
+    rounds: rounds::Rounds,
+    back: Option<Box<rounds::Back>>,
     /// The session that it came in.
     session: u64,
     /// When it expires, by the clock of timers.
@@ -389,6 +400,8 @@ pub struct Gate {
     voting: tokio::sync::Mutex<()>,
     /// Questions of servers about approved calls.
     continuations: continuation::Continuations,
+    /// What states for clients are sealed with.
+    seal: rounds::Seal,
     grant_seconds: u32,
     /// How far what is decided here can be trusted, because of how this gate is deployed.
     deployed: Assurance,
@@ -416,6 +429,7 @@ impl Gate {
             tools: tools::KnownTools::default(),
             voting: tokio::sync::Mutex::new(()),
             continuations: continuation::Continuations::default(),
+            seal: rounds::Seal::default(),
             grant_seconds: limits.grant_seconds,
             deployed: Assurance::L0,
             is_dead: Box::new(|_| false),
@@ -465,13 +479,21 @@ impl Gate {
             self.note(caller, "", "a tools/call without an id cannot be answered");
             return Screened::Refuse(Refusal::dropped("a tools/call without an id cannot be answered"));
         }
+        let id = frame.id().cloned();
+        let (frame, back) = match rounds::come_back(frame) {
+            Ok(call) => call,
+            Err(text) => {
+                self.note(caller, "", text);
+                return Screened::Refuse(Refusal::invalid(id, ErrorCode::INVALID_PARAMS, text));
+            }
+        };
         let judged = match ToolCall::parse(&frame) {
             Ok(call) => self.judge_tool_call(caller, &call),
             Err(error) => Err(error.to_string()),
         };
         match judged {
             Ok(None) => Screened::Pass(Permitted::new(frame)),
-            Ok(Some(judged)) => self.apply(caller, frame, judged),
+            Ok(Some(judged)) => self.apply(caller, frame, Judged { back, ..judged }),
             Err(text) => {
                 self.note(caller, "", &text);
                 Screened::Refuse(Refusal::invalid(frame.id().cloned(), ErrorCode::INVALID_PARAMS, text))
@@ -520,7 +542,9 @@ impl Gate {
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
             is_task: if call.is_modern() { call.declares_tasks } else { asks_for_task(caller, call) },
-            plan: plan(caller, call.client.as_ref(), call.progress_token.is_some()),
+            can_ask: if call.is_modern() { call.declares_elicitation } else { caller.can_ask },
+            back: None,
+            plan: plan(caller, &policy, Some(call)),
             doubt,
             decision,
             policy_sha256: policy.digest(),
@@ -551,7 +575,9 @@ impl Gate {
             era: Era::Legacy,
             progress_token: None,
             is_task: false,
-            plan: plan(caller, None, false),
+            can_ask: false,
+            back: None,
+            plan: plan(caller, &policy, None),
             doubt: None,
             decision,
             policy_sha256: policy.digest(),
@@ -597,6 +623,7 @@ impl Gate {
                 };
                 let hold = Arc::new(hold);
                 let session = caller.session.unwrap_or_else(next_session);
+                let rounds = judged.rounds(terms.may_elicit);
                 match self.table.suspend(Arc::clone(&hold), session) {
                     Ok(suspended) => Screened::Hold(Box::new(HeldCall {
                         bytes: frame.into_bytes(),
@@ -604,6 +631,8 @@ impl Gate {
                         refused,
                         progress_token: judged.progress_token,
                         is_task: judged.is_task,
+                        rounds,
+                        back: judged.back,
                         session,
                         deadline: Instant::now() + terms.timeout,
                         answer_by: judged.plan.patience.map(|patience| Instant::now() + patience),
@@ -752,13 +781,22 @@ fn asks_for_task(caller: &Caller, call: &ToolCall<'_>) -> bool {
     call.wants_task && caller.revision.as_deref().is_none_or(|revision| revision == mcp::VERSION_WITH_TASKS)
 }
 
-/// How a call of `caller` waits; `client` is who the request itself says it is from.
-fn plan(caller: &Caller, client: Option<&Peer<'_>>, wants_progress: bool) -> Plan {
-    let (name, version) = match client {
+/// How a call of `caller` waits, or another request.
+fn plan(caller: &Caller, policy: &Policy, call: Option<&ToolCall<'_>>) -> Plan {
+    let (client, version) = match call.and_then(|call| call.client.as_ref()) {
         Some(client) => (&*client.name, &*client.version),
         None => (&*caller.client, caller.agent.strip_prefix(&*caller.client).unwrap_or_default().trim()),
     };
-    Plan::of(Asking { client: name, version, wants_progress, wait: caller.wait })
+    let comes_back =
+        |call: &ToolCall<'_>| call.is_modern() && call.request_state.is_none() && !call.has_input_responses;
+    Plan::of(Asking {
+        client,
+        version,
+        wants_progress: call.is_some_and(|call| call.progress_token.is_some()),
+        takes_rounds: call.is_some_and(comes_back),
+        wait: caller.wait,
+        settings: policy.waiting(),
+    })
 }
 
 /// The answer to a name that some server might take for a gated method.

@@ -144,6 +144,10 @@ pub struct HoldTerms {
     pub remember: Option<Remember>,
     /// Whether whoever approves may change the arguments, if all matching rules allow it.
     pub may_edit: bool,
+    /// How long an approval counts that no caller was there for; the shortest of the matching rules.
+    pub grant: Option<Duration>,
+    /// Whether the agent's own client may ask its user, if all matching rules allow it.
+    pub may_elicit: bool,
 }
 
 impl HoldTerms {
@@ -173,6 +177,8 @@ impl Default for HoldTerms {
             notify: Vec::new(),
             remember: None,
             may_edit: false,
+            grant: None,
+            may_elicit: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Used by `gate` (which calls are there, what they ask) and by the transports. Reads only frames that the scanner has
 //! passed; takes values as raw JSON text, so that what is judged is what is sent. Knows no session and decides nothing.
 
+mod asking;
 mod call;
 mod likeness;
 mod mirror;
@@ -14,6 +15,10 @@ mod task;
 mod tool;
 mod trace;
 
+pub use asking::{
+    Elicited, cancelled_notification, come_back, declares_elicitation, elicitation_request, result_response,
+    without_answers,
+};
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall, input_required};
 pub use likeness::{ToolDefinition, call_sha256, call_without_answers_sha256, tool_definitions};
 pub use list::without_tools;

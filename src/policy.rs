@@ -48,14 +48,15 @@ mod overrides;
 mod people;
 mod schema;
 mod settings;
+mod waiting;
 mod yaml;
 
 #[cfg(test)]
 mod tests;
 
 pub use approval::{
-    HOLD_MESSAGE_CHARS_MAX, REMEMBER_MAX, REMEMBER_USES_MAX, REMIND_MIN, TIMEOUT_DEFAULT, TIMEOUT_MAX,
-    TIMEOUT_MIN,
+    GRANT_MAX, GRANT_MIN, HOLD_MESSAGE_CHARS_MAX, REMEMBER_MAX, REMEMBER_USES_MAX, REMIND_MIN,
+    TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN,
 };
 pub use cases::{CaseOutcome, Report, run_tests};
 pub use convert::{Converted, convert, convert_file};
@@ -68,6 +69,7 @@ pub use overrides::{Overridden, Override};
 pub use people::{People, Person};
 pub use schema::schema;
 pub use settings::Mode;
+pub use waiting::{ClientWaiting, Kept, Waiting};
 
 use condition::Condition;
 use document::{Document, Draft};
@@ -282,6 +284,7 @@ pub struct Policy {
     settings: Settings,
     people: Arc<People>,
     overrides: Vec<Override>,
+    waiting: Waiting,
 }
 
 impl Policy {
@@ -320,7 +323,7 @@ impl Policy {
         let mut default: Option<Effect> = None;
         let (mut mode, mut settings) = (None, Settings::default());
         let (mut people, mut teams): (Vec<Written<Person>>, _) = (Vec::new(), Vec::new());
-        let mut overrides = Vec::new();
+        let (mut overrides, mut waiting) = (Vec::new(), Waiting::default());
         for source in sources {
             let document = document::read(&source, &mut problems);
             if let Some((effect, span)) = document.default {
@@ -336,6 +339,7 @@ impl Policy {
             settings.hide_denied_tools |= document.hide_denied_tools;
             mode = mode.max(document.mode);
             overrides.extend(document.overrides);
+            waiting.add(document.waiting);
             people.extend(document.people);
             teams.extend(document.teams);
         }
@@ -354,7 +358,7 @@ impl Policy {
             return Err(PolicyErrors::new(problems));
         }
         let policy = Self::build(drafts, default.unwrap_or(Effect::Hold), problems, digest)?;
-        Ok(Self { settings, people: Arc::new(people), overrides, ..policy })
+        Ok(Self { settings, people: Arc::new(people), overrides, waiting, ..policy })
     }
 
     /// The policy where there is none: every call waits for people.
@@ -405,6 +409,7 @@ impl Policy {
             settings: Settings::default(),
             people: Arc::new(People::default()),
             overrides: Vec::new(),
+            waiting: Waiting::default(),
             rules,
         })
     }
@@ -444,6 +449,11 @@ impl Policy {
     pub fn min_assurance(&self) -> Assurance {
         let wanted = self.rules.iter().flat_map(|rule| &rule.terms.requirements);
         wanted.map(|requirement| requirement.min_assurance).max().unwrap_or_default()
+    }
+
+    /// For how long clients are kept waiting, and approvals without a caller count, where the policy says.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// The people that may decide, by their identities.

@@ -8,6 +8,9 @@ use std::fmt;
 /// What the identities begin with that a channel can vouch for.
 pub const CHANNEL_KINDS: [&str; 3] = ["slack", "email", "webhook"];
 
+/// What the names begin with of those who were asked through the client that made the call.
+pub const ELICITATION: &str = "elicitation";
+
 /// The longest identity that a channel vouches for, in bytes.
 const IDENTITY_BYTES_MAX: usize = 320;
 
@@ -45,6 +48,11 @@ pub enum Principal {
     Key {
         /// As `ssh-keygen -l` shows it: `SHA256:…`.
         fingerprint: String,
+    },
+    /// Whoever sits at the client that made the call, asked through that client itself: nobody who could be told apart from it.
+    Elicited {
+        /// The principal of the call.
+        client: String,
     },
     /// The gate itself: expiry, recovery.
     Gate,
@@ -104,6 +112,7 @@ impl fmt::Display for Principal {
             Self::Anyone => f.write_str("anyone"),
             Self::Channel { identity } => f.write_str(identity),
             Self::Key { fingerprint } => f.write_str(&key_identity(fingerprint)),
+            Self::Elicited { client } => write!(f, "{ELICITATION}:{client}"),
             Self::Gate => f.write_str("gate"),
         }
     }

@@ -70,6 +70,9 @@ pub const EVENTS_QUEUED_MAX: usize = 4096;
 /// Reads that may be queued or under way at once in one process; more callers wait for their turn.
 pub const READS_QUEUED_MAX: usize = 256;
 
+/// The length of a secret that gates share, in bytes.
+pub const KEY_BYTES: usize = 32;
+
 /// How long the answer to a task is kept for its client at least.
 pub const TASK_ANSWER_KEPT: Duration = Duration::from_secs(60 * 60);
 
@@ -355,6 +358,16 @@ impl Store {
         let instead_of = Some(instead_of);
         match self.write(Job::Answer { id, answer, kept, instead_of, at: Timestamp::now() }).await? {
             Written::Effect(is_replaced) => Ok(is_replaced),
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    /// The secret `name` of all gates on this record: 256 random bits, made by whoever asks first.
+    pub async fn key(&self, name: &'static str) -> Result<[u8; KEY_BYTES], StoreError> {
+        let mut fresh = [0; KEY_BYTES];
+        getrandom::fill(&mut fresh).map_err(|_| StoreError::BadKey(name))?;
+        match self.write(Job::Key { name, fresh }).await? {
+            Written::Key(key) => Ok(key),
             _ => Err(StoreError::Closed),
         }
     }

@@ -7,6 +7,8 @@ mod clients;
 
 use std::{str::FromStr, time::Duration};
 
+use crate::policy::{Kept, Waiting};
+
 pub use self::clients::{CLIENTS, Client};
 
 /// How long a client of which nothing is known is kept waiting, in seconds: less than the minute after which many SDKs give
@@ -18,6 +20,8 @@ pub const PATIENCE_DEFAULT_SECONDS: u64 = 45;
 pub enum Rung {
     /// By progress notifications, for which it has asked.
     Progress,
+    /// By an answer with nothing but a state, after which it makes the call again by itself (2026-07-28).
+    Rounds,
     /// Not before its patience ends.
     Silence,
 }
@@ -40,20 +44,39 @@ pub struct Asking<'a> {
     pub version: &'a str,
     /// Whether the request asks for progress.
     pub wants_progress: bool,
-    /// What the operator has set.
+    /// Whether it is of the revision in which an answer can have nothing but a state, and brings no state of the server's.
+    pub takes_rounds: bool,
+    /// What the operator has set for the server.
     pub wait: Option<Wait>,
+    /// What the policy says of clients.
+    pub settings: &'a Waiting,
 }
 
 impl Plan {
     /// The plan for a request.
     pub fn of(asking: Asking<'_>) -> Self {
-        let rung = if asking.wants_progress { Rung::Progress } else { Rung::Silence };
-        let patience = match asking.wait {
-            Some(Wait::For(patience)) => Some(patience),
-            Some(Wait::Forever) => None,
-            None => match Client::find(asking.client, asking.version) {
-                Some(client) if asking.wants_progress => client.with_progress.patience(),
-                Some(client) => client.silent.patience(),
+        let known = Client::find(asking.client, asking.version);
+        let set = asking.settings.of(asking.client);
+        let makes_rounds = set
+            .and_then(|client| client.rounds)
+            .unwrap_or_else(|| known.is_none_or(|client| client.makes_rounds));
+        let rung = match asking.wants_progress {
+            true => Rung::Progress,
+            false if asking.takes_rounds && makes_rounds => Rung::Rounds,
+            false => Rung::Silence,
+        };
+        let set = set.and_then(|client| match asking.wants_progress {
+            true => client.with_progress.or(client.wait),
+            false => client.wait,
+        });
+        let patience = match (asking.wait, set, known) {
+            (Some(Wait::For(patience)), ..) | (None, Some(Kept::For(patience)), _) => Some(patience),
+            (Some(Wait::Forever), ..) | (None, Some(Kept::UntilDecided), _) => None,
+            (None, None, Some(client)) if asking.wants_progress => client.with_progress.patience(),
+            (None, None, Some(client)) => client.silent.patience(),
+            (None, None, None) => match asking.settings.default {
+                Some(Kept::For(patience)) => Some(patience),
+                Some(Kept::UntilDecided) => None,
                 None => Some(Duration::from_secs(PATIENCE_DEFAULT_SECONDS)),
             },
         };
@@ -90,9 +113,11 @@ impl FromStr for Wait {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Policy, Source};
 
     fn patience(client: &str, version: &str, wants_progress: bool) -> Option<u64> {
-        let asking = Asking { client, version, wants_progress, wait: None };
+        let settings = &Waiting::default();
+        let asking = Asking { client, version, wants_progress, takes_rounds: true, wait: None, settings };
         Plan::of(asking).patience.map(|patience| patience.as_secs())
     }
 
@@ -103,7 +128,7 @@ mod tests {
         assert_eq!(patience("claude-ai", "0.1.0", false), Some(200));
         assert_eq!(patience("Claude-AI", "0.1.0", false), Some(200), "names are compared without their case");
         assert_eq!(patience("claude-code", "2.1.320", true), None);
-        assert_eq!(patience("claude-code", "2.1.320", false), Some(25 * 60));
+        assert_eq!(patience("claude-code", "2.1.320", false), Some(270));
         assert_eq!(patience("codex-mcp-client", "0.165.0", true), Some(270));
         assert_eq!(
             patience("codex-mcp-client", "0.20.0", true),
@@ -121,7 +146,15 @@ mod tests {
 
     #[test]
     fn an_operator_knows_better() {
-        let asking = Asking { client: "claude-ai", version: "", wants_progress: false, wait: None };
+        let settings = &Waiting::default();
+        let asking = Asking {
+            client: "claude-ai",
+            version: "",
+            wants_progress: false,
+            takes_rounds: false,
+            wait: None,
+            settings,
+        };
         let with = |wait: &str| Plan::of(Asking { wait: Some(wait.parse().unwrap()), ..asking }).patience;
         assert_eq!(with("3s"), Some(Duration::from_secs(3)));
         assert_eq!(with("0s"), Some(Duration::ZERO));
@@ -129,5 +162,37 @@ mod tests {
         for bad in ["", "soon", "-5s", "45"] {
             assert!(bad.parse::<Wait>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_policy_knows_better_than_the_table_and_an_operator_better_than_both() {
+        let text = "version: 1\nwaiting:\n  default: 10s\n  clients:\n    claude-ai: {wait: 1m, rounds: true}\n    \
+                    Claude-Code: {wait: 2m, with_progress: forever}\n    claude: {wait: 9s}\n";
+        let other = "version: 1\nwaiting: {default: 20s, clients: {claude-ai: {wait: 50s}}}\n";
+        let source = |text: &str| Source { name: text.len().to_string(), text: text.to_owned() };
+        let policy = Policy::parse(vec![source(text), source(other)]).unwrap();
+        let plan = |client: &str, wants_progress: bool, takes_rounds: bool, wait: Option<Wait>| {
+            let settings = policy.waiting();
+            let plan =
+                Plan::of(Asking { client, version: "9", wants_progress, takes_rounds, wait, settings });
+            (plan.rung, plan.patience.map(|patience| patience.as_secs()))
+        };
+        assert_eq!(plan("nobody knows it", false, false, None), (Rung::Silence, Some(10)), "the shorter one");
+        assert_eq!(plan("claude-ai", false, true, None), (Rung::Rounds, Some(50)));
+        assert_eq!(plan("claude-code", false, true, None), (Rung::Rounds, Some(120)));
+        assert_eq!(plan("claude-code", true, true, None), (Rung::Progress, None));
+        assert_eq!(plan("claude-new", false, false, None), (Rung::Silence, Some(9)), "by its beginning");
+        assert_eq!(plan("claude-ai", false, true, Some(Wait::Forever)), (Rung::Rounds, None));
+        let none = &Waiting::default();
+        let asking = Asking {
+            client: "claude-ai",
+            version: "1",
+            wants_progress: false,
+            takes_rounds: true,
+            wait: None,
+            settings: none,
+        };
+        assert_eq!(Plan::of(asking).rung, Rung::Silence, "it shows an error instead of going on");
+        assert_eq!(Plan::of(Asking { client: "x", ..asking }).rung, Rung::Rounds);
     }
 }

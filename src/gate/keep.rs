@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Answer, Approved, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, approvals,
-    proof::NOT_PROVEN, refusal::Refused,
+    proof::NOT_PROVEN, refusal::Refused, rounds::Rounds,
 };
 use crate::{
     hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
@@ -58,6 +58,11 @@ impl Gate {
             let mut notes = held.hold.notes.clone();
             notes.extend(self.change_of_tool(&held.hold).await);
             held.hold = Arc::new(NewHold { notes, ..NewHold::clone(&held.hold) });
+        }
+        if let Some(back) = held.back.take()
+            && let Err(refusal) = self.comes_back(&mut held, *back).await
+        {
+            return Err(Box::new(self.unless_taken_back(&held, refusal)));
         }
         let mut is_own = false;
         let remembered = self.remembered_for(&held.hold).await;
@@ -146,6 +151,7 @@ impl Gate {
     fn waits(&self, held: &mut HeldCall, is_new: bool) {
         let is_there = self.table.recorded(held.suspended.ticket(), &held.hold);
         held.is_announced = is_there || !is_new;
+        self.asks_at_once(held);
         if !is_there && !is_new {
             // It was taken back under the id under which it came.
             self.table.taken_back_recorded(held.suspended.ticket());
@@ -209,7 +215,14 @@ impl Gate {
         let found = loop {
             let one = current.next()?;
             if self.is_overridden(held, one.of).await {
-                break one;
+                let asks = held.hold.quorum.as_ref().is_some_and(|quorum| !quorum.requirements.is_empty());
+                if !asks || one.skips_approvals {
+                    break one;
+                }
+                tracing::warn!(
+                    hold = %held.hold.id,
+                    "an override does not count for a call for which the rules ask for certain people"
+                );
             }
         };
         let by = format!("policy override until {}", found.until);
@@ -296,7 +309,9 @@ impl Gate {
             None => match self.table.claim(held.suspended.ticket()) {
                 // INVARIANT: time ends a hold only by taking it out of the table. If it is gone, a verdict or a
                 // withdrawal was faster and is about to arrive.
-                Some(_) if is_impatient => return self.impatient(&held.hold, held.refused).await,
+                Some(_) if is_impatient => {
+                    return self.impatient(&held.hold, held.refused, held.rounds).await;
+                }
                 Some(_) => None,
                 None => (&mut held.suspended.claimed).await.ok(),
             },
@@ -336,9 +351,10 @@ impl Gate {
     }
 
     /// The client would give up soon: it is told to come back, once everybody can see that it is gone.
-    async fn impatient(&self, hold: &NewHold, refused: Refused) -> Released {
+    async fn impatient(&self, hold: &NewHold, refused: Refused, rounds: Rounds) -> Released {
         self.record_absence(hold.id, Absence::Patience).await;
-        Released::Refuse(refused.pending(hold.id, Absence::Patience))
+        let comes_back = self.next_round(hold, &refused, rounds).await;
+        Released::Refuse(comes_back.unwrap_or_else(|| refused.pending(hold.id, Absence::Patience)))
     }
 
     async fn expired(&self, hold: &Arc<NewHold>, refused: Refused) -> Released {

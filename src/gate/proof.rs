@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     Gate, ResolveError,
@@ -16,7 +16,7 @@ use crate::{
     hold::{Assurance, BadProof, Context, NewHold, Proof, Quorum, Requirement, Statement, Verdict, Vote},
     jsonrpc::Frame,
     policy::{People, Person, Policy},
-    principal::{CHANNEL_KINDS, key_identity},
+    principal::{CHANNEL_KINDS, ELICITATION, key_identity},
 };
 
 /// Why an approval that is on record lets no call run.
@@ -78,7 +78,19 @@ impl Gate {
     /// A channel's word is worth least, wherever the gate is.
     fn assurance_unsigned(&self, vote: &Vote) -> Assurance {
         let kind = vote.by.split(':').next().unwrap_or_default();
-        if CHANNEL_KINDS.contains(&kind) { Assurance::L0 } else { self.deployed.of_user() }
+        if CHANNEL_KINDS.contains(&kind) || kind == ELICITATION {
+            Assurance::L0
+        } else {
+            self.deployed.of_user()
+        }
+    }
+
+    /// How long grants live here by the policy in force, whatever the record says.
+    fn grant_in_force(&self, hold: &NewHold) -> Duration {
+        let policy = self.policy();
+        let of_rules = decide_now(&policy, hold, None).and_then(|decision| decision.terms?.grant);
+        let usual = policy.waiting().grant;
+        of_rules.or(usual).unwrap_or_else(|| Duration::from_secs(self.grant_seconds.into()))
     }
 
     /// Who has signed `vote`, if the policy knows them, and how far that can be trusted.
@@ -95,7 +107,7 @@ impl Gate {
             About::Held(hold) => (hold, statement.expires),
             // A grant outlives its hold, for as long as grants live here: what the record says of that is not believed.
             About::Sent(hold, _) => {
-                let longer = SignedDuration::from_secs(self.grant_seconds.into());
+                let longer = self.grant_in_force(hold);
                 (hold, statement.expires.checked_add(longer).unwrap_or(statement.expires))
             }
         };

@@ -34,6 +34,8 @@ pub(super) struct Weighed {
     pub(super) approval: Approval,
     /// Whether enough people have said the same.
     pub(super) is_enough: bool,
+    /// How long an approval counts that no caller is there for.
+    pub(super) grant: Duration,
 }
 
 impl Gate {
@@ -76,6 +78,12 @@ impl Gate {
         let vote = Vote { proof: said.proof.clone(), ..vote };
         let level = self.assurance_of(&policy, &hold, &vote)?;
         let waited = waited(&hold, vote.at);
+        let grant = self.grant_of(&hold);
+        if let Principal::Elicited { .. } = approver
+            && !may_elicit(&policy, &hold, &requirements)
+        {
+            return Err(ResolveError::NotAllowed(approver.clone()));
+        }
         let person = may_vote(policy.people(), &hold, &requirements, approver, vote.verdict, waited)?;
         let wanted = Wanted::by(&requirements);
         if vote.verdict == Verdict::Approve && !wanted.is_met(vote.proof.is_some(), level) {
@@ -97,7 +105,7 @@ impl Gate {
         let vote = Vote { person: name, assurance: Some(level), ..vote };
         let rejections = hold.quorum.as_ref().map_or(1, |quorum| quorum.required_rejections);
         if requirements.is_empty() && rejections <= 1 {
-            return Ok(Weighed { vote, approval, is_enough: true });
+            return Ok(Weighed { vote, approval, is_enough: true, grant });
         }
         // One vote at a time: of two that arrive together, the second has to see the first.
         let _turn = self.voting.lock().await;
@@ -116,7 +124,7 @@ impl Gate {
         };
         let together: Vec<Vote> = record.votes.iter().cloned().chain([vote.clone()]).collect();
         if count(&together) == Tally::Enough {
-            return Ok(Weighed { vote, approval, is_enough: true });
+            return Ok(Weighed { vote, approval, is_enough: true, grant });
         }
         match self.store.vote(id, Arc::clone(&self.instance), vote.clone()).await {
             Ok(record) => {
@@ -125,7 +133,7 @@ impl Gate {
                 if !enough {
                     self.announce(News::Voted { hold, vote: vote.clone() });
                 }
-                Ok(Weighed { vote, approval, is_enough: enough })
+                Ok(Weighed { vote, approval, is_enough: enough, grant })
             }
             Err(StoreError::NoSuchHold(_) | StoreError::NotHeld { .. }) => Err(self.ended(id, record)),
             Err(error) => Err(ResolveError::Unrecorded(error)),
@@ -141,6 +149,18 @@ impl Gate {
 /// How long the call has waited at `at`.
 pub(super) fn waited(hold: &NewHold, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(hold.created_at)).unwrap_or_default()
+}
+
+/// Whether the user of the client that made the call may decide on it: the rules that held it say so, and those in force too; and
+/// nobody else is asked for.
+fn may_elicit(policy: &Policy, hold: &NewHold, requirements: &[Requirement]) -> bool {
+    let then =
+        hold.quorum.as_ref().is_some_and(|quorum| quorum.may_elicit && quorum.required_rejections <= 1);
+    let now = hold.policy_sha256 == policy.digest()
+        || decide_now(policy, hold, None)
+            .and_then(|decision| decision.terms)
+            .is_some_and(|terms| terms.may_elicit && terms.requirements.is_empty());
+    then && now && requirements.is_empty()
 }
 
 /// What another policy than the one that held the call asks for: it cannot make what waits wider, only stricter.
@@ -197,6 +217,10 @@ fn may_vote<'p>(
     verdict: Verdict,
     waited: Duration,
 ) -> Result<Option<&'p Person>, ResolveError> {
+    if let Principal::Elicited { .. } = approver {
+        // Nobody's identity: that it may count at all, `may_elicit` has said.
+        return Ok(None);
+    }
     if people.is_empty() {
         // Without people, nobody has said whom a channel's names and keys stand for.
         if let Principal::Channel { .. } | Principal::Key { .. } = approver {
@@ -261,6 +285,8 @@ pub(super) fn quorum(terms: &crate::hold::HoldTerms) -> Option<Arc<Quorum>> {
         && terms.remind.is_none()
         && terms.remember.is_none()
         && !terms.may_edit
+        && terms.grant.is_none()
+        && !terms.may_elicit
         && terms.notify.is_empty();
     (!simple).then(|| {
         Arc::new(Quorum {
@@ -269,6 +295,8 @@ pub(super) fn quorum(terms: &crate::hold::HoldTerms) -> Option<Arc<Quorum>> {
             remind_seconds: terms.remind.map(|every| every.as_secs()),
             remember: terms.remember,
             may_edit: terms.may_edit,
+            grant_seconds: terms.grant.map(|grant| grant.as_secs()),
+            may_elicit: terms.may_elicit,
             notify: terms.notify.clone(),
         })
     })

@@ -51,6 +51,8 @@ enum Form {
     ToolResult(Era),
     /// A JSON-RPC error.
     Error(ErrorCode),
+    /// As a result that has it make the call again, which is the text.
+    ComeBack,
     /// Not at all: it was a notification, or the peer has taken its request back.
     Silence,
 }
@@ -138,6 +140,22 @@ impl Refused {
         let text = format!("PENDING (hold {short}): {message} The tool did not run. {again}");
         let form = if why == Absence::ClientGone { Form::Silence } else { self.form() };
         Refusal { form, id: self.id, why: Why::Pending, hold: Some(hold), text }
+    }
+
+    /// The same, to a client that makes the call again by itself: `result` is the raw result that says so.
+    pub(crate) fn come_back(self, hold: HoldId, result: String) -> Refusal {
+        let form = if self.id.is_some() { Form::ComeBack } else { Form::Silence };
+        Refusal { form, id: self.id, why: Why::Pending, hold: Some(hold), text: result }
+    }
+
+    /// It was approved and answered before.
+    pub(crate) fn answered(self, hold: HoldId) -> Refusal {
+        let text = format!(
+            "ANSWERED (hold {}): the tool ran, and its result is not kept here: it was given to the same call made again, or \
+             is too old. Do not repeat this call; ask the user.",
+            hold.short()
+        );
+        Refusal { form: self.form(), id: self.id, why: Why::Unknown, hold: Some(hold), text }
     }
 
     /// The same call was sent before, as `hold`, and nobody knows whether it ran.
@@ -228,6 +246,7 @@ impl Refusal {
         let id = self.id.as_ref();
         match self.form {
             Form::Silence => None,
+            Form::ComeBack => id.map(|id| mcp::result_response(id, &self.text)),
             Form::Error(code) => {
                 Some(crate::jsonrpc::error_response(id, code, &self.text, self.decision().as_deref()))
             }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use self::follow::Followed;
+pub(super) use self::wording::ended;
 pub use self::wording::{task_answer, unusable_answer};
 use self::{
     follow::Stands,
@@ -389,7 +390,7 @@ impl Gate {
     fn task(&self, hold: &NewHold, era: Era, updated_at: Timestamp) -> Task {
         let waits = hold.expires_at.duration_since(hold.created_at);
         let waits_ms = u64::try_from(waits.as_millis()).unwrap_or_default();
-        let granted_ms = u64::from(self.grant_seconds) * 1000;
+        let granted_ms = u64::try_from(self.grant_of(hold).as_millis()).unwrap_or_default();
         let kept_ms = u64::try_from(TASK_ANSWER_KEPT.as_millis()).unwrap_or_default();
         Task {
             id: mcp::task_id(hold.id),

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Gate, quorum::Weighed};
@@ -129,10 +129,11 @@ impl Gate {
             return Err(ResolveError::NoReason);
         }
         let vote = Vote::new(verdict, approver.to_string(), comment, Timestamp::now());
-        let Weighed { vote, approval, is_enough } = self.weigh(id, vote, approver, &said).await?;
+        let Weighed { vote, approval, is_enough, grant } = self.weigh(id, vote, approver, &said).await?;
         if !is_enough {
             return Ok(State::Held);
         }
+        let lapses_at = vote.at.checked_add(grant).unwrap_or(vote.at);
         for _ in 0..LOOKS_MAX {
             // Listened to before it is looked, so that nothing is missed in between.
             let moved = self.moved.notified();
@@ -142,7 +143,7 @@ impl Gate {
             if self.table.is_being_recorded(id) {
                 return Err(ResolveError::NotFound);
             }
-            match self.store.decide(id, vote.clone(), approval.clone(), self.lapses_at(vote.at)).await {
+            match self.store.decide(id, vote.clone(), approval.clone(), lapses_at).await {
                 Ok(state) => {
                     self.moved.notify_waiters();
                     self.announce_now(id, state, Some(vote)).await;
@@ -230,11 +231,6 @@ impl Gate {
         }
     }
 
-    /// When what is decided at `now`, without a caller, is forgotten.
-    fn lapses_at(&self, now: Timestamp) -> Timestamp {
-        now.checked_add(SignedDuration::from_secs(self.grant_seconds.into())).unwrap_or(now)
-    }
-
     /// The client has taken the call back, which will be on record in a moment.
     async fn taken_back(&self, id: HoldId) -> ResolveError {
         match self.why_not_there(id).await {
@@ -291,7 +287,14 @@ fn signer(proof: &Proof) -> Result<Principal, BadProof> {
 
 /// The comment of a person, as it is kept. Nobody else may say anything.
 fn person(approver: &Principal, comment: Option<&str>) -> Result<Option<String>, ResolveError> {
-    if !matches!(approver, Principal::User { .. } | Principal::Channel { .. } | Principal::Key { .. }) {
+    let is_person = matches!(
+        approver,
+        Principal::User { .. }
+            | Principal::Channel { .. }
+            | Principal::Key { .. }
+            | Principal::Elicited { .. }
+    );
+    if !is_person {
         return Err(ResolveError::NotAllowed(approver.clone()));
     }
     Ok(kept_comment(comment))

@@ -28,6 +28,12 @@ pub struct Quorum {
     /// Whether whoever approves may change the arguments.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub may_edit: bool,
+    /// How long an approval counts that no caller was there for, in seconds, where the rules say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grant_seconds: Option<u64>,
+    /// Whether the agent's own client may ask its user.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub may_elicit: bool,
     /// The channels that the rules name; none: those that the desk uses where nobody says.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notify: Vec<Box<str>>,

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::{session::Peer, task::declares_tasks};
+use super::{asking::declares_elicitation, session::Peer, task::declares_tasks};
 use crate::{
     jsonrpc::{
         ErrorCode, Frame, RequestId,
@@ -41,6 +41,8 @@ pub struct ToolCall<'a> {
     pub client: Option<Peer<'a>>,
     /// Whether the client can take a task for an answer (the tasks extension of 2026-07-28).
     pub declares_tasks: bool,
+    /// Whether the client can ask its user by a form (2026-07-28).
+    pub declares_elicitation: bool,
     /// Whether the call asks to run as a task (2025-11-25).
     pub wants_task: bool,
     /// The raw token of the state that a server gave out and a retry brings back (2026-07-28).
@@ -115,6 +117,7 @@ impl<'a> ToolCall<'a> {
             protocol_version: None,
             client: None,
             declares_tasks: false,
+            declares_elicitation: false,
             wants_task: object(frame, Param::Task, CallError::Task)?.is_some(),
             request_state: frame.param(Param::RequestState).map(request_state).transpose()?,
             has_input_responses: object(frame, Param::InputResponses, CallError::InputResponses)?.is_some(),
@@ -144,7 +147,10 @@ impl<'a> ToolCall<'a> {
                 META_CLIENT_INFO => {
                     self.client = Some(Peer::parse(value).ok_or(CallError::MetaMember)?);
                 }
-                META_CLIENT_CAPABILITIES => self.declares_tasks = declares_tasks(value),
+                META_CLIENT_CAPABILITIES => {
+                    self.declares_tasks = declares_tasks(value);
+                    self.declares_elicitation = declares_elicitation(value);
+                }
                 _ => {}
             }
         }

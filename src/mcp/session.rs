@@ -55,6 +55,8 @@ pub struct Initialize<'a> {
     pub protocol_version: Cow<'a, str>,
     /// Who speaks; `None` where it is missing or cannot be read.
     pub peer: Option<Peer<'a>>,
+    /// The raw object of what they can do; empty where it is missing.
+    pub capabilities: &'a str,
 }
 
 impl<'a> Initialize<'a> {
@@ -70,15 +72,17 @@ impl<'a> Initialize<'a> {
 
     fn read(object: &'a str, info: &str) -> Option<Self> {
         let mut protocol_version = None;
-        let mut peer = None;
+        let (mut peer, mut capabilities) = (None, "");
         for (key, value) in members(object) {
             if key == "protocolVersion" {
                 protocol_version = string(value);
+            } else if key == "capabilities" {
+                capabilities = value;
             } else if key == info {
                 peer = Peer::parse(value);
             }
         }
-        Some(Self { protocol_version: protocol_version?, peer })
+        Some(Self { protocol_version: protocol_version?, peer, capabilities })
     }
 }
 

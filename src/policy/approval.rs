@@ -10,7 +10,7 @@ use crate::hold::{
 };
 
 use super::{
-    Effect,
+    Diagnostic, Effect,
     document::{Keys, Reader},
     yaml::{Node, Value},
 };
@@ -35,6 +35,10 @@ pub const REMEMBER_MAX: Duration = Duration::from_secs(8 * 3600);
 pub(super) const REMEMBER_USES_DEFAULT: u32 = 20;
 /// The most calls that one remembered approval may cover.
 pub const REMEMBER_USES_MAX: u32 = 1_000;
+/// The shortest time for which an approval without a caller counts.
+pub const GRANT_MIN: Duration = Duration::from_secs(60);
+/// The longest time for which an approval without a caller counts.
+pub const GRANT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Reminders come at most this often.
 pub const REMIND_MIN: Duration = Duration::from_secs(60);
 
@@ -46,7 +50,7 @@ pub(super) const CHANNELS_MAX: usize = 20;
 pub(super) const REMEMBER_KEYS: [&str; 3] = ["for", "same", "uses"];
 
 /// Keys that only a rule that holds has.
-pub(super) const HOLD_KEYS: [&str; 14] = [
+pub(super) const HOLD_KEYS: [&str; 16] = [
     "timeout",
     "on_timeout",
     "hold_message",
@@ -61,6 +65,8 @@ pub(super) const HOLD_KEYS: [&str; 14] = [
     "notify",
     "signed",
     "min_assurance",
+    "grant",
+    "elicitation",
 ];
 
 impl Reader<'_> {
@@ -92,6 +98,8 @@ impl Reader<'_> {
             notify,
             signed,
             min_assurance,
+            grant,
+            elicitation,
         ] = nodes.map(|(_, node)| node);
         let on_rejection = keys.take("on_rejection");
         self.only_for("on_rejection", on_rejection, effect, &[Effect::Hold, Effect::Deny]);
@@ -108,6 +116,8 @@ impl Reader<'_> {
         let notify = notify.map_or_else(Vec::new, |node| self.channels(node));
         let signed = signed.and_then(|node| self.flag(node, "signed")).unwrap_or_default();
         let min_assurance = min_assurance.map_or(Assurance::L0, |node| self.assurance(node));
+        let grant = grant.and_then(|node| self.timeout(node, "grant", GRANT_MIN, GRANT_MAX));
+        let may_elicit = elicitation.and_then(|node| self.flag(node, "elicitation")).unwrap_or_default();
         let hold_message = message.and_then(|node| self.line(node, "hold_message", HOLD_MESSAGE_CHARS_MAX));
         let place = approvers.or(requires).or(approvals).or(escalate).or(nodes[12].1).or(nodes[13].1);
         let span = place.map_or(rule.span.start..rule.span.start, |node| node.span.clone());
@@ -131,10 +141,13 @@ impl Reader<'_> {
                 "what has to be proven is the call as it was made, once: neither remembered nor edited";
             self.fail("P0506", span.clone(), message, hint);
         }
+        let asks = !seats.is_empty() || !steps.is_empty() || wants_proof;
+        if let Some(node) = elicitation.filter(|_| may_elicit) {
+            self.may_elicit(node, asks || required_rejections.is_some_and(|people| people > 1));
+        }
         if self.problems[before..].iter().any(|found| found.severity() == super::Severity::Error) {
             return None;
         }
-        let asks = !seats.is_empty() || !steps.is_empty() || wants_proof;
         let requirement = Requirement { rule: name.into(), seats, steps, signed, min_assurance };
         let terms = HoldTerms {
             timeout: total,
@@ -146,8 +159,24 @@ impl Reader<'_> {
             notify,
             remember,
             may_edit,
+            grant,
+            may_elicit,
         };
         Some((terms, span))
+    }
+
+    /// The agent's own client may ask its user; `asks`: the rule asks for certain people.
+    fn may_elicit(&mut self, node: &Node, asks: bool) {
+        if asks {
+            let hint = "take `elicitation` out, or do not say who decides";
+            let message = "the agent's own client cannot answer for the people that the rule asks for";
+            self.fail("P0508", node.span.clone(), message, hint);
+            return;
+        }
+        let message = "whoever is at the agent's client may approve its calls: that is no second person";
+        let hint = "fine on one's own machine; elsewhere say who decides: `approvers: [finance]`";
+        let found = Diagnostic::warning("P0209", self.source, node.span.clone(), message);
+        self.problems.push(found.hint(hint.to_owned()));
     }
 
     /// Names of channels. Which there are is for the desk's configuration to say.

@@ -215,6 +215,8 @@ fn together(several: &[&Rule]) -> HoldTerms {
         notify: union(terms().map(|terms| &terms.notify)),
         remember: remember.fold(first, |all, one| Some(Remember::both(all?, one?))),
         may_edit: terms().all(|terms| terms.may_edit),
+        grant: terms().filter_map(|terms| terms.grant).min(),
+        may_elicit: terms().all(|terms| terms.may_elicit),
     }
 }
 

@@ -281,6 +281,7 @@ fn asks(old: &HoldTerms, new: &HoldTerms) -> Direction {
     let less = HoldTerms {
         remember: old.remember.filter(|_| new.remember.is_some()),
         may_edit: old.may_edit && new.may_edit,
+        may_elicit: old.may_elicit && new.may_elicit,
         notify: new.notify.clone(),
         ..old.clone()
     };
@@ -297,6 +298,8 @@ fn asks(old: &HoldTerms, new: &HoldTerms) -> Direction {
     };
     let certain = (alike.remember == new.remember
         && alike.may_edit == new.may_edit
+        && alike.may_elicit == new.may_elicit
+        && alike.grant == new.grant
         && alike.required_rejections == new.required_rejections
         && more)
         || less == *new;

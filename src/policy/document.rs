@@ -17,6 +17,7 @@ use super::{
     pattern::Pattern,
     people::{Person, Team, Written},
     settings::{Mode, SERVER_KEYS, Setting, TOOL_KEYS},
+    waiting::Waiting,
     yaml::{self, Node, Value},
 };
 
@@ -27,7 +28,7 @@ pub const NAME_CHARS_MAX: usize = 100;
 /// How many patterns one list may have.
 pub(super) const PATTERNS_MAX: usize = 1_000;
 
-pub(super) const DOCUMENT_KEYS: [&str; 12] = [
+pub(super) const DOCUMENT_KEYS: [&str; 13] = [
     "version",
     "mode",
     "default",
@@ -39,6 +40,7 @@ pub(super) const DOCUMENT_KEYS: [&str; 12] = [
     "people",
     "teams",
     "overrides",
+    "waiting",
     "rules",
 ];
 /// What clients ask of servers in any revision of MCP: a `method` that is nearly one of these is a slip of the pen.
@@ -94,6 +96,7 @@ pub(super) struct Document {
     pub(super) people: Vec<Written<Person>>,
     pub(super) teams: Vec<Written<Team>>,
     pub(super) overrides: Vec<Override>,
+    pub(super) waiting: Waiting,
     pub(super) rules: Vec<Draft>,
 }
 
@@ -167,6 +170,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     document.people = keys.take("people").map_or_else(Vec::new, |node| reader.people(node));
     document.teams = keys.take("teams").map_or_else(Vec::new, |node| reader.teams(node));
     document.overrides = keys.take("overrides").map_or_else(Vec::new, |node| reader.overrides(node));
+    document.waiting = keys.take("waiting").map_or_else(Waiting::default, |node| reader.waiting(node));
     let lists = [("approved_tools", Effect::Allow), ("blocked_tools", Effect::Deny)];
     let lists = lists.map(|(key, effect)| keys.take(key).and_then(|node| reader.listed(node, key, effect)));
     match keys.take("rules") {

@@ -1,7 +1,7 @@
 //! Approval by an edit of the policy: calls that whoever writes the policy lets through although a rule holds them.
 //!
 //! Read by `document`, asked by the gate for each call that is held. An override names one hold, or one call by its digest, and
-//! ends by itself. It never lifts a `deny`.
+//! ends by itself. It never lifts a `deny`, and stands in for people whom the rules ask for only if it says so.
 
 use std::str::FromStr;
 
@@ -16,7 +16,7 @@ use crate::{digest::Digest, hold::HoldId};
 /// The most overrides of one policy.
 pub(super) const OVERRIDES_MAX: usize = 1_000;
 
-pub(super) const OVERRIDE_KEYS: [&str; 4] = ["hold", "call", "until", "reason"];
+pub(super) const OVERRIDE_KEYS: [&str; 5] = ["hold", "call", "until", "reason", "danger_skip_approvals"];
 
 /// Characters of the reason for an override.
 const REASON_CHARS_MAX: usize = 500;
@@ -30,6 +30,8 @@ pub struct Override {
     pub until: Timestamp,
     /// Why, in the words of whoever wrote it; it goes on record.
     pub reason: String,
+    /// Whether it counts for calls for which the rules ask for certain people, or for several, too.
+    pub skips_approvals: bool,
 }
 
 /// What an override names.
@@ -94,6 +96,9 @@ impl Reader<'_> {
             return None;
         };
         let reason = self.line(reason, "reason", REASON_CHARS_MAX)?;
-        Some(Override { of, until: end, reason })
+        let skips = keys.take("danger_skip_approvals");
+        let skips_approvals =
+            skips.and_then(|node| self.flag(node, "danger_skip_approvals")).unwrap_or_default();
+        Some(Override { of, until: end, reason, skips_approvals })
     }
 }

@@ -57,6 +57,9 @@ pub enum StoreError {
     /// A text that cannot be written as JSON.
     #[error("an event cannot be written as JSON")]
     Encode(#[source] Arc<serde_json::Error>),
+    /// The secret of this name has no 32 bytes, or the system has none to make one of.
+    #[error("the record's secret `{0}` cannot be used")]
+    BadKey(&'static str),
     /// Another process kept the file locked too long. The job may be tried again.
     #[error("another process has been writing to the store for {BUSY_WAIT_SECONDS} s")]
     Busy,

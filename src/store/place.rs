@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
 
 /// The ordered changes of the schema; the version of a file is how many of them it has had.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001_holds_and_audit.sql"),
     include_str!("migrations/0002_waiting.sql"),
     include_str!("migrations/0003_quorum.sql"),
@@ -25,6 +25,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0006_heard.sql"),
     include_str!("migrations/0007_tools.sql"),
     include_str!("migrations/0008_tasks.sql"),
+    include_str!("migrations/0009_keys.sql"),
 ];
 
 /// The version of a file that has had them all.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Arrived, TaskAnswer,
+    Arrived, KEY_BYTES, TaskAnswer,
     error::StoreError,
     sql::{Sql, integer, nanoseconds, one, params},
     statements::{end, hold_without_frame},
@@ -20,6 +20,8 @@ use crate::{
 
 const INSERT_ANSWER: &str =
     "INSERT INTO answers (hold, is_error, answer, kept_until) VALUES (?1, ?2, ?3, ?4)";
+const INSERT_KEY: &str = "INSERT INTO keys (name, key) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
+const KEY: &str = "SELECT key FROM keys WHERE name = ?1";
 const REPLACE_ANSWER: &str = "UPDATE answers SET is_error = ?3, answer = ?4, kept_until = ?5 WHERE hold = ?1 AND is_error = 0 AND answer = ?2";
 const ANSWER: &str = "SELECT a.is_error, a.answer FROM answers a JOIN holds h ON h.seq = a.hold WHERE h.id = ?1 AND a.kept_until > ?2";
 const FORGET: &str = "DELETE FROM answers WHERE kept_until <= ?1";
@@ -80,6 +82,17 @@ fn written(answer: &TaskAnswer) -> (bool, &str) {
         TaskAnswer::Result(text) => (false, text),
         TaskAnswer::Error(text) => (true, text),
     }
+}
+
+/// The secret of this name; `fresh` if there was none.
+pub(super) fn key(
+    db: &dyn Sql,
+    name: &'static str,
+    fresh: &[u8; KEY_BYTES],
+) -> Result<[u8; KEY_BYTES], StoreError> {
+    db.execute(INSERT_KEY, params![name, fresh.as_slice()])?;
+    let key = one(db, KEY, params![name], |row| row.get::<Vec<u8>>(0))?;
+    key.and_then(|key| key.try_into().ok()).ok_or(StoreError::BadKey(name))
 }
 
 /// The answer to the call of `id`, if there is one that may still be asked for.

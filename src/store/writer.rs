@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Arrived, Recovered, TaskAnswer, approvals,
+    Arrived, KEY_BYTES, Recovered, TaskAnswer, approvals,
     error::StoreError,
     lost::Lost,
     outbox,
@@ -80,6 +80,10 @@ pub(super) enum Job {
         call: Box<NewHold>,
         at: Timestamp,
     },
+    Key {
+        name: &'static str,
+        fresh: [u8; KEY_BYTES],
+    },
     Answer {
         id: HoldId,
         answer: TaskAnswer,
@@ -140,6 +144,7 @@ pub(super) enum Written {
     State(State),
     TakenBack(bool),
     Redeemed(Option<Box<HoldRecord>>),
+    Key([u8; KEY_BYTES]),
     Voted(Box<HoldRecord>),
     Swept(usize),
     /// Whether it had an effect.
@@ -413,6 +418,7 @@ fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
         Job::Redeem { id, call, at } => {
             return tasks::redeem(db, head, *id, call, *at).map(Written::Redeemed);
         }
+        Job::Key { name, fresh } => return tasks::key(db, name, fresh).map(Written::Key),
         Job::Answer { id, answer, kept, instead_of: None, at } => {
             tasks::answer(db, head, *id, (answer, *kept), *at)?;
         }

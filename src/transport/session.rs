@@ -6,6 +6,7 @@
 //! nothing about any of them.
 
 mod keep;
+mod questions;
 mod tasks;
 
 use std::{
@@ -33,8 +34,8 @@ use super::{
 };
 use crate::{
     gate::{
-        Approved, Arrival, Caller, Followed, Gate, Permitted, Refusal, Released, Screened, task_answer,
-        unusable_answer,
+        Approved, Arrival, Caller, ClientQuestion, Followed, Gate, Permitted, Refusal, Released, Screened,
+        task_answer, unusable_answer,
     },
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
@@ -94,6 +95,8 @@ enum News {
     Ended { id: RequestId, released: Released },
     /// It waits as a task, which is the answer to it.
     Task { id: RequestId, hold: HoldId, answer: Bytes },
+    /// The client's user is to be asked about it.
+    Question { id: RequestId, question: ClientQuestion },
     /// It is a task, and runs already: this is the answer to it, and the call is to be sent.
     TaskRuns { id: RequestId, answer: Bytes, approved: Box<Approved> },
     /// A question about a task is answered.
@@ -126,6 +129,7 @@ struct Session<DW, UW> {
     upstream: Upstream<UW>,
     calls: Calls,
     asking: tasks::Asking,
+    questions: questions::Questions,
     /// Requests of the server that the client has not answered.
     asked: HashSet<RequestId>,
     /// Progress tokens of calls that are or were held, with the value that the server's progress must exceed to pass.
@@ -170,6 +174,7 @@ pub async fn run<DR, DW, UR, UW>(
         upstream: Upstream::new(server_writer),
         calls: Calls::default(),
         asking: tasks::Asking::default(),
+        questions: questions::Questions::default(),
         asked: HashSet::new(),
         progress: HashMap::new(),
         news,
@@ -350,6 +355,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 // The gate holds requests only; were it otherwise, a held notification would never be sent.
                 Screened::Hold(_) => {}
             },
+            Kind::Response if self.is_answer_to_us(&frame) => {}
             Kind::Response => match frame.id().map(|id| self.asked.remove(id)) {
                 Some(true) => {
                     if let Screened::Pass(permitted) = self.gate.screen(&self.caller, frame) {
@@ -423,9 +429,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// Who the client says it is, and which era it speaks.
     fn learn_from_request(&mut self, frame: &Frame) {
         if frame.method() == Some(method::INITIALIZE) {
-            let client =
-                frame.params().and_then(Initialize::from_params).and_then(|initialize| initialize.peer);
-            if let Some(client) = client {
+            let initialize = frame.params().and_then(Initialize::from_params);
+            self.caller.can_ask =
+                initialize.as_ref().is_some_and(|begin| mcp::declares_elicitation(begin.capabilities));
+            if let Some(client) = initialize.and_then(|initialize| initialize.peer) {
                 self.caller.client = Arc::from(&*client.name);
                 self.caller.agent = client.to_string().into();
             }
@@ -662,6 +669,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 }
             }
             News::Ended { id, released } => self.hold_ended(id, released),
+            News::Question { id, question } => self.ask_user(id, question),
             News::Task { id, hold, answer } => self.task_begun(&id, hold, answer),
             News::TaskRuns { id, answer, approved } => self.task_runs(id, answer, *approved),
             News::Told { id, answer } => {
@@ -679,6 +687,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let Some(Call::Held { interest, cancelled, token, told, span, .. }) = self.calls.remove(&id) else {
             return;
         };
+        self.take_questions_back(&id);
         if let Some(token) = &token {
             // From here on the server's own progress passes, as long as it does not go back behind ours.
             self.progress.remove(token);

@@ -35,6 +35,8 @@ pub struct Client {
     pub silent: Keep,
     /// For how long, where it does, and is told every ten seconds.
     pub with_progress: Keep,
+    /// Whether it makes a call again by itself that is answered with nothing but a state (2026-07-28), as SDKs do.
+    pub makes_rounds: bool,
     /// Where that is from: the client's own default, and how to set it.
     pub source: &'static str,
 }
@@ -47,17 +49,18 @@ pub const CLIENTS: [Client; 14] = [
     row(
         "claude-code",
         [2, 1, 187],
-        Seconds(25 * 60),
+        // It says nothing of the transport; with progress, for which it asks, the limit begins anew each time.
+        Seconds(270),
         Always,
-        "30 min without a sign of life on stdio; CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT",
+        "300 s without a sign of life over HTTP, 30 min on stdio; CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT",
     ),
-    row(
+    without_rounds(row(
         "claude-ai",
         [0; 3],
         Seconds(200),
         Seconds(200),
         "Claude Desktop: 240 s, whatever progress says; fixed",
-    ),
+    )),
     row("codex-mcp-client", [0; 3], Seconds(45), Seconds(45), "60 s in old versions"),
     row(
         "codex-mcp-client",
@@ -96,7 +99,12 @@ const fn row(
     with_progress: Keep,
     source: &'static str,
 ) -> Client {
-    Client { name, since, silent, with_progress, source }
+    Client { name, since, silent, with_progress, makes_rounds: true, source }
+}
+
+/// The same client, which shows an error instead of making a call again by itself.
+const fn without_rounds(client: Client) -> Client {
+    Client { makes_rounds: false, ..client }
 }
 
 impl Client {

@@ -40,3 +40,4 @@ mod telemetry;
 mod tidy;
 mod tools;
 mod transcripts;
+mod waiting;

@@ -2,7 +2,8 @@
 //!
 //! The rows are the record: their moves are those of `Standing`, which the store applies one at a time. Around them is a small
 //! model of what gates do between two writes: they take a call out of their table (the claim), write its end down, and only then
-//! send or answer. The search goes through all interleavings of these steps, by two gates, and looks at every state it meets.
+//! send or answer. Tasks and calls that come back with a state are moves of their own. A verdict through the agent's own client is one like any
+//! other: it comes to the same claim. The search goes through all interleavings of these steps, by two gates, and looks at every state it meets.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -69,6 +70,12 @@ struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Call(usize),
+    /// A call that waits as a task: its client is answered at once, and nobody waits.
+    Begin(usize),
+    /// A question about the task of a row, at any gate: it lets an approved call run.
+    Poll(usize, usize),
+    /// A call that comes back with the state of a row: to that one and to no other.
+    ComeBack(usize, usize),
     Cancel(usize),
     Leave(usize),
     Decide(usize, Verdict),
@@ -103,7 +110,10 @@ impl World {
         for gate in 0..2 {
             let Gate { waits, doing, sent, cancelled, expects, .. } = &self.gates[gate];
             if self.calls_left > 0 && !expects && doing.is_none() && waits.is_none() && sent.is_none() {
-                steps.push(Step::Call(gate));
+                steps.extend([Step::Call(gate), Step::Begin(gate)]);
+                for row in 0..self.rows.len() {
+                    steps.extend([Step::Poll(gate, row), Step::ComeBack(gate, row)]);
+                }
             }
             if *expects && !cancelled && (waits.is_some() || doing.is_some()) {
                 steps.push(Step::Cancel(gate));
@@ -154,6 +164,15 @@ impl World {
     fn take(&mut self, step: Step) {
         match step {
             Step::Call(gate) => self.call(gate),
+            Step::Begin(gate) => {
+                self.call(gate);
+                // What was decided before is not begun; what waits loses its caller in the same breath.
+                if let Some(row) = self.gates[gate].waits.take() {
+                    self.gates[gate].doing = Some((row, Doing::Detaching));
+                }
+            }
+            Step::Poll(gate, row) => self.poll(gate, row),
+            Step::ComeBack(gate, row) => self.come_back(gate, row),
             Step::Cancel(gate) => {
                 let own = &mut self.gates[gate];
                 (own.cancelled, own.expects) = (true, false);
@@ -228,6 +247,39 @@ impl World {
                 row.refused = true;
                 self.answer(gate);
             }
+            _ => self.answer(gate),
+        }
+    }
+
+    /// Somebody asks about the task of `at_row`: a grant is redeemed by that, and everything else is only told.
+    fn poll(&mut self, gate: usize, at_row: usize) {
+        self.calls_left -= 1;
+        let row = &mut self.rows[at_row];
+        row.standing.lapse(at(self.now));
+        if row.standing.arrival(at(self.now), true) != Arrival::Redeem {
+            return;
+        }
+        row.standing.take(&Arrival::Redeem, &name(gate));
+        // The question is answered at once; the answer to the call is kept.
+        self.gates[gate] = Gate { doing: Some((at_row, Doing::Sending)), ..Gate::default() };
+    }
+
+    /// A call comes back with a state: it finds its own row, or hears how that ended, and never becomes a hold of its own.
+    fn come_back(&mut self, gate: usize, at_row: usize) {
+        self.calls_left -= 1;
+        self.gates[gate] = Gate { expects: true, ..Gate::default() };
+        let row = &mut self.rows[at_row];
+        row.standing.lapse(at(self.now));
+        let arrival = row.standing.arrival(at(self.now), true);
+        row.standing.take(&arrival, &name(gate));
+        match arrival {
+            Arrival::Attach => self.gates[gate].waits = Some(at_row),
+            Arrival::Redeem => self.gates[gate].doing = Some((at_row, Doing::Sending)),
+            Arrival::Rejected => {
+                row.refused = true;
+                self.answer(gate);
+            }
+            // It has ended, is unknown, is with the server, or has a caller: that is told.
             _ => self.answer(gate),
         }
     }

@@ -75,7 +75,9 @@ class Driver:
 
     async def on_elicitation(self, _context, params):
         self.asked.append({"method": "elicitation/create", "params": plain(params)})
-        return types.ElicitResult(action="accept", content={"name": "Ada", "answer": "yes", "integer": 7})
+        return types.ElicitResult(
+            action="accept", content={"name": "Ada", "answer": "yes", "integer": 7, "decision": "approve"}
+        )
 
     async def on_roots(self, _context):
         return types.ListRootsResult(roots=[types.Root(uri="file:///scripted-root", name="scripted")])

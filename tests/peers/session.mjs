@@ -15,7 +15,7 @@ import { readFileSync } from "node:fs";
 
 /** What every driver answers when a server asks it something. */
 export const ANSWERS = {
-  elicitation: { action: "accept", content: { name: "Ada", answer: "yes", integer: 7 } },
+  elicitation: { action: "accept", content: { name: "Ada", answer: "yes", integer: 7, decision: "approve" } },
   sampling: { role: "assistant", model: "scripted-model", content: { type: "text", text: "a scripted completion" } },
   roots: { roots: [{ uri: "file:///scripted-root", name: "scripted" }] },
 };
@@ -80,6 +80,16 @@ async function cancel(client, step, adapter) {
   return outcome(adapter.call(client, { name: step.name, arguments: step.arguments ?? {} }, options));
 }
 
+/** Calls a tool as a task of 2025-11-25, where the list of tools says that it can be, and reports what the task went through. */
+async function task(client, step, adapter) {
+  const states = [];
+  for await (const message of adapter.callAsTask(client, { name: step.name, arguments: step.arguments ?? {} })) {
+    if (message.type === "result") return { states, result: message.result };
+    if (message.type === "error") return { states, ...errorOf(message.error) };
+    if (states.at(-1) !== message.task.status) states.push(message.task.status);
+  }
+}
+
 const ACTIONS = {
   info: async (_client, _step, adapter) => adapter.info(),
   ping: (client) => outcome(client.ping()),
@@ -90,6 +100,7 @@ const ACTIONS = {
   read: (client, step) => outcome(client.readResource({ uri: step.uri })),
   prompt: (client, step) => outcome(client.getPrompt({ name: step.name, arguments: step.arguments ?? {} })),
   call,
+  task,
   cancel,
   together: (client, step, adapter) => Promise.all(step.calls.map((one) => call(client, one, adapter))),
 };

@@ -31,6 +31,7 @@ await runSession({
     return client;
   },
   call: (client, params, options) => client.callTool(params, undefined, options),
+  callAsTask: (client, params) => client.experimental.tasks.callToolStream(params),
   transport: () => transport,
   info: () => ({
     server: client.getServerVersion(),

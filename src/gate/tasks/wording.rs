@@ -4,7 +4,7 @@
 
 use super::TASK_ANSWER_BYTES_MAX;
 use crate::{
-    gate::{Edited, refusal::Refused},
+    gate::{Edited, Refusal, refusal::Refused},
     hold::{Cause, HoldId, HoldRecord, OnRejection, State, Verdict, Withdrawal},
     jsonrpc::Frame,
     mcp::{self, Era, Progressed},
@@ -17,22 +17,11 @@ pub(super) fn working(how: &str) -> Progressed {
 
 /// The server has answered, and the answer is not here.
 pub(super) fn not_kept(record: &HoldRecord, era: Era) -> Progressed {
-    let text = format!(
-        "ANSWERED (hold {}): the tool ran, and its result is not kept here: it was given to the same call made again, or is \
-         too old. Do not repeat this call; ask the user.",
-        record.hold.id.short()
-    );
-    Progressed::Completed(mcp::error_result(era, &text, None))
+    failed(record, State::Answered, era)
 }
 
 /// What the client hears of a call that did not run, or of which nobody knows.
 pub(super) fn failed(record: &HoldRecord, state: State, era: Era) -> Progressed {
-    Progressed::Completed(mcp::error_result(era, &ended(record, state, era).text, None))
-}
-
-/// The same as the refusal of a call.
-pub(in crate::gate) fn ended(record: &HoldRecord, state: State, era: Era) -> crate::gate::Refusal {
-    let id = record.hold.id;
     let refused = Refused {
         id: None,
         era,
@@ -40,6 +29,12 @@ pub(in crate::gate) fn ended(record: &HoldRecord, state: State, era: Era) -> cra
         on_rejection: OnRejection::Continue,
         hold_message: None,
     };
+    Progressed::Completed(mcp::error_result(era, &ended(refused, record, state).text, None))
+}
+
+/// The same as the refusal of a call.
+pub(in crate::gate) fn ended(refused: Refused, record: &HoldRecord, state: State) -> Refusal {
+    let id = record.hold.id;
     let rejection = record.votes.iter().rev().find(|vote| vote.verdict == Verdict::Reject);
     let reason = rejection.and_then(|vote| vote.comment.as_deref()).unwrap_or_default();
     match state {
@@ -61,6 +56,7 @@ pub(in crate::gate) fn ended(record: &HoldRecord, state: State, era: Era) -> cra
             refused.ended(id, Cause::Withdrawn, note)
         }
         State::Ran => refused.ran(id),
+        State::Answered => refused.answered(id),
         State::NotRun => refused.ended(id, Cause::Unavailable, "a person has found out that it did not run"),
         _ => refused.unknown(id),
     }

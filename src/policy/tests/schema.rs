@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::policy::{approval, document, matchers, overrides, people, settings, yaml};
+use crate::policy::{approval, document, matchers, overrides, people, settings, waiting, yaml};
 
 fn schema_value() -> Value {
     serde_json::from_str(schema()).unwrap()
@@ -31,6 +31,11 @@ fn the_schema_and_the_reader_know_the_same_keys() {
     assert_eq!(keys("/$defs/rule/properties/escalate/items/properties"), words(&approval::STEP_KEYS));
     assert_eq!(keys("/$defs/rule/properties/remember/anyOf/1/properties"), words(&approval::REMEMBER_KEYS));
     assert_eq!(keys("/properties/overrides/items/properties"), words(&overrides::OVERRIDE_KEYS));
+    assert_eq!(keys("/properties/waiting/properties"), words(&waiting::WAITING_KEYS));
+    assert_eq!(
+        keys("/properties/waiting/properties/clients/additionalProperties/properties"),
+        words(&waiting::CLIENT_KEYS)
+    );
     let modes: Vec<&str> = Mode::ALL.map(Mode::word).to_vec();
     assert_eq!(schema_value().pointer("/$defs/mode/enum"), Some(&json!(modes)));
     for object in ["", "/$defs/rule", "/$defs/tests"] {
@@ -54,6 +59,7 @@ fn the_schema_has_the_limits_of_the_reader() {
         ("/$defs/condition/anyOf/0/maxLength", condition::CONDITION_BYTES_MAX),
         ("/properties/overrides/maxItems", overrides::OVERRIDES_MAX),
         ("/properties/people/maxProperties", people::PEOPLE_MAX),
+        ("/properties/waiting/properties/clients/maxProperties", waiting::CLIENTS_MAX),
         ("/properties/teams/maxProperties", people::TEAMS_MAX),
         ("/properties/servers/maxProperties", settings::SETTINGS_MAX),
         ("/properties/tools/maxProperties", settings::SETTINGS_MAX),

@@ -26,9 +26,9 @@ use super::{
     watch::{Watched, Witness},
 };
 use crate::{
-    gate::{Approved, Begun, HeldCall, Refusal, Released, Unanswered},
+    gate::{Approved, Begun, ClientQuestion, HeldCall, Refusal, Released, Unanswered},
     hold::{Absence, HoldId, Withdrawal},
-    jsonrpc::{ErrorCode, sse::event_of},
+    jsonrpc::{ErrorCode, RequestId, sse::event_of},
     mcp,
     transport::waiting::progress_value,
 };
@@ -93,6 +93,9 @@ struct Waiting {
     token: Option<Box<str>>,
     /// How often the client has been told that it waits.
     told: u32,
+    /// Where a question to the client's user comes from, and the one that was asked.
+    questions: Option<oneshot::Receiver<ClientQuestion>>,
+    asked: Option<RequestId>,
 }
 
 /// What became of the wait.
@@ -135,6 +138,8 @@ impl Waiting {
             open: Some(open),
             held,
             told: 0,
+            questions: None,
+            asked: None,
             message: call.message(),
             token: call.progress_token().map(Into::into),
         })
@@ -144,8 +149,7 @@ impl Waiting {
         if call.is_task() {
             return self.begin_task(call, answer).await;
         }
-        let gate = Arc::clone(self.held.exchange.gate());
-        let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
+        let mut holding = self.holding(call);
         let limits = *self.held.exchange.limits();
         let takes_events = headers::accepts(&self.held.head.headers, "text/event-stream");
         let waited = tokio::select! {
@@ -173,8 +177,7 @@ impl Waiting {
 
     /// The same where the stream is one that the client has anyway: what the server answers comes there by itself.
     async fn keep_beside(mut self, call: Box<HeldCall>, chunks: mpsc::Sender<Bytes>) {
-        let gate = Arc::clone(self.held.exchange.gate());
-        let mut holding: Holding = Box::pin(async move { gate.hold(call).await });
+        let mut holding = self.holding(call);
         let mut ticks = self.ticks();
         let Some(released) = self.released_in_stream(&mut holding, &chunks, &mut ticks).await else {
             return self.client_gone(holding).await;
@@ -207,6 +210,40 @@ impl Waiting {
         say(&chunks, &refusal).await;
     }
 
+    fn holding(&mut self, call: Box<HeldCall>) -> Holding {
+        let gate = Arc::clone(self.held.exchange.gate());
+        let (ask, questions) = oneshot::channel();
+        self.questions = Some(questions);
+        Box::pin(async move { gate.hold_asking(call, ask).await })
+    }
+
+    /// The question to the client's user, once there is one.
+    async fn question(&mut self) -> ClientQuestion {
+        if let Some(questions) = &mut self.questions {
+            let question = questions.await;
+            self.questions = None;
+            if let Ok(question) = question {
+                return question;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Asks the client's user, on the stream of the call.
+    fn ask_user(&mut self, question: ClientQuestion, chunks: &mpsc::Sender<Bytes>) {
+        if self.held.asked.session.ask_user(question.id.clone(), question.hold) {
+            let _ = chunks.try_send(event_of(&question.line));
+            self.asked = Some(question.id);
+        }
+    }
+
+    /// What the client hears whose user need not answer any more.
+    fn question_taken_back(&mut self) -> Option<Bytes> {
+        let asked = self.asked.take()?;
+        self.held.asked.session.take_question(&asked)?;
+        Some(event_of(&mcp::cancelled_notification(&asked)))
+    }
+
     fn ticks(&self) -> Interval {
         let every = self.held.exchange.limits().keepalive_every;
         let mut ticks = interval_at(Instant::now() + every, every);
@@ -224,8 +261,14 @@ impl Waiting {
         loop {
             tokio::select! {
                 biased;
-                released = &mut *holding => return Some(released),
+                released = &mut *holding => {
+                    if let Some(event) = self.question_taken_back() {
+                        let _ = chunks.send(event).await;
+                    }
+                    return Some(released);
+                }
                 () = chunks.closed() => return None,
+                question = self.question() => self.ask_user(question, chunks),
                 _ = ticks.tick() => self.tell(chunks),
             }
         }

@@ -189,9 +189,12 @@ fn asked(stream: &Stream, frame: &Frame) -> Asked {
         _ => Interest::None,
     };
     if interest == Interest::Initialize
-        && let Some(client) = frame.params().and_then(Initialize::from_params).and_then(|begin| begin.peer)
+        && let Some(begin) = frame.params().and_then(Initialize::from_params)
     {
-        stream.session.is_client(&client.name, &client.to_string());
+        stream.session.is_able(begin.capabilities);
+        if let Some(client) = begin.peer {
+            stream.session.is_client(&client.name, &client.to_string());
+        }
     }
     if let Some(id) = id.clone().filter(|_| interest != Interest::None) {
         stream.session.is_interested(id, interest);

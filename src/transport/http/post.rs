@@ -173,9 +173,12 @@ fn asked(
         _ => Interest::None,
     };
     let session = if interest == Interest::Initialize {
-        let client = frame.params().and_then(Initialize::from_params).and_then(|initialize| initialize.peer);
+        let initialize = frame.params().and_then(Initialize::from_params);
+        let client = initialize.as_ref().and_then(|initialize| initialize.peer.as_ref());
         let client = client.map(|client| (Arc::from(&*client.name), Arc::from(client.to_string())));
-        exchange.upstream.sessions.begin(&exchange.principal, client)
+        let session = exchange.upstream.sessions.begin(&exchange.principal, client);
+        session.is_able(initialize.map_or("", |initialize| initialize.capabilities));
+        session
     } else {
         session(exchange, head, modern)?
     };
@@ -230,6 +233,11 @@ pub(super) fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) ->
                 StatusCode::BAD_REQUEST,
                 error_response(None, ErrorCode::INVALID_REQUEST, text, None),
             ))
+        }
+        Kind::Response if let Some(hold) = frame.id().and_then(|id| asked.session.take_question(id)) => {
+            let (gate, answer) = (Arc::clone(exchange.gate()), frame.clone());
+            exchange.worker.proxy.tasks.spawn(async move { gate.elicited(hold, answer.result()).await });
+            Some(body::empty(StatusCode::ACCEPTED))
         }
         Kind::Response if !frame.id().is_some_and(|id| asked.session.take_asked(id)) => {
             let text = "the server has not asked this; dropped";

@@ -21,7 +21,7 @@ use crate::{
     gate::{Caller, Gate},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{Frame, RequestId},
-    mcp::ToolDefinition,
+    mcp::{self, ToolDefinition},
     principal::Principal,
     transport::tools,
     waiting::Wait,
@@ -73,6 +73,8 @@ pub(super) struct Session {
     waiting: Mutex<Waiting>,
     /// Requests of the server that the client has not answered.
     asked: Mutex<HashSet<RequestId>>,
+    /// Questions of ours to the client's user.
+    questions: Mutex<HashMap<RequestId, HoldId>>,
     /// Approved calls whose answers the client comes back for.
     awaited: Mutex<HashMap<RequestId, Witness>>,
     /// What is to be read of answers that come on a stream of the session's own.
@@ -185,6 +187,7 @@ impl Sessions {
             caller: ArcSwap::from_pointee(caller),
             waiting: Mutex::default(),
             asked: Mutex::default(),
+            questions: Mutex::default(),
             awaited: Mutex::default(),
             interests: Mutex::default(),
             used: AtomicU64::new(self.now()),
@@ -326,6 +329,27 @@ impl Session {
     /// Whether the server has asked for an answer with `id`, which it now gets.
     pub(super) fn take_asked(&self, id: &RequestId) -> bool {
         lock(&self.asked).remove(id)
+    }
+
+    /// We ask the client's user about `hold`, as `id`. `false` if the client owes us too many answers.
+    pub(super) fn ask_user(&self, id: RequestId, hold: HoldId) -> bool {
+        let mut questions = lock(&self.questions);
+        let has_room = questions.len() < AWAITED_MAX;
+        if has_room {
+            questions.insert(id, hold);
+        }
+        has_room
+    }
+
+    /// The hold that our question `id` was about, which has its answer now or needs none.
+    pub(super) fn take_question(&self, id: &RequestId) -> Option<HoldId> {
+        lock(&self.questions).remove(id)
+    }
+
+    /// What the client can do, as it says in `initialize`.
+    pub(super) fn is_able(&self, capabilities: &str) {
+        let can_ask = mcp::declares_elicitation(capabilities);
+        self.change(|caller| caller.can_ask = can_ask);
     }
 
     /// The answer to the approved call `id` is to come on another stream. One too many counts as lost.

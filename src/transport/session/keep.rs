@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use tokio::{
     io::AsyncWrite,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
 
 use super::{Call, Interest, News, Session};
 use crate::{
-    gate::{CallSpan, Gate, HeldCall, Refusal, Released},
+    gate::{CallSpan, ClientQuestion, Gate, HeldCall, Refusal, Released},
     hold::Withdrawal,
     jsonrpc::{ErrorCode, RequestId},
     mcp,
@@ -64,9 +64,15 @@ pub(super) async fn keep(
     token: Option<ProgressToken>,
     news: mpsc::Sender<News>,
 ) {
+    let (ask, asked) = oneshot::channel();
+    let message = held.message();
+    let holding = gate.hold_asking(held, ask);
     let released = match token {
-        None => gate.hold(held).await,
-        Some(token) => Box::pin(keep_with_progress(&gate, held, &id, &token, &news)).await,
+        None => Box::pin(keep_asking(holding, asked, &id, &news)).await,
+        Some(token) => {
+            let holding = Box::pin(keep_asking(holding, asked, &id, &news));
+            Box::pin(keep_with_progress(holding, message, &id, &token, &news)).await
+        }
     };
     // What comes after the wait has memory of its own: thousands of calls wait at the same time, and few end.
     Box::pin(tell_end(gate, id, released, news)).await;
@@ -94,15 +100,31 @@ pub(super) async fn tell_end(
     }
 }
 
+/// Lets the session ask the client's user, if that is wanted.
+async fn keep_asking(
+    holding: impl Future<Output = Released>,
+    asked: oneshot::Receiver<ClientQuestion>,
+    id: &RequestId,
+    news: &mpsc::Sender<News>,
+) -> Released {
+    let mut holding = std::pin::pin!(holding);
+    tokio::select! {
+        biased;
+        released = &mut holding => return released,
+        question = asked => if let Ok(question) = question {
+            let _ = news.send(News::Question { id: id.clone(), question }).await;
+        },
+    }
+    holding.await
+}
+
 async fn keep_with_progress(
-    gate: &Gate,
-    held: Box<HeldCall>,
+    mut holding: std::pin::Pin<Box<impl Future<Output = Released>>>,
+    message: String,
     id: &RequestId,
     token: &str,
     news: &mpsc::Sender<News>,
 ) -> Released {
-    let message = held.message();
-    let mut holding = Box::pin(gate.hold(held));
     let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: u32 = 0;

@@ -451,6 +451,8 @@ fn an_escalation_brings_in_the_channel_of_its_step_and_is_heard_where_it_was_tol
         min_assurance: Assurance::L0,
     };
     let quorum = Quorum {
+        grant_seconds: None,
+        may_elicit: false,
         requirements: vec![requirement],
         required_rejections: 1,
         remind_seconds: None,

@@ -272,6 +272,27 @@ impl Home {
         Running::start(&mut self.command(&command))
     }
 
+    /// What the Inspector's command line prints of one call of `tool` to a server of its own.
+    pub(crate) fn inspect(&self, server: &[OsString], tool: &str, argument: &str) -> Value {
+        let launcher = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js";
+        let mut command: Vec<OsString> = vec![newer_node(), installed(launcher), "--cli".into()];
+        let settings = serde_json::json!({ "mcpServers": { "canary": {
+            "command": server[0].to_str().unwrap(),
+            "args": server[1..].iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>(),
+            "env": { "CANARY_FILE": self.path("canary"), "HOME": self.directory.path(),
+                "XDG_RUNTIME_DIR": self.path("run"), "XDG_STATE_HOME": self.path("state") },
+        } } });
+        let config = self.path("inspector.json");
+        fs::write(&config, settings.to_string()).unwrap();
+        command.extend(["--config".into(), config.into(), "--server".into(), "canary".into()]);
+        command.extend(["--method".into(), "tools/call".into(), "--tool-name".into(), tool.into()]);
+        command.extend(["--tool-arg".into(), argument.into()]);
+        let output = self.command(&command).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     /// Runs one command of the program, to its end.
     pub(crate) fn holdshort(&self, arguments: &[&str]) -> Output {
         let mut command: Vec<OsString> = vec![HOLDSHORT.into()];

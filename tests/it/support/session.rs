@@ -11,6 +11,9 @@
 //! c< {"jsonrpc":…}        the client must receive exactly this line
 //! c< edited 1 {"x":2}     … the result for id 1, which says that it was changed, and these arguments
 //! c< refused 1 denied     … a tool result for id 1 with isError and this word
+//! c< round 1 s1           … an answer to id 1 that has the call made again, with a state which is $s1 from here on
+//! c< question 1 s1 TEXT   … the same, and the user is asked something with this text in it
+//! c< asks q1 TEXT         … a request to ask the user something with this text in it; its id is $q1 from here on
 //! c< contains TEXT        … a line with this text in it
 //! c< error 1 -32600       … a JSON-RPC error for id 1 with this code
 //! c< progress 5 moment    … a progress notification for token 5 with this text in its message
@@ -123,6 +126,8 @@ pub(crate) struct Session {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) running: JoinHandle<()>,
     holds: HashMap<String, HoldId>,
+    /// What the gate gave out and is to come back, by name.
+    given: HashMap<String, String>,
 }
 
 impl Session {
@@ -172,6 +177,7 @@ impl Session {
             lifecycle,
             running,
             holds: HashMap::new(),
+            given: HashMap::new(),
         }
     }
 
@@ -186,8 +192,8 @@ impl Session {
         );
         // As a gate does before it serves anybody.
         next.gate.refresh_tools().await.unwrap();
-        let holds = std::mem::take(&mut self.holds);
-        *self = Self { holds, ..next };
+        let (holds, given) = (std::mem::take(&mut self.holds), std::mem::take(&mut self.given));
+        *self = Self { holds, given, ..next };
     }
 
     pub(crate) async fn client_sends(&mut self, line: &[u8]) {
@@ -220,10 +226,49 @@ impl Session {
 
     /// `text` with `@h1` for the short id of that hold, and `@H1` for the whole one.
     fn with_ids(&self, text: &str) -> String {
-        self.holds.iter().fold(text.to_owned(), |text, (name, id)| {
+        let text = self
+            .given
+            .iter()
+            .fold(text.to_owned(), |text, (name, given)| text.replace(&format!("${name}"), given));
+        self.holds.iter().fold(text, |text, (name, id)| {
             text.replace(&format!("@{name}"), &id.short())
                 .replace(&format!("@{}", name.to_uppercase()), &id.to_string())
         })
+    }
+
+    /// Whether `line` gives the client something out as `expected` says, which is remembered.
+    fn gives_out(&mut self, line: &str, expected: &str) -> Option<bool> {
+        let words: Vec<_> = expected.splitn(4, ' ').collect();
+        let message: serde_json::Value = serde_json::from_str(line).expect("the client receives JSON");
+        let (name, given, is_it) = match words[..] {
+            ["asks", name, ..] => {
+                let text = expected.splitn(3, ' ').nth(2).unwrap();
+                let params = &message["params"];
+                let is_it = message["method"] == "elicitation/create"
+                    && params["message"].as_str().is_some_and(|message| message.contains(text))
+                    && params["requestedSchema"]["required"] == serde_json::json!(["decision"]);
+                (name, message["id"].to_string(), is_it)
+            }
+            ["round" | "question", id, name, ..] => {
+                let result = &message["result"];
+                let asked = &result["inputRequests"]["holdshort"];
+                let is_asked = match words.get(3) {
+                    None => result["inputRequests"].is_null(),
+                    Some(text) => {
+                        asked["method"] == "elicitation/create"
+                            && asked["params"]["mode"] == "form"
+                            && asked["params"]["message"]
+                                .as_str()
+                                .is_some_and(|message| message.contains(text))
+                    }
+                };
+                let is_it = is(&message["id"], id) && result["resultType"] == "input_required" && is_asked;
+                (name, result["requestState"].as_str().unwrap_or_default().to_owned(), is_it)
+            }
+            _ => return None,
+        };
+        self.given.insert(name.to_owned(), given);
+        Some(is_it)
     }
 
     /// One `--` line.
@@ -417,7 +462,8 @@ pub(crate) async fn check(transcript: &str) {
                 let got = session.client_receives().await;
                 let got = got.unwrap_or_else(|| panic!("line {at}: the client receives nothing, not {rest}"));
                 let rest = &session.with_ids(rest);
-                assert!(is_expected(&got, rest), "line {at}: the client receives {got}instead of {rest}");
+                let is_it = session.gives_out(&got, rest).unwrap_or_else(|| is_expected(&got, rest));
+                assert!(is_it, "line {at}: the client receives {got}instead of {rest}");
             }
             "s<" => {
                 let got = session.server_receives().await;

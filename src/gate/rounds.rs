@@ -1,0 +1,347 @@
+//! Calls of 2026-07-28 that are answered with a state alone, and come back with it by themselves; and questions to the client's own
+//! user, in both eras.
+//!
+//! A part of `gate`. The state is sealed with a key of the record: it names the hold, and counts once, for the same call of the same
+//! principal to the same server, until its time is over. It is no approval: whoever comes back with it finds what people have decided.
+//! A question to the client's user is asked only where the rules say so; the answer comes from the program that is being gated.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use jiff::Timestamp;
+use tokio::{
+    sync::{OnceCell, oneshot},
+    time::Instant,
+};
+
+use super::{Gate, HeldCall, Judged, Refusal, Released, refusal::Refused, tasks};
+use crate::{
+    audit::{AuditEvent, Occasion},
+    digest::Digest,
+    hold::{HoldId, NewHold, State, Verdict},
+    jsonrpc::{ErrorCode, Frame, RequestId, id::quote, scan::Param, scan::unescape},
+    mcp::{self, Elicited, Era},
+    principal::Principal,
+    sanitize,
+    store::{Store, StoreError},
+    view,
+};
+
+/// What our states begin with; all others are a server's.
+const PREFIX: &str = "holdshort1.";
+
+/// The name of the key in the record.
+const KEY_NAME: &str = "rounds";
+
+/// What the seal is over, besides the state itself.
+const FORM: &[u8] = b"holdshort-round/1\n";
+
+/// How often a call comes back by itself. SDKs do so ten times, and then fail.
+pub const ROUNDS_MAX: u8 = 8;
+
+/// The bytes of a state before its seal: the hold, the round, a number used once, and until when.
+const BODY_BYTES: usize = 16 + 1 + 8 + 8;
+
+/// In the round: the client's user has been asked.
+const ASKED: u8 = 0x80;
+
+/// The longest question, in characters. A call that does not fit is not asked about in this way.
+const QUESTION_CHARS_MAX: usize = 4_000;
+
+/// How wide the rows of a call are in a question, in columns.
+const QUESTION_COLUMNS: usize = 100;
+
+/// What is noted of an approval by the client's own user.
+const NOT_INDEPENDENT: &str = "asked through the client that made the call: not independent";
+
+/// How a call may be kept besides waiting.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rounds {
+    /// How often it has come back, where it can.
+    pub(super) round: Option<u8>,
+    /// Whether the client's user may be asked.
+    pub(super) may_ask: bool,
+}
+
+/// With what a call has come back.
+#[derive(Debug)]
+pub(super) struct Back {
+    state: String,
+    /// The raw object of answers.
+    answers: Option<String>,
+}
+
+/// The key of the record, once it was needed.
+pub(super) type Seal = OnceCell<hmac::Key>;
+
+/// A question to the client's user (up to 2025-11-25).
+#[derive(Debug)]
+pub struct ClientQuestion {
+    /// The hold that it is about.
+    pub hold: HoldId,
+    /// The id of the request.
+    pub id: RequestId,
+    /// The request.
+    pub line: bytes::Bytes,
+}
+
+/// What a state of ours says.
+struct Sealed {
+    hold: HoldId,
+    round: u8,
+    is_asked: bool,
+    until: Timestamp,
+}
+
+/// The call in `frame` and with what it comes back, if that is a state of ours. What the server may get is the call alone.
+pub(super) fn come_back(frame: Frame) -> Result<(Frame, Option<Box<Back>>), &'static str> {
+    let Some(state) = frame.param(Param::RequestState).filter(|token| token.starts_with('"')) else {
+        return Ok((frame, None));
+    };
+    let state = unescape(state);
+    if !state.starts_with(PREFIX) {
+        return Ok((frame, None));
+    }
+    let back =
+        Back { state: state.into_owned(), answers: frame.param(Param::InputResponses).map(str::to_owned) };
+    let call = mcp::without_answers(&frame).and_then(|call| Frame::from_client(call).ok());
+    Ok((call.ok_or("the call cannot be read without its state")?, Some(Box::new(back))))
+}
+
+fn sealing(key: &hmac::Key, body: &[u8], call: &NewHold) -> hmac::Context {
+    let mut seal = hmac::Context::with_key(key);
+    let lengths = [call.server.len(), call.principal.len()].map(usize::to_be_bytes);
+    let call_sha256 = call.call_sha256.map_or([0; 32], |digest| digest.0);
+    for part in
+        [FORM, lengths.as_flattened(), call.server.as_bytes(), call.principal.as_bytes(), &call_sha256, body]
+    {
+        seal.update(part);
+    }
+    seal
+}
+
+/// The seal of `body` for `call`, compared without telling where it differs.
+fn is_sealed(key: &hmac::Key, body: &[u8], call: &NewHold, tag: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(sealing(key, body, call).sign().as_ref(), tag).is_ok()
+}
+
+impl Sealed {
+    fn write(&self, key: &hmac::Key, call: &NewHold) -> Option<String> {
+        let mut body = [0; BODY_BYTES];
+        body[..16].copy_from_slice(&self.hold.0);
+        body[16] = self.round | if self.is_asked { ASKED } else { 0 };
+        getrandom::fill(&mut body[17..25]).ok()?;
+        body[25..].copy_from_slice(&self.until.as_second().to_be_bytes());
+        let tag = sealing(key, &body, call).sign();
+        Some(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([&body[..], tag.as_ref()].concat())))
+    }
+
+    fn read(key: &hmac::Key, state: &str, call: &NewHold) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(state.strip_prefix(PREFIX)?).ok()?;
+        let (body, tag) = bytes.split_at_checked(BODY_BYTES)?;
+        if !is_sealed(key, body, call, tag) {
+            return None;
+        }
+        let round = *body.get(16)?;
+        Some(Self {
+            hold: HoldId(body.get(..16)?.try_into().ok()?),
+            round: round & !ASKED,
+            is_asked: round & ASKED != 0,
+            until: Timestamp::from_second(i64::from_be_bytes(body.get(25..)?.try_into().ok()?)).ok()?,
+        })
+    }
+}
+
+async fn key<'s>(seal: &'s Seal, store: &Store) -> Result<&'s hmac::Key, StoreError> {
+    seal.get_or_try_init(|| async {
+        let key = store.key(KEY_NAME).await?;
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, &key))
+    })
+    .await
+}
+
+impl Judged {
+    /// In which ways the call may be kept besides waiting, if it is held with `may_elicit`.
+    pub(super) fn rounds(&self, may_elicit: bool) -> Rounds {
+        let round = (self.plan.rung == crate::waiting::Rung::Rounds).then_some(0);
+        Rounds { round, may_ask: may_elicit && self.can_ask && !self.is_task }
+    }
+}
+
+impl HeldCall {
+    /// The question to the client's user, if one is to be asked beside the wait: up to 2025-11-25.
+    fn question(&self) -> Option<ClientQuestion> {
+        if !self.rounds.may_ask || self.refused.era != Era::Legacy {
+            return None;
+        }
+        let message = question(&self.hold)?;
+        let id = RequestId::from_token(&quote(&format!("holdshort-{}", HoldId::random().ok()?)))?;
+        let line = mcp::elicitation_request(&id, &message);
+        Some(ClientQuestion { hold: self.hold.id, id, line })
+    }
+}
+
+impl Gate {
+    /// The same as [`Gate::hold`]; `ask` hears of the question to the client's user, if one is to be asked.
+    pub async fn hold_asking(&self, held: Box<HeldCall>, ask: oneshot::Sender<ClientQuestion>) -> Released {
+        match Box::pin(self.record(held)).await {
+            Ok(held) => {
+                if let Some(question) = held.question() {
+                    let _ = ask.send(question);
+                }
+                self.wait(held).await
+            }
+            Err(released) => *released,
+        }
+    }
+
+    /// A call has come back with a state of ours: to its hold, and to no other. What it cannot have any more, it is told.
+    pub(super) async fn comes_back(&self, held: &mut HeldCall, back: Back) -> Result<(), Refusal> {
+        let invalid = |text: &str| Refusal::invalid(held.refused.id.clone(), ErrorCode::INVALID_PARAMS, text);
+        let refuse = |text: &'static str| {
+            self.store.ride_along(AuditEvent {
+                note: Some(text.to_owned()),
+                ..AuditEvent::of(Occasion::Refused, &held.hold, self.instance(), Timestamp::now())
+            });
+            Err(invalid(text))
+        };
+        let now = Timestamp::now();
+        let sealed = match key(&self.seal, &self.store).await {
+            Ok(key) => Sealed::read(key, &back.state, &held.hold),
+            Err(error) => {
+                tracing::error!(%error, "the key of states cannot be read");
+                return Err(held.refusal("the record could not be read"));
+            }
+        };
+        let Some(sealed) = sealed else {
+            return refuse("the requestState was not given out for this call");
+        };
+        if sealed.until <= now {
+            return refuse("the time of this requestState is over");
+        }
+        match self.store.use_once(Digest::of(back.state.as_bytes()), sealed.until).await {
+            Ok(true) => {}
+            Ok(false) => return refuse("this requestState was used before"),
+            Err(error) => {
+                tracing::error!(%error, "that a state was used cannot be recorded");
+                return Err(held.refusal("the record could not be written"));
+            }
+        }
+        if let Some(answers) = back.answers.filter(|_| sealed.is_asked) {
+            self.is_elicited(sealed.hold, &Elicited::in_responses(&answers)).await;
+        }
+        let Ok(Some(record)) = self.store.hold(sealed.hold).await else {
+            return refuse("the record does not know the hold of this requestState");
+        };
+        let mut standing = record.standing();
+        standing.lapse(now);
+        let goes_on = match standing.state {
+            State::Held | State::Granted | State::Unknown => true,
+            State::Rejected => standing.is_awaited,
+            _ => false,
+        };
+        if !goes_on {
+            return Err(tasks::ended(held.refused.clone(), &record, standing.state));
+        }
+        held.rounds.round = held.rounds.round.map(|_| sealed.round + 1);
+        held.rounds.may_ask &= !sealed.is_asked;
+        Ok(())
+    }
+
+    /// A call is on record and would wait: in 2026-07-28 its client is asked at once, if it may be.
+    pub(super) fn asks_at_once(&self, held: &mut HeldCall) {
+        if held.rounds.may_ask && held.refused.era == Era::Modern {
+            held.answer_by = Some(Instant::now());
+        }
+    }
+
+    /// The answer after which the client makes the call again by itself. `None`: it is told to.
+    pub(super) async fn next_round(
+        &self,
+        hold: &NewHold,
+        refused: &Refused,
+        rounds: Rounds,
+    ) -> Option<Refusal> {
+        if refused.era != Era::Modern {
+            return None;
+        }
+        let message = if rounds.may_ask { question(hold) } else { None };
+        let round = rounds.round.filter(|round| *round < ROUNDS_MAX);
+        if message.is_none() && round.is_none() {
+            return None;
+        }
+        let until = hold.expires_at.checked_add(self.grant_of(hold)).unwrap_or(hold.expires_at);
+        let sealed =
+            Sealed { hold: hold.id, round: round.unwrap_or_default(), is_asked: message.is_some(), until };
+        let key = key(&self.seal, &self.store).await;
+        let key =
+            key.inspect_err(|error| tracing::error!(%error, "the key of states cannot be read")).ok()?;
+        let state = sealed.write(key, hold)?;
+        Some(refused.clone().come_back(hold.id, mcp::come_back(&state, message.as_deref())))
+    }
+
+    /// The client's user has answered our question about `hold` with `result`, the raw result of the client's response.
+    pub async fn elicited(&self, hold: HoldId, result: Option<&str>) {
+        let answer = result.map_or(Elicited::Nothing, Elicited::parse);
+        self.is_elicited(hold, &answer).await;
+    }
+
+    async fn is_elicited(&self, id: HoldId, answer: &Elicited) {
+        let (verdict, comment) = match answer {
+            Elicited::Approve => (Verdict::Approve, NOT_INDEPENDENT.to_owned()),
+            Elicited::Reject(reason) => {
+                let reason = reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+                (Verdict::Reject, reason.unwrap_or("the user of this client declined").to_owned())
+            }
+            Elicited::Nothing => return,
+        };
+        let hold = match self.held(id) {
+            Some(hold) => hold,
+            None => match self.store.hold(id).await {
+                Ok(Some(record)) => std::sync::Arc::new(record.hold),
+                _ => return,
+            },
+        };
+        let approver = Principal::Elicited { client: hold.principal.to_string() };
+        if let Err(error) = self.resolve(id, verdict, &approver, Some(&comment)).await {
+            tracing::warn!(hold = %id, %error, "the answer of a client's user has no effect");
+        }
+    }
+
+    /// How long an approval of `hold` counts that no caller was there for: what its rules say, or the policy in force.
+    pub(super) fn grant_of(&self, hold: &NewHold) -> Duration {
+        let of_rules = hold.quorum.as_ref().and_then(|quorum| quorum.grant_seconds).map(Duration::from_secs);
+        let usual = || self.policy.load().waiting().grant;
+        of_rules.or_else(usual).unwrap_or_else(|| Duration::from_secs(self.grant_seconds.into()))
+    }
+}
+
+/// What the client's user is asked about `hold`. `None` if it would not be the whole call.
+fn question(hold: &NewHold) -> Option<String> {
+    let frame = Frame::from_client(hold.frame.clone()).ok().filter(|_| !hold.tool.is_empty())?;
+    if frame.text().len() > 4 * QUESTION_CHARS_MAX {
+        return None;
+    }
+    let mut message = format!(
+        "May the tool {} of the server {} run with these arguments? (hold {})",
+        sanitize::render(&hold.tool),
+        sanitize::render(&hold.server),
+        hold.id.short()
+    );
+    let reason = sanitize::render(&hold.reason);
+    if !reason.is_empty() {
+        message.push_str(&format!("\nWhy it waits: {reason}"));
+    }
+    let mut rows = view::json_rows(frame.param(Param::Arguments).unwrap_or("{}"), QUESTION_COLUMNS);
+    if let Some(besides) = view::besides_arguments(frame.text()) {
+        rows.push("Besides the arguments:".to_owned());
+        rows.extend(view::json_rows(&besides, QUESTION_COLUMNS));
+    }
+    for note in &hold.notes {
+        rows.push(format!("Note: {}", sanitize::render(note)));
+    }
+    // Behind a mark that begins every row, so that no row can look like a line of ours.
+    rows.iter().for_each(|row| message.push_str(&format!("\n| {row}")));
+    (message.chars().count() <= QUESTION_CHARS_MAX).then_some(message)
+}
