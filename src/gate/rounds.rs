@@ -251,6 +251,8 @@ impl Gate {
 
     /// A call is on record and would wait: in 2026-07-28 its client is asked at once, if it may be.
     pub(super) fn asks_at_once(&self, held: &mut HeldCall) {
+        // What cannot be shown whole is not asked.
+        held.rounds.may_ask = held.rounds.may_ask && question(&held.hold).is_some();
         if held.rounds.may_ask && held.refused.era == Era::Modern {
             held.answer_by = Some(Instant::now());
         }

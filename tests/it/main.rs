@@ -27,6 +27,7 @@ mod patience;
 mod http_lines;
 mod http_remote;
 mod http_revisions;
+mod http_waiting;
 mod policies;
 mod quorum;
 mod real_http_peers;

@@ -9,7 +9,9 @@ use std::ffi::{OsStr, OsString};
 use crate::{
     real_peers::{AS_TASK, HELD, assert_alike, finish, step, task_ended, text_of},
     support::{
-        peers::{ALLOW_ALL, Answers, Client, HOLD_DANGER, Home, Running, Server, newer_node, node_program},
+        peers::{
+            ALLOW_ALL, Answers, Client, HOLD_DANGER, Home, Running, Server, newer_node, node_program, until,
+        },
         serve::Serve,
     },
 };
@@ -172,6 +174,43 @@ fn a_client_with_tasks_asks_for_its_result() {
         assert_eq!(held.home.canary(), None);
         held.proxy.stop();
     }
+}
+
+#[test]
+fn the_user_of_a_client_is_asked_where_a_rule_says_so() {
+    let policy = HOLD_DANGER.replace("action: hold", "action: hold\n    elicitation: true");
+    for client in [Client::TsV1, Client::TsV2Auto, Client::Python1] {
+        let home = Home::new();
+        let (_server, url) = home.serve(Server::CanaryTsV2, Answers::Streamed);
+        let proxy = Serve::start(&home, &policy, &url);
+        let mut driver = home.drive(client, HELD, vec![proxy.url.clone()]);
+        assert!(text_of(&step(&mut driver, "danger")).starts_with("executed"), "{client:?}");
+        finish(&home, &mut driver);
+        assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
+        let hold = home.all_holds().remove(0);
+        assert!(hold["votes"][0]["by"].as_str().unwrap().starts_with("elicitation:"), "{hold}");
+        proxy.stop();
+    }
+}
+
+#[test]
+fn a_client_that_makes_calls_again_by_itself_is_kept_in_rounds() {
+    let policy = format!("{HOLD_DANGER}waiting: {{default: 1s}}\n");
+    let home = Home::new();
+    let (_server, url) = home.serve(Server::CanaryTsV2, Answers::Streamed);
+    let proxy = Serve::start(&home, &policy, &url);
+    let mut driver = home.drive(Client::TsV2Auto, HELD, vec![proxy.url.clone()]);
+    let id = home.one_hold()["id"].as_str().unwrap().to_owned();
+    let rounds = || {
+        let log = home.holdshort(&["audit", "export"]);
+        String::from_utf8_lossy(&log.stdout).matches("\"attached\"").count()
+    };
+    until("it has come back some times", || rounds() >= 3);
+    home.holdshort_ok(&["approve", &id]);
+    assert!(text_of(&step(&mut driver, "danger")).starts_with("executed"));
+    finish(&home, &mut driver);
+    assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
+    proxy.stop();
 }
 
 #[test]

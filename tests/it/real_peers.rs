@@ -88,7 +88,8 @@ fn start_held(home: &Home, client: Client, server: Server, scenario: &str) -> (R
 }
 
 pub(crate) fn step(driver: &mut Running, name: &str) -> Value {
-    driver.next_json_where(|line| line["step"] == "call" && line["name"] == name)["answer"].clone()
+    let is_it = |line: &Value| (line["step"] == "call" || line["step"] == "task") && line["name"] == name;
+    driver.next_json_where(is_it)["answer"].clone()
 }
 
 pub(crate) fn text_of(answer: &Value) -> &str {

@@ -121,7 +121,7 @@ async fn an_override_stands_in_for_the_people_of_a_rule_only_if_it_says_so() {
     assert!(gate.replace_policy(policy(&dangerous), "test"));
     assert!(matches!(made(&gate, &caller(1), call("{}", "")).await, Some(Released::Resume(_))));
     let denied = overriding(hold, ", danger_skip_approvals: true")
-        + "rules: [{name: no, tool: danger, action: deny}]\n";
+        + "rules: [{name: never, tool: danger, action: deny}]\n";
     assert!(gate.replace_policy(policy(&denied), "test"));
     assert!(matches!(gate.screen(&caller(1), call("{}", "")), Screened::Refuse(_)), "a denial stays one");
 }
