@@ -64,7 +64,7 @@ use crate::{
     sanitize,
     store::{Store, StoreError},
     trace::Tracer,
-    waiting::{Asking, Plan, Wait},
+    waiting::{Plan, Wait},
 };
 
 /// News that a slow watcher of [`Gate::watch`] may miss before it has to list again.
@@ -541,10 +541,10 @@ impl Gate {
                 .map_or_else(|| Arc::clone(&caller.agent), |client| client.to_string().into()),
             era: if call.is_modern() { Era::Modern } else { Era::Legacy },
             progress_token: call.progress_token.map(Into::into),
-            is_task: if call.is_modern() { call.declares_tasks } else { asks_for_task(caller, call) },
+            is_task: if call.is_modern() { call.declares_tasks } else { tasks::asks_for_task(caller, call) },
             can_ask: if call.is_modern() { call.declares_elicitation } else { caller.can_ask },
             back: None,
-            plan: plan(caller, &policy, Some(call)),
+            plan: rounds::plan(caller, &policy, Some(call)),
             doubt,
             decision,
             policy_sha256: policy.digest(),
@@ -577,7 +577,7 @@ impl Gate {
             is_task: false,
             can_ask: false,
             back: None,
-            plan: plan(caller, &policy, None),
+            plan: rounds::plan(caller, &policy, None),
             doubt: None,
             decision,
             policy_sha256: policy.digest(),
@@ -774,29 +774,6 @@ fn method_name(frame: &Frame) -> Arc<str> {
         Some(method::TOOLS_CALL) => Arc::clone(&TOOLS_CALL),
         other => Arc::from(other.unwrap_or_default()),
     }
-}
-
-/// Whether a call asks to be a task, in the revision in which calls do so.
-fn asks_for_task(caller: &Caller, call: &ToolCall<'_>) -> bool {
-    call.wants_task && caller.revision.as_deref().is_none_or(|revision| revision == mcp::VERSION_WITH_TASKS)
-}
-
-/// How a call of `caller` waits, or another request.
-fn plan(caller: &Caller, policy: &Policy, call: Option<&ToolCall<'_>>) -> Plan {
-    let (client, version) = match call.and_then(|call| call.client.as_ref()) {
-        Some(client) => (&*client.name, &*client.version),
-        None => (&*caller.client, caller.agent.strip_prefix(&*caller.client).unwrap_or_default().trim()),
-    };
-    let comes_back =
-        |call: &ToolCall<'_>| call.is_modern() && call.request_state.is_none() && !call.has_input_responses;
-    Plan::of(Asking {
-        client,
-        version,
-        wants_progress: call.is_some_and(|call| call.progress_token.is_some()),
-        takes_rounds: call.is_some_and(comes_back),
-        wait: caller.wait,
-        settings: policy.waiting(),
-    })
 }
 
 /// The answer to a name that some server might take for a gated method.

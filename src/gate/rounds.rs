@@ -15,17 +15,19 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Gate, HeldCall, Judged, Refusal, Released, refusal::Refused, tasks};
+use super::{Caller, Gate, HeldCall, Judged, Refusal, Released, refusal::Refused, tasks};
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
     hold::{HoldId, NewHold, State, Verdict},
     jsonrpc::{ErrorCode, Frame, RequestId, id::quote, scan::Param, scan::unescape},
-    mcp::{self, Elicited, Era},
+    mcp::{self, Elicited, Era, ToolCall},
+    policy::Policy,
     principal::Principal,
     sanitize,
     store::{Store, StoreError},
     view,
+    waiting::{Asking, Plan, Rung},
 };
 
 /// What our states begin with; all others are a server's.
@@ -164,7 +166,7 @@ async fn key<'s>(seal: &'s Seal, store: &Store) -> Result<&'s hmac::Key, StoreEr
 impl Judged {
     /// In which ways the call may be kept besides waiting, if it is held with `may_elicit`.
     pub(super) fn rounds(&self, may_elicit: bool) -> Rounds {
-        let round = (self.plan.rung == crate::waiting::Rung::Rounds).then_some(0);
+        let round = (self.plan.rung == Rung::Rounds).then_some(0);
         Rounds { round, may_ask: may_elicit && self.can_ask && !self.is_task }
     }
 }
@@ -317,6 +319,24 @@ impl Gate {
         let usual = || self.policy.load().waiting().grant;
         of_rules.or_else(usual).unwrap_or_else(|| Duration::from_secs(self.grant_seconds.into()))
     }
+}
+
+/// How a call of `caller` waits, or another request.
+pub(super) fn plan(caller: &Caller, policy: &Policy, call: Option<&ToolCall<'_>>) -> Plan {
+    let (client, version) = match call.and_then(|call| call.client.as_ref()) {
+        Some(client) => (&*client.name, &*client.version),
+        None => (&*caller.client, caller.agent.strip_prefix(&*caller.client).unwrap_or_default().trim()),
+    };
+    let comes_back =
+        |call: &ToolCall<'_>| call.is_modern() && call.request_state.is_none() && !call.has_input_responses;
+    Plan::of(Asking {
+        client,
+        version,
+        wants_progress: call.is_some_and(|call| call.progress_token.is_some()),
+        takes_rounds: call.is_some_and(comes_back),
+        wait: caller.wait,
+        settings: policy.waiting(),
+    })
 }
 
 /// What the client's user is asked about `hold`. `None` if it would not be the whole call.

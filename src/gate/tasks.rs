@@ -25,7 +25,7 @@ use super::{Approved, Caller, Gate, Gone, HeldCall, Permitted, Released, Screene
 use crate::{
     hold::{Absence, BadHoldId, HoldId, HoldRecord, NewHold, OnRejection, State, Withdrawal},
     jsonrpc::{ErrorCode, Frame, RequestId, error_response, scan::Param},
-    mcp::{self, Era, LeadsTo, Progressed, TASKS_EXTENSION, Task, TaskRequest, TaskVerb},
+    mcp::{self, Era, LeadsTo, Progressed, TASKS_EXTENSION, Task, TaskRequest, TaskVerb, ToolCall},
     store::{HistoryFilter, StoreError, TASK_ANSWER_KEPT, TaskAnswer},
 };
 
@@ -410,4 +410,9 @@ fn is_of(hold: &NewHold, caller: &Caller) -> bool {
 /// How a call is refused that has asked to be a task: with an error, because its client takes no other result than a task.
 pub(super) fn on_rejection(is_asked_task: bool, wanted: OnRejection) -> OnRejection {
     if is_asked_task { OnRejection::Fail } else { wanted }
+}
+
+/// Whether a call asks to be a task, in the revision in which calls do so.
+pub(super) fn asks_for_task(caller: &Caller, call: &ToolCall<'_>) -> bool {
+    call.wants_task && caller.revision.as_deref().is_none_or(|revision| revision == mcp::VERSION_WITH_TASKS)
 }
