@@ -17,7 +17,7 @@ mod trace;
 
 pub use asking::{
     Elicited, cancelled_notification, come_back, declares_elicitation, elicitation_request, result_response,
-    without_answers,
+    without_answers, without_task,
 };
 pub use call::{CallError, MAX_REQUEST_STATE_BYTES, MAX_TOOL_NAME_BYTES, ToolCall, input_required};
 pub use likeness::{ToolDefinition, call_sha256, call_without_answers_sha256, tool_definitions};

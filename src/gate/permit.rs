@@ -29,6 +29,11 @@ impl Permitted {
         Self { bytes, hold: Some(hold) }
     }
 
+    /// What would be sent.
+    pub(super) fn bytes(&self) -> &Bytes {
+        self.bytes.bytes()
+    }
+
     /// The body to send, exactly as it was received: nothing is added to it.
     pub fn into_body(self) -> Bytes {
         self.bytes.into_body()

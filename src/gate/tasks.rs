@@ -192,9 +192,12 @@ impl Gate {
         let (era, created_at) = (held.refused.era, held.hold.created_at);
         let hold = Arc::clone(&held.hold);
         match self.begin_task(held).await {
-            Begun::Released(Released::Resume(approved))
-                if era == Era::Legacy && !caller.server_has_tasks && approved.request_id().is_some() =>
+            Begun::Released(Released::Resume(mut approved))
+                if is_asked_here(caller, era) && approved.request_id().is_some() =>
             {
+                if let Some(call) = Frame::from_client(approved.permitted.bytes().clone()).ok().map(plain) {
+                    approved.permitted = Permitted::approved(call.into_bytes(), approved.hold());
+                }
                 let task =
                     self.task(&NewHold { id: approved.hold(), ..NewHold::clone(&hold) }, era, created_at);
                 let text = "The call was approved and runs.";
@@ -302,6 +305,7 @@ impl Gate {
         let text = std::str::from_utf8(&record.hold.frame).ok();
         let text = text.and_then(|text| mcp::with_request_id(text, &mcp::task_id(id)));
         let frame = text.and_then(|text| Frame::from_client(Bytes::from(text)).ok());
+        let frame = frame.map(|frame| if is_asked_here(question.caller, era) { plain(frame) } else { frame });
         // Judged anew: the rules may have become stricter.
         let call = frame.map(|frame| self.screen(question.caller, frame));
         if let Some(Screened::Hold(call)) = call {
@@ -316,7 +320,7 @@ impl Gate {
                         }
                         // It does not fit any more, which is on record.
                         Released::Refuse(refusal) => {
-                            Err(Progressed::Completed(mcp::error_result(era, &refusal.text, None)))
+                            Err(Progressed::Refused(mcp::error_result(era, &refusal.text, None)))
                         }
                     };
                 }
@@ -410,6 +414,19 @@ fn is_of(hold: &NewHold, caller: &Caller) -> bool {
 /// How a call is refused that has asked to be a task: with an error, because its client takes no other result than a task.
 pub(super) fn on_rejection(is_asked_task: bool, wanted: OnRejection) -> OnRejection {
     if is_asked_task { OnRejection::Fail } else { wanted }
+}
+
+/// Whether a task of this kind is ours alone: its server has none and knows nothing of it.
+fn is_asked_here(caller: &Caller, era: Era) -> bool {
+    era == Era::Legacy && !caller.server_has_tasks
+}
+
+/// The call that a client has asked for as a task, for a server without tasks: how it is answered is not its server's affair.
+fn plain(call: Frame) -> Frame {
+    if call.param(Param::Task).is_none() {
+        return call;
+    }
+    mcp::without_task(&call).and_then(|call| Frame::from_client(call).ok()).unwrap_or(call)
 }
 
 /// Whether a call asks to be a task, in the revision in which calls do so.

@@ -317,6 +317,11 @@ impl FrameBytes {
         Digest::of(without_terminator(&self.0))
     }
 
+    /// The bytes as received.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
     /// As a body: the bytes as received.
     pub fn into_body(self) -> Bytes {
         self.0

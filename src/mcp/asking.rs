@@ -88,8 +88,18 @@ pub fn cancelled_notification(id: &RequestId) -> Bytes {
 
 /// `call` without the state and the answers with which it comes back. `None` for what has no parameters.
 pub fn without_answers(call: &Frame) -> Option<Bytes> {
+    without(call, &["inputResponses", "requestState"])
+}
+
+/// `call` without asking for a task (2025-11-25): some servers that have none refuse such a call instead of leaving that aside, as the
+/// revision wants it.
+pub fn without_task(call: &Frame) -> Option<Bytes> {
+    without(call, &["task"])
+}
+
+fn without(call: &Frame, names: &[&str]) -> Option<Bytes> {
     let (whole, params) = (call.text(), call.params()?);
-    let kept = members(params).filter(|(key, _)| !matches!(&**key, "inputResponses" | "requestState"));
+    let kept = members(params).filter(|(key, _)| !names.contains(&&**key));
     let kept: Vec<String> = kept.map(|(key, value)| format!("{}:{value}", quote(&key))).collect();
     let start = super::list::offset(whole, params);
     let (before, after) = (whole.get(..start)?, whole.get(start + params.len()..)?);
@@ -143,6 +153,12 @@ mod tests {
         assert_eq!(
             without_answers(&call).unwrap(),
             r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"x","arguments":{ "b":1.0 }}}"#
+        );
+        let call = r#"{"id":2,"jsonrpc":"2.0","method":"tools/call","params":{"name":"x","task":{"ttl":1}}}"#;
+        let call = Frame::from_client(Bytes::from(call)).unwrap();
+        assert_eq!(
+            without_task(&call).unwrap(),
+            r#"{"id":2,"jsonrpc":"2.0","method":"tools/call","params":{"name":"x"}}"#
         );
     }
 }

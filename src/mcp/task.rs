@@ -144,6 +144,8 @@ pub enum Progressed {
     InputRequired(String),
     /// It has a result: the raw object.
     Completed(String),
+    /// It did not run, or nobody can say what became of it: a result of ours that says so, the raw object.
+    Refused(String),
     /// It has failed: the raw JSON-RPC error.
     Failed(String),
     /// It was taken back.
@@ -184,7 +186,9 @@ impl Task {
             Progressed::InputRequired(requests) => {
                 ("input_required", None, format!(",\"inputRequests\":{}", one_line(requests)))
             }
-            Progressed::Completed(result) => ("completed", None, format!(",\"result\":{}", one_line(result))),
+            Progressed::Completed(result) | Progressed::Refused(result) => {
+                ("completed", None, format!(",\"result\":{}", one_line(result)))
+            }
             Progressed::Failed(error) => ("failed", None, format!(",\"error\":{}", one_line(error))),
         };
         let message = message.map(|text| format!(",\"statusMessage\":{}", quote(text))).unwrap_or_default();

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::{
-    real_peers::{HELD, assert_alike, finish, step, text_of},
+    real_peers::{AS_TASK, HELD, assert_alike, finish, step, task_ended, text_of},
     support::{
         peers::{
             ALLOW_ALL, Answers, Client, HOLD_DANGER, Home, Running, Server, newer_node, node_program, until,
@@ -211,6 +211,23 @@ fn a_client_that_makes_calls_again_by_itself_is_kept_in_rounds() {
     finish(&home, &mut driver);
     assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
     proxy.stop();
+}
+
+#[test]
+fn a_client_of_2025_that_asks_for_a_task_gets_its_result() {
+    for (server, answers) in [(Server::CanaryTsV1, Answers::Streamed), (Server::CanaryTsV1, Answers::Json)] {
+        let home = Home::new();
+        let (_server, url) = home.serve(server, answers);
+        let proxy = Serve::start(&home, HOLD_DANGER, &url);
+        let mut driver = home.drive(Client::TsV1, AS_TASK, vec![proxy.url.clone()]);
+        let id = home.one_hold()["id"].as_str().unwrap().to_owned();
+        home.holdshort_ok(&["approve", &id]);
+        assert!(task_ended(&step(&mut driver, "danger"), "completed").starts_with("executed"));
+        finish(&home, &mut driver);
+        assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
+        home.until_state(&id, "answered");
+        proxy.stop();
+    }
 }
 
 /// One command of the Inspector at the server at `url`.

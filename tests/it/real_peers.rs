@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::peers::{ALLOW_ALL, Client, HOLD_DANGER, Home, Running, Server};
+use crate::support::peers::{ALLOW_ALL, Client, HOLD_DANGER, Home, Running, Server, until};
 
 fn same_with_and_without_the_proxy(client: Client, server: Server) {
     let home = Home::new();
@@ -146,6 +146,50 @@ fn a_client_with_tasks_asks_for_its_result() {
     finish(&home, &mut driver);
     assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
     home.until_state(id, "answered");
+}
+
+/// A session in which a tool is called as a task, because the list says that it can be.
+pub(crate) const AS_TASK: &str = r#"[
+    { "do": "tools" },
+    { "do": "task", "name": "danger", "arguments": { "amount": 5000 } },
+    { "do": "call", "name": "echo", "arguments": { "after": true } }
+]"#;
+
+/// What a client has seen of a task that ended with `state`, and its result.
+pub(crate) fn task_ended<'a>(answer: &'a Value, state: &str) -> &'a str {
+    let states = answer["states"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!((&states[0], states.last().unwrap()), (&json!("working"), &json!(state)), "{answer}");
+    let related = &answer["result"]["_meta"]["io.modelcontextprotocol/related-task"]["taskId"];
+    assert!(related.as_str().is_some_and(|task| task.starts_with("hs_")), "{answer}");
+    text_of(answer)
+}
+
+#[test]
+fn a_client_of_2025_that_asks_for_a_task_gets_its_result() {
+    let home = Home::new();
+    let server = home.behind_proxy(HOLD_DANGER, Server::CanaryTsV1.command(&home));
+    let mut driver = home.drive(Client::TsV1, AS_TASK, server);
+    let hold = home.one_hold();
+    let id = hold["id"].as_str().unwrap();
+    until("it waits as a task", || home.holds()[0]["attached"] == false);
+    home.holdshort_ok(&["approve", id]);
+    assert!(task_ended(&step(&mut driver, "danger"), "completed").starts_with("executed"));
+    finish(&home, &mut driver);
+    assert_eq!(home.canary().unwrap().lines().count(), 1, "executed once");
+    home.until_state(id, "answered");
+}
+
+#[test]
+fn a_client_of_2025_that_asks_for_a_task_reads_why_it_was_rejected() {
+    let home = Home::new();
+    let server = home.behind_proxy(HOLD_DANGER, Server::CanaryTsV1.command(&home));
+    let mut driver = home.drive(Client::TsV1, AS_TASK, server);
+    let hold = home.one_hold();
+    home.holdshort_ok(&["reject", hold["id"].as_str().unwrap(), "--reason", "use the staging account"]);
+    let answer = step(&mut driver, "danger");
+    assert!(answer.to_string().contains("use the staging account"), "{answer}");
+    finish(&home, &mut driver);
+    assert_eq!(home.canary(), None);
 }
 
 macro_rules! held_calls {

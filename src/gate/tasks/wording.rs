@@ -29,7 +29,7 @@ pub(super) fn failed(record: &HoldRecord, state: State, era: Era) -> Progressed 
         on_rejection: OnRejection::Continue,
         hold_message: None,
     };
-    Progressed::Completed(mcp::error_result(era, &ended(refused, record, state).text, None))
+    Progressed::Refused(mcp::error_result(era, &ended(refused, record, state).text, None))
 }
 
 /// The same as the refusal of a call.

@@ -43,7 +43,8 @@ impl Task {
             Progressed::InputRequired(_) => ("input_required", None),
             // Of a tool that has failed, the task has failed, as the revision says.
             Progressed::Completed(result) if is_error(result) => ("failed", None),
-            Progressed::Completed(_) => ("completed", None),
+            // Clients show nothing of a task that has failed; the reason of a refusal has to be read.
+            Progressed::Completed(_) | Progressed::Refused(_) => ("completed", None),
             Progressed::Failed(error) => ("failed", member(error, "message").and_then(string)),
             Progressed::Cancelled(message) => ("cancelled", Some(Cow::Borrowed(&**message))),
         };
@@ -75,7 +76,9 @@ pub fn told_all(id: &RequestId, tasks: &[(Task, Progressed)], next: Option<&str>
 pub fn result_of_task(id: &RequestId, task: &str, progressed: &Progressed) -> Option<Bytes> {
     let answer = match progressed {
         Progressed::Working(_) | Progressed::InputRequired(_) => return None,
-        Progressed::Completed(result) => format!("\"result\":{}", related(&one_line(result), task)),
+        Progressed::Completed(result) | Progressed::Refused(result) => {
+            format!("\"result\":{}", related(&one_line(result), task))
+        }
         Progressed::Failed(error) => format!("\"error\":{}", one_line(error)),
         Progressed::Cancelled(text) => {
             format!("\"error\":{{\"code\":-32603,\"message\":{}}}", quote(text))
