@@ -439,12 +439,18 @@ pub(super) fn history(holds: &[HoldView], as_json: bool) {
             name(&hold.server),
             name(what(hold)),
             hold.state.to_string(),
-            vote.map_or_else(|| "-".to_owned(), |vote| name(&vote.by)),
+            vote.map_or_else(|| "-".to_owned(), decided_by),
             after.unwrap_or_else(|| "-".to_owned()),
             sanitize::render_cut(comment, REASON_CHARS_MAX).text,
         ]);
     }
     table.print();
+}
+
+/// Who has decided, and how far that can be trusted.
+fn decided_by(vote: &Vote) -> String {
+    let level = vote.assurance.map(|level| format!(" {level}")).unwrap_or_default();
+    format!("{}{level}", name(&vote.by))
 }
 
 /// Says which record an answer is about.

@@ -98,3 +98,32 @@ fn rest_is_what_its_description_says() {
     succeeded(&output);
     until(|| (desk.ask("GET", "/holds", &all, "").status == 200).then_some(()));
 }
+
+/// Calls that wait, where nobody says how many.
+const MANY: usize = 250;
+
+#[test]
+#[expect(clippy::print_stderr, reason = "the times are what it is run for by hand")]
+fn a_page_of_many_calls_can_be_used_and_another_page_sees_a_decision() {
+    // Measured with 10,000: `HOLDSHORT_DESK_HOLDS=10000`, as docs/desk.md says. Here it is that it works at all.
+    let count =
+        std::env::var("HOLDSHORT_DESK_HOLDS").ok().and_then(|count| count.parse().ok()).unwrap_or(MANY);
+    let home = Home::new();
+    let mut gate = gate(&home);
+    for id in 1..=count {
+        gate.send(&call(id, "pay", &json!({"amount": id, "to": "bob@example.com"})));
+    }
+    home.wait_for_holds(count);
+    let (desk, _) = desk(&home, count);
+    let link = succeeded(&home.holdshort(["desk", "link", "--url", &desk.origin()]));
+    let output = Command::new("node")
+        .arg(installed("desk_speed.mjs"))
+        .arg(link.trim())
+        .arg(chromium())
+        .arg(count.to_string())
+        .output()
+        .unwrap();
+    let said = succeeded(&output);
+    assert!(said.contains("usable after"), "{said}");
+    eprintln!("{count} calls wait: {said}");
+}
