@@ -170,7 +170,7 @@ impl Reader<'_> {
         if asks {
             let hint = "take `elicitation` out, or do not say who decides";
             let message = "the agent's own client cannot answer for the people that the rule asks for";
-            self.fail("P0508", node.span.clone(), message, hint);
+            self.fail("P0510", node.span.clone(), message, hint);
             return;
         }
         let message = "whoever is at the agent's client may approve its calls: that is no second person";
