@@ -11,9 +11,13 @@
 mod approvals;
 mod counts;
 mod error;
+mod location;
 mod lost;
+mod migrations;
 mod outbox;
 mod place;
+mod postgres;
+mod questions;
 mod reader;
 mod sql;
 #[macro_use]
@@ -38,11 +42,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as queue, oneshot, watch};
 
 pub use self::counts::OpenCounts;
-pub use self::error::{PlaceFault, StoreError};
+pub use self::error::{PlaceFault, ServerError, StoreError};
+pub use self::location::Location;
 pub use self::outbox::{Claimed, Delivered, NewEntry, News, OutboxCounts};
+pub use self::postgres::{Heard, PostgresUrl, UrlError};
+pub use self::questions::Question;
 use self::{
     lost::Lost,
     outbox::{Change, Changed},
@@ -102,12 +109,29 @@ enum Engine {
 /// The two queues are as long as their slots let them be: a queue with room for all that may wait would take that room from
 /// the start.
 struct Threads {
-    writes: Sender<Work>,
+    writes: Writes,
     write_slots: Arc<Semaphore>,
     event_slots: Arc<Semaphore>,
     reads: Sender<Read>,
     read_slots: Arc<Semaphore>,
     lost: Arc<Lost>,
+    /// What is heard of other processes, where that is told.
+    heard: Option<watch::Receiver<Heard>>,
+}
+
+/// The way to whoever writes. There are as many slots as a queue is long, so that sending never finds it full.
+enum Writes {
+    File(Sender<Work>),
+    Server(queue::Sender<Work>),
+}
+
+impl Writes {
+    fn send(&self, work: Work) -> Result<(), StoreError> {
+        match self {
+            Self::File(writes) => writes.send(work).map_err(|_| StoreError::Closed),
+            Self::Server(writes) => writes.try_send(work).map_err(|_| StoreError::Closed),
+        }
+    }
 }
 
 /// What [`Store::history`] is to give: the newest first, at most `limit` (and [`ROWS_READ_MAX`]).
@@ -190,6 +214,28 @@ impl Store {
             writer.serve(&write_queue);
         };
         spawn("holdshort-store", run);
+        Self::over_threads(Writes::File(writes), reads, (lost, meter), None)
+    }
+
+    /// Opens the record at `location`, as the process `name` on it; see [`Store::open`].
+    pub fn open_at(location: &Location, name: &Arc<str>) -> Self {
+        match location {
+            Location::File(path) => Self::open(path),
+            Location::Postgres(url) => {
+                let meter = Arc::new(Meter::default());
+                let lost = Arc::new(Lost::new(Arc::clone(&meter)));
+                let postgres::Parts { writes, reads, heard } = postgres::start(url, name, &lost);
+                Self::over_threads(Writes::Server(writes), reads, (lost, meter), Some(heard))
+            }
+        }
+    }
+
+    fn over_threads(
+        writes: Writes,
+        reads: Sender<Read>,
+        (lost, meter): (Arc<Lost>, Arc<Meter>),
+        heard: Option<watch::Receiver<Heard>>,
+    ) -> Self {
         let engine = Engine::Threads(Threads {
             writes,
             write_slots: Arc::new(Semaphore::new(WRITES_QUEUED_MAX)),
@@ -197,6 +243,7 @@ impl Store {
             reads,
             read_slots: Arc::new(Semaphore::new(READS_QUEUED_MAX)),
             lost,
+            heard,
         });
         Self { engine: Arc::new(engine), meter }
     }
@@ -213,6 +260,23 @@ impl Store {
     /// What this process counts of its work.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
+    }
+
+    /// What is heard of other processes on the record. None where they do not tell: on one machine their control sockets are asked.
+    pub fn heard(&self) -> Option<watch::Receiver<Heard>> {
+        match &*self.engine {
+            Engine::Threads(threads) => threads.heard.clone(),
+            Engine::Inline { .. } => None,
+        }
+    }
+
+    /// Whether the process `name` has a connection to the record. None where the record does not know.
+    pub async fn is_connected(&self, name: &str) -> Result<Option<bool>, StoreError> {
+        if self.heard().is_none() {
+            return Ok(None);
+        }
+        let key = postgres::lock_of(name);
+        self.read(move |db| postgres::is_connected(db, key)).await.map(Some)
     }
 
     /// Whether the record can be written now. Waits until the file is open.
@@ -618,7 +682,7 @@ impl Store {
             Engine::Threads(threads) => {
                 let slot = slot(&threads.write_slots).await?;
                 let work = Work { job, reply: Some(reply), slot: Some(slot) };
-                threads.writes.send(work).map_err(|_| StoreError::Closed)?;
+                threads.writes.send(work)?;
             }
         }
         answer.await.unwrap_or(Err(StoreError::Closed))

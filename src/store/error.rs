@@ -1,8 +1,9 @@
 //! What can go wrong with the record. Every one of these means that nothing was recorded: the caller fails closed.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fmt, io, path::Path, sync::Arc};
 
 use rusqlite::ErrorCode;
+use tokio_postgres::error::SqlState;
 
 use super::BUSY_WAIT_SECONDS;
 use crate::{
@@ -119,9 +120,90 @@ pub enum StoreError {
         /// The number of the column in the statement.
         column: usize,
     },
+    /// The database server cannot be reached. The job may be tried again.
+    #[error("the store at `{place}` cannot be reached: {why}")]
+    Unreachable {
+        /// Where it is, without a password.
+        place: Box<str>,
+        /// What the system said.
+        why: Box<str>,
+    },
+    /// The database server cannot keep a record.
+    #[error("the store at `{place}` cannot be used: {why}")]
+    Unusable {
+        /// Where it is, without a password.
+        place: Box<str>,
+        /// What is wrong with it.
+        why: Box<str>,
+    },
+    /// The connection to the database server cannot be protected.
+    #[error("the connection to the store cannot be protected: {0}")]
+    Tls(Box<str>),
+    /// The connection was lost while a commit was under way, and could not be had again in time.
+    #[error("the connection to the store was lost, and nobody knows what it has recorded last")]
+    InDoubt,
+    /// The database server has refused a statement, or the connection was lost.
+    #[error("{0}")]
+    Server(#[source] ServerError),
     /// SQLite failed: disk full, I/O error, damage.
     #[error("the database failed")]
     Database(#[source] Arc<rusqlite::Error>),
+}
+
+/// What a PostgreSQL server, or the connection to it, has said. Shown without what it says of values: those are of calls.
+#[derive(Debug, Clone)]
+pub struct ServerError(Arc<tokio_postgres::Error>);
+
+impl ServerError {
+    pub(super) fn new(error: tokio_postgres::Error) -> Self {
+        Self(Arc::new(error))
+    }
+
+    /// Whether the same transaction, begun again, may succeed: it has met another one.
+    pub(super) fn is_collision(&self) -> bool {
+        matches!(self.0.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
+    }
+
+    /// Whether it has waited too long for a lock.
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        match self.0.code() {
+            None => true,
+            Some(code) => [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            ]
+            .contains(code),
+        }
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_db_error() {
+            Some(error) => write!(f, "the database says: {} ({})", error.message(), error.code().code()),
+            None => write!(f, "the connection to the database failed: {}", chain(&self.0)),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// What is wrong with a directory or file.
@@ -192,7 +274,7 @@ impl StoreError {
                 ),
                 None => true,
             },
-            Self::Replaced { .. } | Self::Diverged { .. } => false,
+            Self::Replaced { .. } | Self::Diverged { .. } | Self::Server(_) => false,
             _ => true,
         }
     }

@@ -13,23 +13,11 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 
-use super::{BUSY_WAIT_SECONDS, error::PlaceFault, error::StoreError};
-
-/// The ordered changes of the schema; the version of a file is how many of them it has had.
-const MIGRATIONS: [&str; 9] = [
-    include_str!("migrations/0001_holds_and_audit.sql"),
-    include_str!("migrations/0002_waiting.sql"),
-    include_str!("migrations/0003_quorum.sql"),
-    include_str!("migrations/0004_approvals.sql"),
-    include_str!("migrations/0005_outbox.sql"),
-    include_str!("migrations/0006_heard.sql"),
-    include_str!("migrations/0007_tools.sql"),
-    include_str!("migrations/0008_tasks.sql"),
-    include_str!("migrations/0009_keys.sql"),
-];
-
-/// The version of a file that has had them all.
-const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
+use super::{
+    BUSY_WAIT_SECONDS,
+    error::{PlaceFault, StoreError},
+    migrations::{KNOWN_VERSION, MIGRATIONS},
+};
 
 /// "HOLD", in the header of the file: tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x484F_4C44;
@@ -257,7 +245,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     // Somebody else may have been quicker.
     let version = version_of(&transaction, path)?;
     for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
-        transaction.execute_batch(migration)?;
+        transaction.execute_batch(migration.sqlite)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", KNOWN_VERSION)?;

@@ -26,6 +26,11 @@ pub(super) trait Sql {
         self.execute(statement, parameters).map(drop)
     }
 
+    /// Tells the other processes on the record something, once this transaction is committed. Only where they can hear it.
+    fn tell(&self, _told: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Whether the process `name` cannot write any more, and cannot begin to before this transaction has ended.
     fn is_shut_out(&self, name: &str) -> Result<bool, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! The promises of the record, as stories. The story of a whole life runs on every kind of store.
+//! The promises of the record, as stories. Those that are listed in `stories!` happen on every kind of store.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,8 +7,12 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use self::{approvals::*, cluster::Cluster, outbox::*, random::*, tamper::*};
 use super::*;
 use crate::{audit::Occasion, digest::Digest, hold::Verdict};
+
+#[path = "../../tests/it/support/postgres.rs"]
+mod cluster;
 
 struct Disk {
     _directory: TempDir,
@@ -19,6 +23,71 @@ fn disk() -> Disk {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("holdshort.db");
     Disk { _directory: directory, path }
+}
+
+/// Where a story happens.
+enum Kept {
+    File(Disk),
+    Database(PostgresUrl),
+}
+
+impl Kept {
+    fn database(cluster: &Cluster) -> Self {
+        Self::Database(PostgresUrl::parse(&cluster.url(&cluster.database())).unwrap())
+    }
+
+    /// One more process on the record.
+    fn open(&self) -> Store {
+        let name = HoldId::random().unwrap().to_string().into();
+        match self {
+            Self::File(disk) => Store::open(&disk.path),
+            Self::Database(url) => Store::open_at(&Location::Postgres(url.clone()), &name),
+        }
+    }
+}
+
+/// Makes a test of every story, in a file, and one of all of them in PostgreSQL.
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        mod in_a_file {
+            $(
+                #[tokio::test]
+                async fn $story() {
+                    super::$story(&super::Kept::File(super::disk())).await;
+                }
+            )*
+        }
+
+        #[tokio::test]
+        async fn every_story_happens_in_postgresql_too() {
+            let cluster = Cluster::start();
+            $(
+                println!("{}", stringify!($story));
+                $story(&Kept::database(&cluster)).await;
+            )*
+        }
+    };
+}
+
+stories! {
+    a_hold_lives_from_held_to_answered,
+    one_of_racing_verdicts_wins_over_two_handles,
+    a_failing_job_does_not_take_the_others_of_its_commit_along,
+    what_a_dead_process_left_is_taken_over_once,
+    holds_are_found_by_any_beginning_and_listed_newest_first,
+    an_event_that_rides_alone_becomes_durable_by_itself,
+    the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store,
+    texts_of_any_kind_come_back_as_they_were,
+    one_covers_as_many_calls_as_was_said_and_each_is_on_record,
+    nothing_that_has_ended_or_is_no_approval_lets_anything_through,
+    whoever_thinks_better_of_a_grant_takes_back_what_it_covers,
+    an_entry_has_one_sender_at_a_time_and_those_of_a_hold_go_in_order,
+    what_a_dead_sender_had_is_sent_by_another_and_its_last_word_does_not_count,
+    an_entry_that_failed_is_due_later_and_one_that_was_given_up_is_counted,
+    of_several_who_look_at_the_log_one_fills_the_outbox,
+    what_counts_once_counts_once_unless_it_is_given_back,
+    sequences_of_jobs_leave_a_sound_record,
+    what_is_kept_of_a_tool_has_an_end,
 }
 
 fn new_hold(number: u128, owner: &str) -> NewHold {
@@ -113,13 +182,10 @@ async fn whole_life(store: &Store) {
     assert_eq!(store.events_dropped(), 0);
 }
 
-#[tokio::test]
-async fn a_hold_lives_from_held_to_answered_in_a_file() {
-    let disk = disk();
-    whole_life(&Store::open(&disk.path)).await;
+async fn a_hold_lives_from_held_to_answered(place: &Kept) {
+    whole_life(&place.open()).await;
     // Nothing was closed in order: what was answered is there for the next process.
-    let store = Store::open(&disk.path);
-    assert_eq!(sound(&store).await.events, 4);
+    assert_eq!(sound(&place.open()).await.events, 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,10 +193,8 @@ async fn a_hold_lives_from_held_to_answered_in_memory() {
     whole_life(&Store::in_memory()).await;
 }
 
-#[tokio::test]
-async fn one_of_racing_verdicts_wins_over_two_handles() {
-    let disk = disk();
-    let (one, two) = (Store::open(&disk.path), Store::open(&disk.path));
+async fn one_of_racing_verdicts_wins_over_two_handles(place: &Kept) {
+    let (one, two) = (place.open(), place.open());
     for number in 0..24 {
         let hold = new_hold(number, "gate-1");
         let id = hold.id;
@@ -147,10 +211,8 @@ async fn one_of_racing_verdicts_wins_over_two_handles() {
     assert_eq!(sound(&one).await.holds, 24);
 }
 
-#[tokio::test]
-async fn a_failing_job_does_not_take_the_others_of_its_commit_along() {
-    let disk = disk();
-    let store = Store::open(&disk.path);
+async fn a_failing_job_does_not_take_the_others_of_its_commit_along(place: &Kept) {
+    let store = place.open();
     store.record_hold(new_hold(0, "gate-1")).await.unwrap();
     let jobs = (0..200).map(|number| {
         // Every third is a hold that is recorded already.
@@ -166,10 +228,8 @@ async fn a_failing_job_does_not_take_the_others_of_its_commit_along() {
     assert_eq!(sound(&store).await.holds, 1 + 200 - lost);
 }
 
-#[tokio::test]
-async fn what_a_dead_process_left_is_taken_over_once() {
-    let disk = disk();
-    let store = Store::open(&disk.path);
+async fn what_a_dead_process_left_is_taken_over_once(place: &Kept) {
+    let store = place.open();
     for (number, owner) in [(1, "dead"), (2, "dead"), (3, "alive"), (4, "dead")] {
         store.record_hold(new_hold(number, owner)).await.unwrap();
     }
@@ -195,9 +255,8 @@ async fn what_a_dead_process_left_is_taken_over_once() {
     sound(&store).await;
 }
 
-#[tokio::test]
-async fn holds_are_found_by_any_beginning_and_listed_newest_first() {
-    let store = Store::in_memory();
+async fn holds_are_found_by_any_beginning_and_listed_newest_first(place: &Kept) {
+    let store = place.open();
     for number in 0..40_u128 {
         let mut hold = new_hold(number << 120, "gate-1");
         hold.tool = if number % 2 == 0 { "even" } else { "odd" }.into();
@@ -234,10 +293,8 @@ async fn until_logged(store: &Store, seq: u64) {
     tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the log grows");
 }
 
-#[tokio::test]
-async fn an_event_that_rides_alone_becomes_durable_by_itself() {
-    let disk = disk();
-    let store = Store::open(&disk.path);
+async fn an_event_that_rides_alone_becomes_durable_by_itself(place: &Kept) {
+    let store = place.open();
     store.ride_along(denied());
     until_logged(&store, 1).await;
     assert_eq!(words(&store).await, "Denied");
@@ -267,12 +324,29 @@ async fn events_beyond_the_bound_are_dropped_counted_and_the_count_is_told() {
     sound(&store).await;
 }
 
-#[tokio::test]
-async fn the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store() {
-    let store = Store::in_memory();
+async fn the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store(place: &Kept) {
+    let store = place.open();
     store.ride_along(AuditEvent::held(&new_hold(1, "gate-1")));
     store.flush().await.unwrap();
     assert_eq!(words(&store).await, "EventsDropped");
+    sound(&store).await;
+}
+
+async fn texts_of_any_kind_come_back_as_they_were(place: &Kept) {
+    let store = place.open();
+    for (number, text) in
+        ["", "\0", "a\0b\u{1a}c\u{1a}0", "ä\u{202e}\u{1f600}", "'; DROP TABLE holds; --"].iter().enumerate()
+    {
+        let mut hold = new_hold(number as u128, "gate-1");
+        (hold.tool, hold.agent, hold.reason) = ((*text).into(), (*text).into(), (*text).into());
+        hold.notes = vec![(*text).to_owned()];
+        store.record_hold(hold.clone()).await.unwrap();
+        let record = store.hold(hold.id).await.unwrap().unwrap();
+        assert_eq!(format!("{:?}", record.hold), format!("{hold:?}"));
+        store.end(hold.id, State::Expired, vec![], Some((*text).to_owned())).await.unwrap();
+        let of_tool = HistoryFilter { limit: 9, tool: Some((*text).to_owned()), ..HistoryFilter::default() };
+        assert_eq!(store.history(of_tool).await.unwrap().len(), 1, "{text:?}");
+    }
     sound(&store).await;
 }
 

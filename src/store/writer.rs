@@ -19,6 +19,7 @@ use super::{
     lost::Lost,
     outbox,
     place::{Opened, Place},
+    questions,
     sql::{Jobs, Sql},
     statements, tasks, tools, waiting,
 };
@@ -30,10 +31,10 @@ use crate::{
 };
 
 /// Jobs in one commit at most: bounds how long the first of them waits for the others.
-const JOBS_PER_COMMIT: usize = 512;
+pub(super) const JOBS_PER_COMMIT: usize = 512;
 
 /// How long an event that nobody waits for may wait for a commit to go along with, in milliseconds.
-const RIDE_WAIT_MS: u64 = 250;
+pub(super) const RIDE_WAIT_MS: u64 = 250;
 
 /// Something to write.
 pub(super) enum Job {
@@ -112,6 +113,7 @@ pub(super) enum Job {
         at: Timestamp,
     },
     Outbox(Box<outbox::Change>),
+    Question(Box<questions::Change>),
     SeeTools(Box<SeenTools>),
     AcceptTool(Box<AcceptedTool>),
     Ride(Box<AuditEvent>),
@@ -151,6 +153,7 @@ pub(super) enum Written {
     Effect(bool),
     Recovered(Recovered),
     Outbox(outbox::Changed),
+    Question(questions::Changed),
     Tools(tools::Found),
     Tool(Box<ToolState>),
 }
@@ -165,11 +168,16 @@ pub(super) struct Work {
 }
 
 impl Work {
-    fn rides(&self) -> bool {
+    pub(super) fn rides(&self) -> bool {
         matches!(self.job, Job::Ride(_))
     }
 
-    fn answer(self, answer: Answer) {
+    /// Whether it may write an event, or wants to be behind all that was written.
+    pub(super) fn needs_the_log(&self) -> bool {
+        !matches!(self.job, Job::Outbox(_) | Job::Question(_))
+    }
+
+    pub(super) fn answer(self, answer: Answer) {
         // The place in the queue is free before the answer arrives, so that a caller with one job at a time finds it.
         drop(self.slot);
         if let Some(reply) = self.reply {
@@ -198,7 +206,7 @@ enum Broken {
 }
 
 /// Why a group of jobs was not committed.
-enum GroupError {
+pub(super) enum GroupError {
     /// The file is as it was.
     Spared(StoreError),
     /// The file is in doubt.
@@ -363,7 +371,7 @@ fn write_group(
     }
 }
 
-fn write_jobs(
+pub(super) fn write_jobs(
     db: &dyn Jobs,
     group: &[Work],
     known: Checkpoint,
@@ -433,6 +441,7 @@ fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
             return waiting::recover(db, head, dead, *at).map(Written::Recovered);
         }
         Job::Outbox(change) => return outbox::change(db, change).map(Written::Outbox),
+        Job::Question(change) => return questions::change(db, change).map(Written::Question),
         Job::SeeTools(seen) => {
             let SeenTools { server, tools, gate, at } = &**seen;
             return tools::see(db, head, server, tools, gate, *at).map(Written::Tools);

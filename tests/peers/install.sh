@@ -68,6 +68,19 @@ install_browser() {
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >&2
 }
 
+install_postgres() {
+    local initdb
+    for initdb in /usr/lib/postgresql/*/bin/initdb; do
+        [ -x "$initdb" ] && return
+    done
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        fail "PostgreSQL 14 or later is needed for the tests of the shared record"
+    fi
+    echo "installing PostgreSQL" >&2
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql >&2
+}
+
 if [ "${1:-}" = "--relock" ]; then
     relock
     exit
@@ -80,4 +93,5 @@ install_python rest
 install_python smtp
 install_python otel
 install_browser
+install_postgres
 echo "the peers are installed" >&2

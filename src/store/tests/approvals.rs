@@ -21,15 +21,13 @@ fn call(number: u128) -> NewHold {
     NewHold { terms_sha256: bound, call_sha256: bound, ..new_hold(number, "gate-1") }
 }
 
-/// A record with one hold that was approved so.
-async fn approved(approval: Approval) -> (Disk, Store, HoldId) {
-    let disk = disk();
-    let store = Store::open(&disk.path);
-    let hold = call(1);
+/// A hold that was approved so.
+async fn approved(store: &Store, number: u128, approval: Approval) -> HoldId {
+    let hold = call(number);
     store.record_hold(hold.clone()).await.unwrap();
     store.approve(hold.id, super::approval("a").remove(0), approval).await.unwrap();
     store.end(hold.id, State::Answered, vec![], None).await.unwrap();
-    (disk, store, hold.id)
+    hold.id
 }
 
 async fn is_let_through(store: &Store, number: u128, of: HoldId) -> bool {
@@ -48,9 +46,9 @@ async fn is_let_through(store: &Store, number: u128, of: HoldId) -> bool {
     }
 }
 
-#[tokio::test]
-async fn one_covers_as_many_calls_as_was_said_and_each_is_on_record() {
-    let (_disk, store, id) = approved(remembering(Same::Arguments, 2)).await;
+pub(super) async fn one_covers_as_many_calls_as_was_said_and_each_is_on_record(place: &Kept) {
+    let store = place.open();
+    let id = approved(&store, 1, remembering(Same::Arguments, 2)).await;
     assert!(is_let_through(&store, 2, id).await && is_let_through(&store, 3, id).await);
     assert!(!is_let_through(&store, 4, id).await);
     let all = store.remembered(Timestamp::UNIX_EPOCH).await.unwrap();
@@ -65,9 +63,9 @@ async fn one_covers_as_many_calls_as_was_said_and_each_is_on_record() {
     sound(&store).await;
 }
 
-#[tokio::test]
-async fn nothing_that_has_ended_or_is_no_approval_lets_anything_through() {
-    let (_disk, store, id) = approved(remembering(Same::Arguments, 9)).await;
+pub(super) async fn nothing_that_has_ended_or_is_no_approval_lets_anything_through(place: &Kept) {
+    let store = place.open();
+    let id = approved(&store, 1, remembering(Same::Arguments, 9)).await;
     assert!(!is_let_through(&store, 2, call(77).id).await, "a hold that there is not");
     assert!(store.revoke(id, "uid:a".to_owned(), "gate-1".into()).await.unwrap());
     assert!(!store.revoke(id, "uid:a".to_owned(), "gate-1".into()).await.unwrap(), "once");
@@ -75,19 +73,15 @@ async fn nothing_that_has_ended_or_is_no_approval_lets_anything_through() {
     let past = Timestamp::now() - Duration::from_secs(1);
     let over =
         Approval { remember: Some(Remembering { same: Same::Tool, until: past, uses_max: 9 }), edit: None };
-    let (_disk, other, id) = approved(over).await;
-    assert!(!is_let_through(&other, 2, id).await, "its time is over");
-    let (_disk, plain, id) = approved(Approval::default()).await;
-    assert!(!is_let_through(&plain, 2, id).await, "an approval that says no more than yes");
-    for store in [store, other, plain] {
-        sound(&store).await;
-    }
+    let id = approved(&store, 4, over).await;
+    assert!(!is_let_through(&store, 5, id).await, "its time is over");
+    let id = approved(&store, 6, Approval::default()).await;
+    assert!(!is_let_through(&store, 7, id).await, "an approval that says no more than yes");
+    sound(&store).await;
 }
 
-#[tokio::test]
-async fn whoever_thinks_better_of_a_grant_takes_back_what_it_covers() {
-    let disk = disk();
-    let store = Store::open(&disk.path);
+pub(super) async fn whoever_thinks_better_of_a_grant_takes_back_what_it_covers(place: &Kept) {
+    let store = place.open();
     let (hold, lapses_at) = (call(1), Timestamp::now() + Duration::from_secs(60));
     store.record_hold(hold.clone()).await.unwrap();
     store.detach(hold.id, "gate-1".into(), "gone").await.unwrap();
@@ -104,10 +98,14 @@ async fn whoever_thinks_better_of_a_grant_takes_back_what_it_covers() {
 async fn whatever_is_changed_of_them_a_verification_tells() {
     let frame = bytes::Bytes::from_static(b"{\"edited\":1}");
     let edit = Edit { frame_sha256: Digest::of(&frame), frame };
-    let (edited_disk, edited, id) = approved(Approval { remember: None, edit: Some(edit.clone()) }).await;
+    let edited_disk = disk();
+    let edited = Store::open(&edited_disk.path);
+    let id = approved(&edited, 1, Approval { remember: None, edit: Some(edit.clone()) }).await;
     assert_eq!(edited.hold(id).await.unwrap().unwrap().edit, Some(edit));
     sound(&edited).await;
-    let (disk, store, id) = approved(remembering(Same::Arguments, 2)).await;
+    let disk = disk();
+    let store = Store::open(&disk.path);
+    let id = approved(&store, 1, remembering(Same::Arguments, 2)).await;
     assert!(is_let_through(&store, 2, id).await);
     sound(&store).await;
     for (disk, changes) in [

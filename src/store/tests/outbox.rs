@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::new_hold;
+use super::{Kept, new_hold};
 use crate::{
     digest::Digest,
     store::{Delivered, NewEntry, News, OutboxCounts, Store},
 };
 
 /// A record with these entries for `chat`: the number of a hold, a line, and what is told.
-async fn filled(entries: &[(u128, u64, News)]) -> Store {
-    let store = Store::in_memory();
+async fn filled(place: &Kept, entries: &[(u128, u64, News)]) -> Store {
+    let store = place.open();
     let entries =
         entries.iter().map(|&(hold, line, news)| NewEntry { hold: new_hold(hold, "").id, line, news });
     assert!(store.fill_outbox("chat".into(), None, 9, entries.collect()).await.unwrap());
@@ -29,9 +29,8 @@ async fn claimed(store: &Store, by: &str, until: Timestamp) -> Option<(u64, i64,
     Some((entry.line, entry.id, entry.attempts))
 }
 
-#[tokio::test]
-async fn an_entry_has_one_sender_at_a_time_and_those_of_a_hold_go_in_order() {
-    let store = filled(&[(1, 1, News::Held), (1, 2, News::Ended), (2, 3, News::Held)]).await;
+pub(super) async fn an_entry_has_one_sender_at_a_time_and_those_of_a_hold_go_in_order(place: &Kept) {
+    let store = filled(place, &[(1, 1, News::Held), (1, 2, News::Ended), (2, 3, News::Held)]).await;
     let (first, id, _) = claimed(&store, "a", later()).await.unwrap();
     let (second, ..) = claimed(&store, "b", later()).await.unwrap();
     assert_eq!((first, second), (1, 3), "the second one of the first hold waits for the first");
@@ -42,9 +41,8 @@ async fn an_entry_has_one_sender_at_a_time_and_those_of_a_hold_go_in_order() {
     assert_eq!(store.message("chat", new_hold(1, "").id).await.unwrap().as_deref(), Some("ts"));
 }
 
-#[tokio::test]
-async fn what_a_dead_sender_had_is_sent_by_another_and_its_last_word_does_not_count() {
-    let store = filled(&[(1, 1, News::Held)]).await;
+pub(super) async fn what_a_dead_sender_had_is_sent_by_another_and_its_last_word_does_not_count(place: &Kept) {
+    let store = filled(place, &[(1, 1, News::Held)]).await;
     let (_, id, attempts) = claimed(&store, "dead", Timestamp::now()).await.unwrap();
     assert_eq!(attempts, 1);
     let (_, again, attempts) = claimed(&store, "alive", later()).await.unwrap();
@@ -55,9 +53,8 @@ async fn what_a_dead_sender_had_is_sent_by_another_and_its_last_word_does_not_co
     assert_eq!(store.outbox_counts("chat").await.unwrap(), OutboxCounts::default());
 }
 
-#[tokio::test]
-async fn an_entry_that_failed_is_due_later_and_one_that_was_given_up_is_counted() {
-    let store = filled(&[(1, 1, News::Held), (2, 2, News::Held)]).await;
+pub(super) async fn an_entry_that_failed_is_due_later_and_one_that_was_given_up_is_counted(place: &Kept) {
+    let store = filled(place, &[(1, 1, News::Held), (2, 2, News::Held)]).await;
     let (_, id, _) = claimed(&store, "a", later()).await.unwrap();
     let due = later();
     store.delivered(id, "a".into(), Delivered::Again(due, "it answered 503".to_owned())).await.unwrap();
@@ -72,9 +69,8 @@ async fn an_entry_that_failed_is_due_later_and_one_that_was_given_up_is_counted(
     );
 }
 
-#[tokio::test]
-async fn of_several_who_look_at_the_log_one_fills_the_outbox() {
-    let store = filled(&[(1, 1, News::Held)]).await;
+pub(super) async fn of_several_who_look_at_the_log_one_fills_the_outbox(place: &Kept) {
+    let store = filled(place, &[(1, 1, News::Held)]).await;
     let entry = || vec![NewEntry { hold: new_hold(2, "").id, line: 10, news: News::Held }];
     assert!(!store.fill_outbox("chat".into(), None, 20, entry()).await.unwrap(), "it has begun already");
     assert!(!store.fill_outbox("chat".into(), Some(5), 20, entry()).await.unwrap(), "it is further already");
@@ -84,9 +80,8 @@ async fn of_several_who_look_at_the_log_one_fills_the_outbox() {
     assert_eq!(store.outbox_counts("chat").await.unwrap().waiting, 2);
 }
 
-#[tokio::test]
-async fn what_counts_once_counts_once_unless_it_is_given_back() {
-    let store = Store::in_memory();
+pub(super) async fn what_counts_once_counts_once_unless_it_is_given_back(place: &Kept) {
+    let store = place.open();
     let what = Digest::of(b"a link");
     assert!(store.use_once(what, later()).await.unwrap());
     assert!(!store.use_once(what, later()).await.unwrap());

@@ -300,9 +300,8 @@ async fn every_edit_of_what_counts_as_a_tool_shows() {
     }
 }
 
-#[tokio::test]
-async fn what_is_kept_of_a_tool_has_an_end() {
-    let store = Store::in_memory();
+pub(super) async fn what_is_kept_of_a_tool_has_an_end(place: &Kept) {
+    let store = place.open();
     let gate: Arc<str> = "gate".into();
     let listed = |tool: &str, about: &str, is_long: bool| ListedTool {
         tool: tool.into(),

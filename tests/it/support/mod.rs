@@ -6,6 +6,7 @@ pub(crate) mod conformance;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod peers;
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod serve;
 pub(crate) mod session;

@@ -1,0 +1,505 @@
+//! One connection to PostgreSQL, as the statements of the record use it: from a thread of its own, which waits for each answer.
+//!
+//! Used by `writer` and `reader` of the same name. What was put is sent along with the next statement, so that a job costs few
+//! trips to the server. Never sends a statement again.
+
+use std::{
+    cell::{Cell as Flag, RefCell},
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use futures_util::{TryStreamExt, future::join_all, pin_mut, stream::poll_fn};
+use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, Connection, NoTls, Statement,
+    types::{FromSql, IsNull, ToSql, Type, to_sql_checked},
+};
+
+use super::{
+    super::{
+        error::{ServerError, StoreError},
+        sql::{Cell, Jobs, Row, Sql, Value},
+    },
+    settings::{Host, PostgresUrl},
+    tls::MakeTls,
+};
+
+/// How long the server may take to answer when a connection is made, in seconds.
+const CONNECT_SECONDS: u64 = 5;
+
+/// How long a statement may wait for a lock. Whoever has the log locked and is silent for longer than
+/// [`SILENT_SECONDS_MAX`] loses it, so this is never reached by those behind.
+pub(super) const LOCK_SECONDS_MAX: u64 = 10;
+
+/// How long this process may be silent in the middle of a transaction before the server ends it: others wait for its end.
+const SILENT_SECONDS_MAX: u64 = 5;
+
+/// How long one statement may take.
+const STATEMENT_SECONDS_MAX: u64 = 60;
+
+/// The oldest server that will do, as `server_version_num` says it.
+const VERSION_MIN: i64 = 140_000;
+
+/// Statements that may be sent along with the next one.
+const PUT_MAX: usize = 24;
+
+/// The channel on which processes on one record tell each other what to look at. See [`super::Heard`].
+pub(super) const CHANNEL: &str = "holdshort";
+
+/// The begin of a transaction that writes, and the like: sent to the server to be prepared before they are needed, since
+/// nothing can be prepared in a transaction that has failed.
+const CONTROL: [&str; 7] = [
+    BEGIN,
+    BEGIN_READING,
+    COMMIT,
+    "ROLLBACK",
+    "SAVEPOINT job",
+    "RELEASE SAVEPOINT job",
+    "ROLLBACK TO SAVEPOINT job",
+];
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+pub(super) const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const COMMIT: &str = "COMMIT";
+
+/// Whether a process is there: it has this lock as long as its connection lasts.
+const LOCK_NAME: &str = "SELECT pg_advisory_lock($1)";
+const TELL: &str = "SELECT pg_notify('holdshort', ?1)";
+const TRY_NAME: &str = "SELECT CASE WHEN pg_try_advisory_xact_lock(?1) THEN 1 ELSE 0 END";
+
+/// Hears what the server tells unasked, and that the connection has ended by being dropped.
+pub(super) trait Listener: Send + 'static {
+    fn hear(&self, told: &str);
+}
+
+/// Listens to nothing.
+impl Listener for () {
+    fn hear(&self, _: &str) {}
+}
+
+/// An open connection.
+pub(super) struct Session {
+    client: Client,
+    runtime: Arc<Runtime>,
+    connection: JoinHandle<()>,
+    statements: RefCell<HashMap<&'static str, Statement>>,
+    put: RefCell<Vec<Owned>>,
+    /// A statement has failed, and the transaction with it.
+    has_failed: Flag<bool>,
+}
+
+/// A statement that waits to be sent along.
+struct Owned {
+    statement: Statement,
+    parameters: Vec<OwnedValue>,
+}
+
+#[derive(Debug)]
+enum OwnedValue {
+    Null,
+    Integer(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The task would live on in a runtime that nobody drives.
+        self.connection.abort();
+    }
+}
+
+impl Session {
+    /// Connects, and makes sure that the server is one that can keep the record. What it tells unasked goes to `heard`.
+    pub(super) fn open(
+        runtime: &Arc<Runtime>,
+        url: &PostgresUrl,
+        heard: impl Listener,
+    ) -> Result<Self, StoreError> {
+        let connecting = async { timeout(Duration::from_secs(CONNECT_SECONDS), connect(url, heard)).await };
+        let (client, connection) = runtime.block_on(connecting).map_err(|_| StoreError::Unreachable {
+            place: url.to_string().into(),
+            why: format!("no answer within {CONNECT_SECONDS} s").into(),
+        })??;
+        let session = Self {
+            client,
+            runtime: Arc::clone(runtime),
+            connection,
+            statements: RefCell::default(),
+            put: RefCell::default(),
+            has_failed: Flag::new(false),
+        };
+        session.prepare_to_work(url)?;
+        Ok(session)
+    }
+
+    fn prepare_to_work(&self, url: &PostgresUrl) -> Result<(), StoreError> {
+        self.run(&format!(
+            "SET statement_timeout = '{STATEMENT_SECONDS_MAX}s'; SET lock_timeout = '{LOCK_SECONDS_MAX}s'; \
+             SET idle_in_transaction_session_timeout = '{SILENT_SECONDS_MAX}s'; SET row_security = off; \
+             SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        ))?;
+        let unusable = |why: &str| StoreError::Unusable { place: url.to_string().into(), why: why.into() };
+        let about = "SELECT current_setting('server_version_num')::bigint, current_setting('server_encoding'), \
+             CASE WHEN pg_is_in_recovery() THEN 1::bigint ELSE 0::bigint END";
+        let mut rows = self.rows(about, &[])?;
+        let Some(row) = rows.first_mut() else { return Err(unusable("it says nothing of itself")) };
+        if row.get::<i64>(0)? < VERSION_MIN {
+            return Err(unusable("it is older than PostgreSQL 14"));
+        }
+        if row.get::<String>(1)? != "UTF8" {
+            return Err(unusable("its encoding is not UTF8"));
+        }
+        if row.get::<bool>(2)? {
+            return Err(unusable("it is a standby, which cannot be written"));
+        }
+        for statement in CONTROL {
+            self.prepared(statement, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Shows, as long as this connection lasts, that the process `name` is there. Waits until an earlier connection of the same
+    /// process has ended on the server, so that nothing of it is under way any more.
+    pub(super) fn show_life(&self, name: &str) -> Result<(), StoreError> {
+        let lock = self.runtime.block_on(self.client.execute(LOCK_NAME, &[&key(name)]));
+        lock.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Runs statements of our own without parameters, outside of what is prepared.
+    pub(super) fn run(&self, statements: &str) -> Result<(), StoreError> {
+        self.runtime.block_on(self.client.batch_execute(statements)).map_err(|error| self.failed(error))
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed() || self.connection.is_finished()
+    }
+
+    /// Ends a transaction that has not been committed.
+    pub(super) fn roll_back(&self) -> Result<(), StoreError> {
+        self.put.borrow_mut().clear();
+        self.has_failed.set(false);
+        self.execute("ROLLBACK", &[]).map(drop)
+    }
+
+    /// Forgets what was put, because the transaction is over.
+    fn failed(&self, error: tokio_postgres::Error) -> StoreError {
+        self.has_failed.set(true);
+        self.put.borrow_mut().clear();
+        StoreError::Server(ServerError::new(error))
+    }
+
+    fn prepared(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<Statement, StoreError> {
+        if let Some(found) = self.statements.borrow().get(statement) {
+            return Ok(found.clone());
+        }
+        let types: Vec<_> = parameters.iter().map(Value::kind).collect();
+        let text = translated(statement);
+        let prepared = self.runtime.block_on(async {
+            // A statement that is prepared comes after what was put before it.
+            self.client.prepare_typed(&text, &types).await
+        });
+        let prepared = prepared.map_err(|error| self.failed(error))?;
+        self.statements.borrow_mut().insert(statement, prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Sends what was put and `last`, all at once, and waits for the answers.
+    fn send(&self, last: Option<(&Statement, &[Value<'_>])>) -> Result<(Vec<Row>, u64), StoreError> {
+        let put = std::mem::take(&mut *self.put.borrow_mut());
+        let client = &self.client;
+        let done = self.runtime.block_on(async {
+            let before =
+                join_all(put.iter().map(|one| client.execute_raw(&one.statement, one.parameters.iter())));
+            let asked = async {
+                let Some((statement, parameters)) = last else { return Ok((Vec::new(), 0)) };
+                let answer = client.query_raw(statement, parameters.iter()).await?;
+                pin_mut!(answer);
+                let mut rows = Vec::new();
+                while let Some(row) = answer.try_next().await? {
+                    rows.push(row);
+                }
+                Ok((rows, answer.rows_affected().unwrap_or(0)))
+            };
+            // Polled in this order, and so sent in this order.
+            let (before, asked) = tokio::join!(biased; before, asked);
+            for done in before {
+                done?;
+            }
+            asked
+        });
+        let (rows, affected) = done.map_err(|error| self.failed(error))?;
+        let rows = rows.iter().map(|row| Row((0..row.len()).map(|column| read(row, column)).collect()));
+        Ok((rows.collect(), affected))
+    }
+
+    /// Sends what was put, and waits until the server has done it.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        if self.put.borrow().is_empty() { Ok(()) } else { self.send(None).map(drop) }
+    }
+}
+
+impl Sql for Session {
+    fn rows(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        let prepared = self.prepared(statement, parameters)?;
+        self.send(Some((&prepared, parameters))).map(|(rows, _)| rows)
+    }
+
+    fn execute(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<u64, StoreError> {
+        let prepared = self.prepared(statement, parameters)?;
+        self.send(Some((&prepared, parameters))).map(|(_, affected)| affected)
+    }
+
+    fn put(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<(), StoreError> {
+        let statement = self.prepared(statement, parameters)?;
+        let parameters = parameters.iter().map(OwnedValue::from).collect();
+        let waiting = {
+            let mut put = self.put.borrow_mut();
+            put.push(Owned { statement, parameters });
+            put.len()
+        };
+        if waiting >= PUT_MAX { self.settle() } else { Ok(()) }
+    }
+
+    fn tell(&self, told: &str) -> Result<(), StoreError> {
+        self.put(TELL, &[Value::Text(Some(told))])
+    }
+
+    fn is_shut_out(&self, name: &str) -> Result<bool, StoreError> {
+        // Ours until the transaction ends: its next connection waits for that, and then sees what has become of its calls.
+        let mut rows = self.rows(TRY_NAME, &[Value::Integer(Some(key(name)))])?;
+        rows.first_mut().map_or(Ok(false), |row| row.get::<bool>(0))
+    }
+}
+
+impl Jobs for Session {
+    fn begin_job(&self) -> Result<(), StoreError> {
+        self.put("SAVEPOINT job", &[])
+    }
+
+    fn keep_job(&self) -> Result<(), StoreError> {
+        self.put("RELEASE SAVEPOINT job", &[])
+    }
+
+    fn undo_job(&self) -> Result<(), StoreError> {
+        self.put("ROLLBACK TO SAVEPOINT job", &[])?;
+        self.keep_job()
+    }
+
+    fn is_over(&self) -> bool {
+        // Whatever has failed may have been put by an earlier job: then none of them counts.
+        self.has_failed.get() || self.is_closed()
+    }
+}
+
+/// The number of the lock that stands for the process `name`.
+pub(super) fn key(name: &str) -> i64 {
+    let digest = crate::digest::Digest::of(format!("holdshort process {name}").as_bytes());
+    digest.0.iter().take(8).fold(0, |key, byte| key << 8 | i64::from(*byte))
+}
+
+/// A statement of the record in PostgreSQL's words.
+fn translated(statement: &str) -> String {
+    let mut text = String::with_capacity(statement.len());
+    for part in statement.split_inclusive('?') {
+        match part.strip_suffix('?') {
+            Some(before) => text.extend([before, "$"]),
+            None => text.push_str(part),
+        }
+    }
+    text.replace("/* SKIP LOCKED */", "FOR UPDATE SKIP LOCKED")
+}
+
+// --- connecting ------------------------------------------------------------------------------------------------------
+
+/// Connects, and starts the task that keeps the connection.
+async fn connect(url: &PostgresUrl, heard: impl Listener) -> Result<(Client, JoinHandle<()>), StoreError> {
+    let mut config = Config::new();
+    config.user(&url.user).dbname(&url.database).port(url.port).application_name("holdshort");
+    config.keepalives_idle(Duration::from_secs(5)).tcp_user_timeout(Duration::from_secs(20));
+    if let Some(password) = &url.password {
+        config.password(password);
+    }
+    match &url.host {
+        Host::Name(name) => config.host(name),
+        Host::Socket(dir) => config.host_path(dir),
+    };
+    let unreachable = |error: tokio_postgres::Error| match error.as_db_error() {
+        Some(_) => StoreError::Server(ServerError::new(error)),
+        None => StoreError::Unreachable {
+            place: url.to_string().into(),
+            why: crate::store::error::chain(&error).into(),
+        },
+    };
+    if let Some(tls) = &url.tls {
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        let (client, connection) = config.connect(MakeTls::new(tls)?).await.map_err(unreachable)?;
+        return Ok((client, tokio::spawn(keep(connection, heard))));
+    }
+    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+    let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
+    Ok((client, tokio::spawn(keep(connection, heard))))
+}
+
+/// Moves what goes over the connection, until it ends.
+async fn keep<S, T>(mut connection: Connection<S, T>, heard: impl Listener)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let messages = poll_fn(move |cx| connection.poll_message(cx));
+    pin_mut!(messages);
+    loop {
+        match messages.try_next().await {
+            Ok(Some(AsyncMessage::Notification(told))) if told.channel() == CHANNEL => {
+                heard.hear(told.payload())
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the connection to the database has ended");
+                return;
+            }
+        }
+    }
+}
+
+// --- values ----------------------------------------------------------------------------------------------------------
+
+impl Value<'_> {
+    fn kind(&self) -> Type {
+        match self {
+            Self::Integer(_) => Type::INT8,
+            Self::Text(_) => Type::TEXT,
+            Self::Blob(_) => Type::BYTEA,
+        }
+    }
+}
+
+impl From<&Value<'_>> for OwnedValue {
+    fn from(value: &Value<'_>) -> Self {
+        match value {
+            Value::Integer(Some(number)) => Self::Integer(*number),
+            Value::Text(Some(text)) => Self::Text((*text).to_owned()),
+            Value::Blob(Some(bytes)) => Self::Blob((*bytes).to_owned()),
+            Value::Integer(None) | Value::Text(None) | Value::Blob(None) => Self::Null,
+        }
+    }
+}
+
+type BoxedError = Box<dyn std::error::Error + Sync + Send>;
+
+impl ToSql for Value<'_> {
+    fn to_sql(&self, type_: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
+        match self {
+            Self::Integer(Some(number)) => number.to_sql(type_, out),
+            Self::Text(Some(text)) => hide_nul(text).to_sql(type_, out),
+            Self::Blob(Some(bytes)) => bytes.to_sql(type_, out),
+            Self::Integer(None) | Self::Text(None) | Self::Blob(None) => Ok(IsNull::Yes),
+        }
+    }
+
+    fn accepts(type_: &Type) -> bool {
+        [Type::INT8, Type::TEXT, Type::BYTEA].contains(type_)
+    }
+
+    to_sql_checked!();
+}
+
+impl ToSql for OwnedValue {
+    fn to_sql(&self, type_: &Type, out: &mut BytesMut) -> Result<IsNull, BoxedError> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Integer(number) => Value::Integer(Some(*number)).to_sql(type_, out),
+            Self::Text(text) => Value::Text(Some(text)).to_sql(type_, out),
+            Self::Blob(bytes) => Value::Blob(Some(bytes)).to_sql(type_, out),
+        }
+    }
+
+    fn accepts(type_: &Type) -> bool {
+        <Value<'_> as ToSql>::accepts(type_)
+    }
+
+    to_sql_checked!();
+}
+
+/// What PostgreSQL's texts cannot have is the character NUL, which names of tools may. It is written with this one, which is
+/// written twice for itself.
+const NUL_MARK: char = '\u{1a}';
+
+fn hide_nul(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(['\0', NUL_MARK]) {
+        return text.into();
+    }
+    text.replace(NUL_MARK, "\u{1a}\u{1a}").replace('\0', "\u{1a}0").into()
+}
+
+fn show_nul(text: &str) -> Option<String> {
+    let (mut shown, mut letters) = (String::with_capacity(text.len()), text.chars());
+    while let Some(letter) = letters.next() {
+        shown.push(match letter {
+            NUL_MARK => match letters.next()? {
+                NUL_MARK => NUL_MARK,
+                '0' => '\0',
+                _ => return None,
+            },
+            letter => letter,
+        });
+    }
+    Some(shown)
+}
+
+impl<'a> FromSql<'a> for Cell {
+    fn from_sql(type_: &Type, raw: &'a [u8]) -> Result<Self, BoxedError> {
+        Ok(match *type_ {
+            Type::INT8 => Self::Integer(i64::from_sql(type_, raw)?),
+            Type::INT4 => Self::Integer(i32::from_sql(type_, raw)?.into()),
+            Type::BYTEA => Self::Blob(raw.to_owned()),
+            _ => match std::str::from_utf8(raw)? {
+                text if !text.contains(NUL_MARK) => Self::Text(text.to_owned()),
+                text => show_nul(text).map_or(Self::Odd, Self::Text),
+            },
+        })
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, BoxedError> {
+        Ok(Self::Null)
+    }
+
+    fn accepts(type_: &Type) -> bool {
+        [Type::INT8, Type::INT4, Type::BYTEA, Type::TEXT, Type::VARCHAR, Type::NAME].contains(type_)
+    }
+}
+
+fn read(row: &tokio_postgres::Row, column: usize) -> Cell {
+    row.try_get(column).unwrap_or(Cell::Odd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statements_of_the_record_are_said_in_the_words_of_the_server() {
+        assert_eq!(translated("a = ?1 AND b = ?12"), "a = $1 AND b = $12");
+        assert_eq!(translated("LIMIT 1 /* SKIP LOCKED */)"), "LIMIT 1 FOR UPDATE SKIP LOCKED)");
+    }
+
+    #[test]
+    fn any_text_is_read_back_as_it_was_and_no_two_are_written_alike() {
+        let texts = ["", "a", "\0", "\u{1a}", "\u{1a}0", "\u{1a}\u{1a}", "a\0b\u{1a}\0", "0\0"];
+        let written: std::collections::HashSet<_> =
+            texts.iter().map(|text| hide_nul(text).into_owned()).collect();
+        assert_eq!(written.len(), texts.len());
+        for text in texts {
+            let hidden = hide_nul(text);
+            assert!(!hidden.contains('\0'));
+            assert_eq!(show_nul(&hidden).as_deref(), Some(text));
+        }
+        assert_eq!(show_nul("\u{1a}x"), None, "nothing that we write");
+    }
+}
