@@ -164,7 +164,7 @@ async fn all_held(news: &mut broadcast::Receiver<News>, count: usize) -> anyhow:
     while held < count {
         held += match tokio::time::timeout(HANG, news.recv()).await.context("nothing is held any more")? {
             Ok(News::Held(_)) => 1,
-            Ok(News::Voted { .. } | News::Waiting { .. }) => 0,
+            Ok(News::Voted { .. } | News::Waiting { .. } | News::Anew) => 0,
             Ok(News::Now { hold, state, .. }) => bail!("hold {} is {state}", hold.id),
             Err(broadcast::error::RecvError::Lagged(missed)) => usize::try_from(missed)?,
             Err(broadcast::error::RecvError::Closed) => bail!("the gate is gone"),

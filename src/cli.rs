@@ -131,8 +131,8 @@ struct RunArguments {
     /// The server's name in rules, lists and the record; by default it comes from the command.
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
-    /// The file of the record; by default one for all of this user's gates.
-    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    /// The record: a file, or `postgres://…` for that of a fleet (docs/fleet.md); by default one file for all of this user's gates.
+    #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
     /// Show numbers for Prometheus (`/metrics`) and health (`/healthz`, `/readyz`) at this address of this machine, such as
     /// 127.0.0.1:9464 (docs/telemetry.md).
@@ -156,8 +156,18 @@ struct RunArguments {
     command: Vec<OsString>,
 }
 
+/// Where holds are looked for.
+#[derive(Debug, Args)]
+struct RecordArguments {
+    /// The record of a fleet, `postgres://…`, from which each of its gates is reached; by default the gates of this user.
+    #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
+    store: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 struct HoldsArguments {
+    #[command(flatten)]
+    record: RecordArguments,
     /// Follow live: print each call that is held and each hold that ends, until interrupted.
     #[arg(long)]
     watch: bool,
@@ -171,6 +181,8 @@ struct HoldsArguments {
 
 #[derive(Debug, Args)]
 struct ShowArguments {
+    #[command(flatten)]
+    record: RecordArguments,
     /// The hold's id, or any unique beginning of it.
     id: String,
     /// Print JSON.
@@ -180,6 +192,8 @@ struct ShowArguments {
 
 #[derive(Debug, Args)]
 struct ApproveArguments {
+    #[command(flatten)]
+    record: RecordArguments,
     /// The hold's id, or any unique beginning of it.
     id: String,
     /// A comment for the record, at most 500 characters.
@@ -225,6 +239,8 @@ impl From<SameWord> for Same {
 
 #[derive(Debug, Args)]
 struct RememberedArguments {
+    #[command(flatten)]
+    record: RecordArguments,
     #[command(subcommand)]
     command: Option<RememberedCommand>,
     /// Print JSON.
@@ -243,6 +259,8 @@ enum RememberedCommand {
 
 #[derive(Debug, Args)]
 struct RejectArguments {
+    #[command(flatten)]
+    record: RecordArguments,
     /// The hold's id, or any unique beginning of it.
     id: String,
     /// Why, at most 500 characters: the agent reads it.
@@ -255,6 +273,8 @@ struct RejectArguments {
 
 #[derive(Debug, Args)]
 struct ResolveArguments {
+    #[command(flatten)]
+    record: RecordArguments,
     /// The hold's id, or any unique beginning of it.
     id: String,
     /// It ran: the call, made again, is a new one.
@@ -290,8 +310,8 @@ struct HistoryArguments {
     /// How many holds to show.
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
-    /// The record's file; by default the one of this user.
-    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    /// The record: a file, or `postgres://…`; by default the file of this user.
+    #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
@@ -305,8 +325,8 @@ enum AuditCommand {
         /// A checkpoint that an earlier `audit verify` printed: proves that nothing before it was cut off or rewritten.
         #[arg(long, value_name = "CHECKPOINT")]
         against: Option<String>,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
@@ -319,14 +339,14 @@ enum AuditCommand {
         /// The directory to write to; it is made, and must not exist.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
     },
     /// Print the record's events as JSON Lines, the oldest first.
     Export {
         /// The record; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
     },
 }
@@ -338,8 +358,8 @@ enum ChannelsCommand {
         /// The configuration of the desk; by default $XDG_CONFIG_HOME/holdshort/desk.yaml.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
@@ -365,8 +385,8 @@ enum ToolsCommand {
         /// Only those that have changed and wait for somebody to accept that.
         #[arg(long)]
         changed: bool,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
         /// Print JSON: an array.
         #[arg(long)]
@@ -380,8 +400,8 @@ enum ToolsCommand {
         /// The tool's name.
         #[arg(value_name = "TOOL")]
         tool: String,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
@@ -401,8 +421,8 @@ enum ToolsCommand {
         /// have read. That of the accepted one says that the change is not wanted.
         #[arg(value_name = "SHA256")]
         sha256: String,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
@@ -450,8 +470,8 @@ enum PolicyCommand {
         /// The policy to try on the recorded calls; may be given several times.
         #[arg(long, value_name = "PATH")]
         policy: Vec<PathBuf>,
-        /// The record's file; by default the one of this user.
-        #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+        /// The record: a file, or `postgres://…`; by default the file of this user.
+        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
         /// Print JSON: with --policy, one object a call.
         #[arg(long, requires = "policy")]

@@ -23,6 +23,7 @@ use crate::{
     digest::Digest,
     hold::Assurance,
     policy::{Diagnostic, Source},
+    store::PostgresUrl,
     transport::http::{
         identity::{AgentSettings, agent_named},
         lines::CommandSettings,
@@ -325,6 +326,10 @@ impl Reader {
             }
         }
         let tls = document.tls.as_ref().and_then(|tls| self.tls(tls));
+        // Read as a URL where it is used: what is wrong with one is shown without its line, which may have a password.
+        let is_url = |store: &PathBuf| store.to_str().is_some_and(PostgresUrl::is_one);
+        let store =
+            document.store.clone().map(|store| if is_url(&store) { store } else { self.dir.join(store) });
         let agents = self.agents(&document);
         let assurance = self.assurance(&document, &agents);
         let (mut upstreams, mut commands) = (Vec::new(), Vec::new());
@@ -351,7 +356,7 @@ impl Reader {
         Some(Config {
             listen: listen?,
             policy: document.policy.iter().map(|path| self.dir.join(path)).collect(),
-            store: document.store.map(|path| self.dir.join(path)),
+            store,
             assurance,
             http: HttpSettings {
                 upstreams,

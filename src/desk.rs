@@ -43,7 +43,7 @@ use crate::{
     channels::{Channels, Dispatcher, Links},
     gate::Gate,
     hold::HoldId,
-    store::Store,
+    store::{Location, Store},
 };
 
 /// How long the link that a desk prints when it starts can be used, in minutes.
@@ -55,7 +55,7 @@ pub struct Settings {
     /// Where it listens, and what it is called in browsers.
     pub address: Address,
     /// The record that history is read from.
-    pub store: PathBuf,
+    pub store: Location,
     /// The file of the keys.
     pub keys: Keys,
     /// Where people hear of what waits besides.
@@ -105,7 +105,7 @@ struct State {
     channels: Arc<Channels>,
     links: Arc<Links>,
     store: Store,
-    store_path: PathBuf,
+    location: Location,
     /// Decides on what has no caller where no gate runs.
     own: Gate,
     /// Keys that were wrong: guessing is slowed down.
@@ -129,12 +129,13 @@ impl Desk {
     ///
     /// When the address cannot be had.
     pub async fn open(settings: Settings) -> Result<Self, DeskError> {
-        let Settings { mut address, store: store_path, keys, channels, link_key } = settings;
+        let Settings { mut address, store: location, keys, channels, link_key } = settings;
         let listener = listener::bind(&mut address)
             .await
             .map_err(|source| DeskError::Listen { address: address.listen, source })?;
         let links = Links::open(&link_key, address.origin.clone()).map_err(DeskError::LinkKey)?;
-        let store = Store::open(&store_path);
+        let name = format!("desk-{}", HoldId::random()?).into();
+        let store = Store::open_at(&location, &name);
         let state = State {
             address,
             links: Arc::new(links),
@@ -142,14 +143,13 @@ impl Desk {
             sessions: Sessions::default(),
             keys,
             channels: Arc::new(channels),
-            own: record::gate(store.clone(), store_path.clone()),
+            own: record::gate(store.clone(), &location),
             store,
-            store_path,
+            location,
             wrong_keys: Rate::wrong_keys(),
             verdicts: Rate::verdicts(),
             streams: events::places(),
         };
-        let name = format!("desk-{}", HoldId::random()?).into();
         Ok(Self { listener, name, state: Arc::new(state) })
     }
 

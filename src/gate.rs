@@ -9,6 +9,7 @@
 
 mod approvals;
 mod continuation;
+mod fleet;
 mod keep;
 mod measure;
 mod observe;
@@ -378,6 +379,8 @@ pub enum News {
         /// The verdict, where a person gave one.
         vote: Option<Vote>,
     },
+    /// Other processes may have done anything: what waits is to be listed anew.
+    Anew,
 }
 
 /// What became of a verdict: the state that it led to.
@@ -408,6 +411,8 @@ pub struct Gate {
     is_dead: IsDead,
     /// Makes spans, where somebody collects them.
     tracer: Option<Arc<Tracer>>,
+    /// What watchers have been told of, where others tell too.
+    told_of: fleet::ToldOf,
 }
 
 /// Whether the process of this name in the record is known to be dead.
@@ -434,6 +439,7 @@ impl Gate {
             deployed: Assurance::L0,
             is_dead: Box::new(|_| false),
             tracer: None,
+            told_of: fleet::ToldOf::default(),
         }
     }
 

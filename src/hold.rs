@@ -310,6 +310,8 @@ pub enum Absence {
     MadeAgain,
     /// The client asks for the result later: the call is a task.
     Task,
+    /// Another process has taken the hold over, because it took this one for dead.
+    TakenOver,
 }
 
 impl Absence {
@@ -322,6 +324,7 @@ impl Absence {
             Self::Patience => "the client's patience was about to end",
             Self::MadeAgain => "the client has made the same call again",
             Self::Task => "the client asks for the result later",
+            Self::TakenOver => "another gate has taken it over",
         }
     }
 }

@@ -306,14 +306,19 @@ impl Store {
         votes: Vec<Vote>,
         note: Option<String>,
     ) -> Result<(), StoreError> {
-        let approval = Box::default();
-        self.write(Job::End { id, state, votes, approval, note, at: Timestamp::now() }).await.map(drop)
+        self.write(Job::End { id, state, votes, note, at: Timestamp::now() }).await.map(drop)
     }
 
-    /// The same for an approval by `vote` whose call goes to the server: with what it brings along, in one commit.
-    pub async fn approve(&self, id: HoldId, vote: Vote, approval: Approval) -> Result<(), StoreError> {
-        let (state, approval, at) = (State::Forwarding, Box::new(approval), Timestamp::now());
-        self.write(Job::End { id, state, votes: vec![vote], approval, note: None, at }).await.map(drop)
+    /// The same for an approval by `vote` whose call goes to the server: with what it brings along, in one commit. Only by the
+    /// process `holder` that has the caller; [`StoreError::TakenOver`] if that is another by now.
+    pub async fn approve(
+        &self,
+        id: HoldId,
+        vote: Vote,
+        approval: Approval,
+        holder: Arc<str>,
+    ) -> Result<(), StoreError> {
+        self.write(Job::Approve { id, vote, approval: Box::new(approval), holder }).await.map(drop)
     }
 
     /// Hands over an event that nobody waits for: it becomes durable with the next commit, or a quarter of a second later
@@ -553,6 +558,11 @@ impl Store {
     /// How many holds are not over, and since when the oldest waits.
     pub async fn open_counts(&self) -> Result<OpenCounts, StoreError> {
         self.read(counts::open_counts).await
+    }
+
+    /// Those, and those that wait with a caller at any process, at most [`ROWS_READ_MAX`].
+    pub async fn decidable_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
+        self.read(|db| statements::decidable_holds(db, ROWS_READ_MAX)).await
     }
 
     /// The processes that have callers of open holds. Whether one is dead is for the caller to find out.

@@ -2,10 +2,7 @@
 //!
 //! Asks a running gate, or reads the record itself where none runs: so also after the last gate has ended.
 
-use std::{
-    collections::VecDeque,
-    path::{Path, PathBuf},
-};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use super::{AuditCommand, HistoryArguments, block_on, evidence, render};
 use crate::{
@@ -18,7 +15,7 @@ use crate::{
     exit::Exit,
     hold::HoldId,
     policy::{RECORDED_CALLS_MAX, RecordedCall},
-    store::{HistoryFilter, Store, StoreError},
+    store::{HistoryFilter, Location, Store, StoreError},
 };
 
 /// Events that are read from the record at once.
@@ -26,8 +23,8 @@ const EVENTS_AT_ONCE: usize = 1000;
 
 /// A record, and where it is read.
 pub(super) struct Record {
-    /// Its file, absolute.
-    path: PathBuf,
+    /// Where it is.
+    location: Location,
     /// Where it is read.
     pub(super) source: Source,
 }
@@ -43,17 +40,17 @@ pub(super) enum Source {
 impl Record {
     /// The record at `named`, or the usual one, and no other. A file that does not exist is no record: it is not made.
     pub(super) async fn find(named: Option<&Path>) -> Result<Self, AskError> {
-        let path = store_path(named)?;
+        let location = store_path(named)?;
         for gate in client::gates().await.unwrap_or_default() {
             // A gate may end while it is being asked; the record is still there.
             let Ok(info) = gate.rpc.info().await else { continue };
             // Gates use other records too: what those say is no answer here. A gate tells an absolute path.
-            if Path::new(&info.store) == path {
-                return Ok(Self { path, source: Source::Gate(Box::new(gate)) });
+            if info.store == location.to_string() {
+                return Ok(Self { location, source: Source::Gate(Box::new(gate)) });
             }
         }
-        let source = Source::File(open(&path).await?);
-        Ok(Self { path, source })
+        let source = Source::File(open(&location).await?);
+        Ok(Self { location, source })
     }
 }
 
@@ -80,18 +77,26 @@ impl Source {
     }
 }
 
-/// The absolute path of the record at `named`, or of the usual one.
-pub(super) fn store_path(named: Option<&Path>) -> Result<PathBuf, AskError> {
-    let path = named.map_or_else(|| place::default_store().map_err(broken), |path| Ok(path.to_owned()))?;
-    std::path::absolute(path).map_err(broken)
+/// Where the record `named` is, or the usual one: a URL, or an absolute path.
+pub(super) fn store_path(named: Option<&Path>) -> Result<Location, AskError> {
+    let location = match named {
+        None => Location::File(place::default_store().map_err(broken)?),
+        Some(named) => Location::named(named).map_err(broken)?,
+    };
+    location.absolute().map_err(broken)
 }
 
-/// The record at `path`. One that does not exist is not made.
-pub(super) async fn open(path: &Path) -> Result<Store, AskError> {
-    if !path.exists() {
-        return Err(AskError::Broken(format!("there is no record at `{}` yet", path.display())));
+/// The record at `location`. A file that does not exist is not made.
+pub(super) async fn open(location: &Location) -> Result<Store, AskError> {
+    open_as(location, &instance_name().map_err(AskError::Broken)?).await
+}
+
+/// The same, as the process `name`.
+pub(super) async fn open_as(location: &Location, name: &Arc<str>) -> Result<Store, AskError> {
+    if !location.may_exist() {
+        return Err(AskError::Broken(format!("there is no record at `{location}` yet")));
     }
-    let store = Store::open(path);
+    let store = Store::open_at(location, name);
     store.ready().await.map_err(store_failed)?;
     Ok(store)
 }
@@ -102,9 +107,15 @@ async fn history_in(store: &Store, before: Option<HoldId>, limit: usize) -> Resu
     Ok(records.iter().map(HoldView::new).collect())
 }
 
-/// The newest holds of the usual record, where no gate runs. Nothing, where there is no record.
-pub(super) async fn recorded(limit: usize) -> Result<Vec<HoldView>, AskError> {
-    match open(&store_path(None)?).await {
+/// How this process names itself to others on the record.
+pub(super) fn instance_name() -> Result<Arc<str>, String> {
+    let random = HoldId::random().map_err(|error| format!("the system gives no random numbers: {error}"))?;
+    Ok(format!("command-line-{random}").into())
+}
+
+/// The newest holds of the record `named`, or of the usual one, where no gate runs. Nothing, where there is no record.
+pub(super) async fn recorded(named: Option<&Path>, limit: usize) -> Result<Vec<HoldView>, AskError> {
+    match open(&store_path(named)?).await {
         Ok(store) => history_in(&store, None, limit).await,
         Err(_) => Ok(Vec::new()),
     }
@@ -120,7 +131,7 @@ pub(super) fn store_failed(error: StoreError) -> AskError {
 
 pub(super) fn history(arguments: &HistoryArguments) -> Exit {
     block_on(async {
-        let Record { path, mut source } = Record::find(arguments.store.as_deref()).await?;
+        let Record { location, mut source } = Record::find(arguments.store.as_deref()).await?;
         let mut holds: Vec<HoldView> = Vec::new();
         while holds.len() < arguments.limit {
             let wanted = (arguments.limit - holds.len()).min(PAGE_HOLDS_MAX);
@@ -128,7 +139,7 @@ pub(super) fn history(arguments: &HistoryArguments) -> Exit {
             let page = match source.history(before, wanted).await {
                 // The gate has ended while it was being asked: the record goes on where it broke off.
                 Err(AskError::Broken(_)) if matches!(source, Source::Gate(_)) => {
-                    source = Source::File(open(&path).await?);
+                    source = Source::File(open(&location).await?);
                     source.history(before, wanted).await?
                 }
                 page => page?,
@@ -139,7 +150,7 @@ pub(super) fn history(arguments: &HistoryArguments) -> Exit {
                 break;
             }
         }
-        render::record(&path);
+        render::record(&location);
         render::history(&holds, arguments.json);
         Ok(Exit::Done)
     })
@@ -195,7 +206,7 @@ fn verify(against: Option<&str>, store: Option<&Path>, json: bool) -> Exit {
     block_on(async {
         let record = Record::find(store).await?;
         let verification = record.source.verify(against).await?;
-        render::verified(&verification, &record.path, json);
+        render::verified(&verification, &record.location, json);
         Ok(if verification.sound { Exit::Done } else { Exit::Failed })
     })
 }

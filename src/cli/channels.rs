@@ -49,7 +49,7 @@ pub(super) fn channels(command: &ChannelsCommand) -> Exit {
 async fn list(channels: &Channels, store: Option<&Path>, as_json: bool) -> anyhow::Result<Exit> {
     let path = store_path(store)?;
     // Without a record, nothing was ever to be sent.
-    let store = if path.exists() { Some(open(&path).await?) } else { None };
+    let store = if path.may_exist() { Some(open(&path).await?) } else { None };
     let mut rows = Vec::new();
     for channel in channels.iter() {
         let counts = match &store {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Span, Timestamp};
 
 use super::{
-    channels, render,
+    channels, process, render,
     shown::{self, Shown},
     store_path, telemetry_address,
 };
@@ -18,6 +18,8 @@ use crate::{
         keys::{Keys, Scope},
     },
     exit::Exit,
+    hold::Assurance,
+    store::Location,
     telemetry::Subject,
 };
 
@@ -51,6 +53,10 @@ pub(super) struct DeskArguments {
     /// 127.0.0.1:9465 (docs/telemetry.md).
     #[arg(long, value_name = "ADDRESS", value_parser = telemetry_address)]
     metrics: Option<TelemetryAddress>,
+    /// In a fleet: the policy by which verdicts count that are given here on calls whose callers have gone; by default the usual
+    /// one of this user.
+    #[arg(long, value_name = "PATH")]
+    policy: Vec<PathBuf>,
     /// The file of the record that history shows; by default the one of this user.
     #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
     store: Option<PathBuf>,
@@ -149,7 +155,8 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
 }
 
 fn serve(arguments: DeskArguments) -> Exit {
-    let DeskArguments { listen, public_url, danger_plain_http, config, store, metrics, .. } = arguments;
+    let DeskArguments { listen, public_url, danger_plain_http, config, store, policy, metrics, .. } =
+        arguments;
     let address = match Address::new(listen, public_url.as_deref(), danger_plain_http) {
         Ok(address) => address,
         Err(error) => return render::usage(&error),
@@ -164,6 +171,10 @@ fn serve(arguments: DeskArguments) -> Exit {
     };
     let served = runtime.block_on(async {
         let store = store_path(store.as_deref())?;
+        let gate = match in_fleet(&store, policy).await? {
+            Ok(gate) => gate,
+            Err(exit) => return Ok(exit),
+        };
         let desk = Desk::open(Settings {
             address,
             store,
@@ -190,7 +201,29 @@ fn serve(arguments: DeskArguments) -> Exit {
         })
         .await;
         shown.end().await;
+        if let Some(gate) = gate {
+            gate.close().await;
+        }
         anyhow::Ok(Exit::Done)
     });
     served.unwrap_or_else(|error| render::error_chain(&error))
+}
+
+/// In a fleet a desk has a gate of its own, at which nothing arrives: through it, what waits at all the others is seen and decided.
+/// Not where a file is the record: there the gates of this machine are asked.
+async fn in_fleet(
+    record: &Location,
+    policy: Vec<PathBuf>,
+) -> anyhow::Result<Result<Option<process::GateProcess>, Exit>> {
+    if record.file().is_some() {
+        return Ok(Ok(None));
+    }
+    let loaded = match process::load_policy(&policy, Assurance::L0) {
+        Ok(loaded) => loaded,
+        Err(exit) => return Ok(Err(exit)),
+    };
+    let servers = Vec::new();
+    let gate =
+        process::GateProcess::open(loaded, policy, Some(record.clone()), servers, Assurance::L0).await?;
+    Ok(Ok(Some(gate)))
 }

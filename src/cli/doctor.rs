@@ -207,17 +207,17 @@ fn look_at_state(report: &mut Report) {
 
 /// The record: whether others can change it, whether it was altered, and whether the clock agrees with it.
 async fn look_at_record(store: Option<&Path>, report: &mut Report) {
-    let path = match store_path(store) {
-        Ok(path) => path,
+    let location = match store_path(store) {
+        Ok(location) => location,
         Err(error) => return report.add("record", Found::Problem, error.to_string()),
     };
-    if let Some(why) = reachable::by_others(&path) {
+    if let Some(why) = location.file().and_then(reachable::by_others) {
         report.add("record", Found::Problem, why);
     }
-    if !path.exists() {
+    if !location.may_exist() {
         return report.add("record", Found::Ok, "there is none yet");
     }
-    let record = match Record::find(Some(&path)).await {
+    let record = match Record::find(store).await {
         Ok(record) => record,
         Err(error) => return report.add("record", Found::Problem, error.to_string()),
     };

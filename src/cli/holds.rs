@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::{
-    ApproveArguments, HoldsArguments, RejectArguments, RememberedArguments, RememberedCommand,
-    ResolveArguments, ShowArguments,
+    ApproveArguments, HoldsArguments, RecordArguments, RejectArguments, RememberedArguments,
+    RememberedCommand, ResolveArguments, ShowArguments,
     audit::recorded,
     block_on,
     edit::{self, NoEdit},
@@ -39,7 +39,8 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
         if arguments.watch {
             return watch(arguments.json).await;
         }
-        let reach = match Reach::find().await {
+        let named = arguments.record.store.as_deref();
+        let reach = match Reach::find(named).await {
             // Nothing runs and nothing was ever recorded: an empty list, not a failure.
             Err(AskError::NoGate) => None,
             reach => Some(reach?),
@@ -51,7 +52,7 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
         if arguments.all {
             let all = match &reach {
                 Some(Reach::Gates(gates)) => ended(gates, &holds).await?,
-                _ => recorded(ENDED_MAX).await?,
+                _ => recorded(named, ENDED_MAX).await?,
             };
             let known: Vec<_> = holds.iter().map(|hold| hold.id).collect();
             holds.extend(all.into_iter().filter(|hold| !known.contains(&hold.id)));
@@ -96,7 +97,7 @@ async fn watch(json: bool) -> Result<Exit, AskError> {
 
 pub(super) fn show(arguments: &ShowArguments) -> Exit {
     block_on(async {
-        let reach = Reach::find().await?;
+        let reach = Reach::find(arguments.record.store.as_deref()).await?;
         render::detail(&reach.show(&arguments.id).await?, arguments.json);
         Ok(Exit::Done)
     })
@@ -105,10 +106,10 @@ pub(super) fn show(arguments: &ShowArguments) -> Exit {
 pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
     if arguments.remember_for.is_none() && arguments.edit.is_none() {
         let (comment, key) = (arguments.comment.clone(), arguments.sign.as_deref());
-        return resolve(&arguments.id, Verdict::Approve, comment, key);
+        return resolve(&arguments.record, &arguments.id, Verdict::Approve, comment, key);
     }
     block_on(async {
-        let reach = Reach::find().await?;
+        let reach = Reach::find(arguments.record.store.as_deref()).await?;
         if let Some(error) = too_short(&arguments.id) {
             return Ok(render::usage(&error));
         }
@@ -136,7 +137,7 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
 
 pub(super) fn remembered(arguments: &RememberedArguments) -> Exit {
     block_on(async {
-        let reach = match (Reach::find().await, &arguments.command) {
+        let reach = match (Reach::find(arguments.record.store.as_deref()).await, &arguments.command) {
             // Nothing runs and nothing was ever recorded.
             (Err(AskError::NoGate), None) => None,
             (reach, _) => Some(reach?),
@@ -156,7 +157,13 @@ pub(super) fn remembered(arguments: &RememberedArguments) -> Exit {
 }
 
 pub(super) fn reject(arguments: &RejectArguments) -> Exit {
-    resolve(&arguments.id, Verdict::Reject, Some(arguments.reason.clone()), arguments.sign.as_deref())
+    resolve(
+        &arguments.record,
+        &arguments.id,
+        Verdict::Reject,
+        Some(arguments.reason.clone()),
+        arguments.sign.as_deref(),
+    )
 }
 
 /// The error of a beginning of an id by which nothing may be decided. (What cannot be the beginning of an id is that of no
@@ -169,7 +176,7 @@ fn too_short(prefix: &str) -> Option<TooShort> {
 
 pub(super) fn resolve_unknown(arguments: &ResolveArguments) -> Exit {
     block_on(async {
-        let reach = Reach::find().await?;
+        let reach = Reach::find(arguments.record.store.as_deref()).await?;
         if let Some(error) = too_short(&arguments.id) {
             return Ok(render::usage(&error));
         }
@@ -179,9 +186,15 @@ pub(super) fn resolve_unknown(arguments: &ResolveArguments) -> Exit {
     })
 }
 
-fn resolve(prefix: &str, verdict: Verdict, comment: Option<String>, key: Option<&Path>) -> Exit {
+fn resolve(
+    record: &RecordArguments,
+    prefix: &str,
+    verdict: Verdict,
+    comment: Option<String>,
+    key: Option<&Path>,
+) -> Exit {
     block_on(async {
-        let reach = Reach::find().await?;
+        let reach = Reach::find(record.store.as_deref()).await?;
         if let Some(error) = too_short(prefix) {
             return Ok(render::usage(&error));
         }

@@ -24,7 +24,7 @@ use crate::{
     hold::{Assurance, HoldId},
     policy::Policy,
     reload::{self, PolicyFiles},
-    store::Store,
+    store::{Location, Store},
     telemetry::Subject,
 };
 
@@ -88,18 +88,20 @@ impl GateProcess {
     pub(super) async fn open(
         policy: Policy,
         named: Vec<PathBuf>,
-        store: Option<PathBuf>,
+        store: Option<Location>,
         servers: Vec<Arc<str>>,
         deployed: Assurance,
     ) -> anyhow::Result<Self> {
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-        let path = store.map_or_else(place::default_store, Ok)?;
-        let path = std::path::absolute(&path).context("the record's path cannot be used")?;
+        let location = store.map_or_else(|| place::default_store().map(Location::File), Ok)?;
+        let location = location.absolute().context("the record's path cannot be used")?;
         let instance: Arc<str> = instance_name()?.into();
-        place::clear_dead(&path);
-        let liveness = show_life(&instance, &path);
-        let is_first_start = matches!(path.try_exists(), Ok(false));
-        let store = Store::open(&path);
+        place::clear_dead(location.file());
+        let liveness = location.file().and_then(|path| show_life(&instance, path));
+        let is_first_start = location.file().is_some_and(|path| matches!(path.try_exists(), Ok(false)));
+        let store = Store::open_at(&location, &instance);
+        // In a fleet the connection to the record shows that this gate lives.
+        let is_seen = liveness.is_some() || location.file().is_none();
         let policy_sha256 = policy.digest();
         let gate = Gate::new(
             Arc::clone(&instance),
@@ -107,7 +109,7 @@ impl GateProcess {
             store.clone(),
             // What a gate holds that nobody sees live would be taken for a dead one's, and ended by others.
             GateLimits {
-                holds_max: if liveness.is_some() { GateLimits::default().holds_max } else { 0 },
+                holds_max: if is_seen { GateLimits::default().holds_max } else { 0 },
                 ..GateLimits::default()
             },
         );
@@ -115,8 +117,11 @@ impl GateProcess {
         if gate.policy().min_assurance() > deployed.max(Assurance::L1) {
             tracing::warn!(%deployed, "the policy wants a higher assurance than this gate has: nobody can approve what it holds so");
         }
-        let (record, can_tell) = (path.clone(), liveness.is_some());
-        let gate = gate.with_is_dead(Box::new(move |holder| can_tell && place::is_dead(&record, holder)));
+        let (record, can_tell) = (location.file().map(Path::to_owned), liveness.is_some());
+        let is_dead = move |holder: &str| {
+            can_tell && record.as_deref().is_some_and(|record| place::is_dead(record, holder))
+        };
+        let gate = gate.with_is_dead(Box::new(is_dead));
         let (otlp, tracer) = shown::collector(&instance, store.meter());
         let gate = Arc::new(gate.with_tracer(tracer));
         // Where there was no record nothing is known of tools, and no call waits for it to be made: `hear_of_tools` asks at once.
@@ -130,11 +135,11 @@ impl GateProcess {
         });
         let find = Box::new(move || policy_files(&named));
         let files = Arc::new(PolicyFiles::new(Arc::clone(&gate), find, deployed));
-        let about =
-            control::About { servers, store: path.display().to_string(), policy: Some(Arc::clone(&files)) };
+        let about = control::About { servers, store: location.to_string(), policy: Some(Arc::clone(&files)) };
         let control = open_control(&gate, about, &instance);
         tokio::spawn(look_after(Arc::clone(&gate)));
         tokio::spawn(hear_of_tools(Arc::clone(&gate)));
+        tokio::spawn(Arc::clone(&gate).keep_in_touch());
         let reminding = Arc::clone(&gate);
         tokio::spawn(async move { reminding.keep_reminding().await });
         let _watching = watch(&files);

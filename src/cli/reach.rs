@@ -3,9 +3,9 @@
 //! What waits without a caller outlives its gate, so it can be decided without one too. Every verdict goes through
 //! `Gate::resolve`, here or there.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use super::audit::{open, store_path};
+use super::audit::{instance_name, open_as, store_path};
 use crate::{
     control::{
         api::{ControlClient, HoldView, RememberFor, RememberedView, Resolved},
@@ -16,11 +16,8 @@ use crate::{
     hold::{HoldId, Proof, Said, Verdict},
     policy::Policy,
     principal::Principal,
-    store::StoreError,
+    store::{Location, StoreError},
 };
-
-/// How this process names itself in the record.
-const INSTANCE: &str = "command-line";
 
 /// Ids that one beginning may stand for before it is not looked into further.
 const FOUND_MAX: usize = 10;
@@ -34,25 +31,38 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// The gates that run; the record where none does.
+    /// The gates that run; the record where none does. The record of a fleet, if that is `named`: from there each of its gates
+    /// is reached.
     ///
     /// # Errors
     ///
     /// When no gate runs and there is no record.
-    pub(super) async fn find() -> Result<Self, AskError> {
+    pub(super) async fn find(named: Option<&Path>) -> Result<Self, AskError> {
+        let location = match (store_path(named), named) {
+            (Err(error), Some(_)) => return Err(error),
+            (Ok(location @ Location::Postgres(_)), _) => return Self::record(&location).await,
+            (location, _) => location,
+        };
         match client::gates().await {
             Err(AskError::NoGate) => {
-                let path = store_path(None).map_err(|_| AskError::NoGate)?;
-                let store = open(&path).await.map_err(|_| AskError::NoGate)?;
-                // It screens nothing, so no policy is asked; and it holds nothing.
-                let limits = GateLimits { holds_max: 0, ..GateLimits::default() };
-                let gate = Gate::new(INSTANCE.into(), Arc::new(Policy::hold_everything()), store, limits);
-                let gate = gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder)));
-                gate.take_over_dead().await.map_err(failed)?;
-                Ok(Self::Record(Box::new(gate)))
+                let location = location.map_err(|_| AskError::NoGate)?;
+                Self::record(&location).await.map_err(|_| AskError::NoGate)
             }
             gates => Ok(Self::Gates(gates?)),
         }
+    }
+
+    async fn record(location: &Location) -> Result<Self, AskError> {
+        let name = instance_name().map_err(AskError::Broken)?;
+        let store = open_as(location, &name).await?;
+        // It screens nothing, so no policy is asked; and it holds nothing.
+        let limits = GateLimits { holds_max: 0, ..GateLimits::default() };
+        let mut gate = Gate::new(name, Arc::new(Policy::hold_everything()), store, limits);
+        if let Location::File(path) = location.clone() {
+            gate = gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder)));
+        }
+        gate.take_over_dead().await.map_err(failed)?;
+        Ok(Self::Record(Box::new(gate)))
     }
 
     /// All that waits, the oldest first.

@@ -14,7 +14,6 @@ use std::{
     env,
     fmt::Display,
     io::{self, IsTerminal, Write},
-    path::Path,
 };
 
 use jiff::Timestamp;
@@ -31,7 +30,7 @@ use crate::{
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
     sanitize,
-    store::OutboxCounts,
+    store::{Location, OutboxCounts},
     telemetry,
     view::{self, between},
 };
@@ -454,21 +453,21 @@ fn decided_by(vote: &Vote) -> String {
 }
 
 /// Says which record an answer is about.
-pub(super) fn record(path: &Path) {
-    talk(&format!("record: {}", sanitize::render(&path.to_string_lossy())));
+pub(super) fn record(location: &Location) {
+    talk(&format!("record: {}", sanitize::render(&location.to_string())));
 }
 
 /// The same as [`verification`], with the record it is about.
-pub(super) fn verified(found: &VerificationView, path: &Path, as_json: bool) {
+pub(super) fn verified(found: &VerificationView, location: &Location, as_json: bool) {
     #[derive(Serialize)]
     struct Verified<'a> {
         record: &'a str,
         #[serde(flatten)]
         found: &'a VerificationView,
     }
-    record(path);
+    record(location);
     if as_json {
-        return json(&Verified { record: &path.to_string_lossy(), found });
+        return json(&Verified { record: &location.to_string(), found });
     }
     verification(found);
 }

@@ -19,6 +19,7 @@ use crate::{
     hold::Assurance,
     policy::Policy,
     principal::Principal,
+    store::Location,
     transport::{
         http::{
             remote,
@@ -54,11 +55,11 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let (command, rest) =
         arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
     let name: Arc<str> = arguments.server.unwrap_or_else(|| server_name(&arguments.command)).into();
+    let store = arguments.store.as_deref().map(Location::named).transpose()?;
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
     let mut process =
-        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
-            .await?;
+        GateProcess::open(policy, arguments.policy, store, vec![Arc::clone(&name)], Assurance::L0).await?;
     process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
@@ -72,6 +73,7 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
 async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Result<u8> {
     let target = Target::parse(url, arguments.roots.as_deref()).map_err(|error| anyhow!("{error}"))?;
     let name: Arc<str> = arguments.server.unwrap_or_else(|| target.host.clone()).into();
+    let store = arguments.store.as_deref().map(Location::named).transpose()?;
     let headers =
         arguments.header.iter().map(|header| header_from_environment(header)).collect::<Result<_, _>>()?;
     let settings = UpstreamSettings {
@@ -85,8 +87,7 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
         wait: arguments.wait,
     };
     let mut process =
-        GateProcess::open(policy, arguments.policy, arguments.store, vec![Arc::clone(&name)], Assurance::L0)
-            .await?;
+        GateProcess::open(policy, arguments.policy, store, vec![Arc::clone(&name)], Assurance::L0).await?;
     process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;

@@ -30,6 +30,7 @@ use crate::{
     hold::{Absence, Assurance},
     policy::Policy,
     reachable,
+    store::Location,
     transport::http::{
         Proxy,
         listener::Workers,
@@ -81,8 +82,9 @@ fn cannot_keep(config: &Config) -> Option<CannotKeep> {
     if config.assurance < Assurance::L2 {
         return None;
     }
-    let record = config.store.clone().or_else(|| place::default_store().ok());
-    let why = reachable::by_others(&record?)?;
+    let record = config.store.clone().or_else(|| place::default_store().ok())?;
+    // What keeps a database from others is not on this machine.
+    let why = reachable::by_others(Location::named(&record).ok()?.file()?)?;
     Some(CannotKeep { level: config.assurance, why })
 }
 
@@ -98,8 +100,8 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let fixed = Fixed::of(&config);
-    let mut process =
-        GateProcess::open(policy, config.policy, config.store, servers, config.assurance).await?;
+    let store = config.store.as_deref().map(Location::named).transpose()?;
+    let mut process = GateProcess::open(policy, config.policy, store, servers, config.assurance).await?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);

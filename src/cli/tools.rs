@@ -46,7 +46,7 @@ pub(super) fn tools(command: &ToolsCommand) -> Exit {
         match command {
             ToolsCommand::List { server, changed, store, json } => {
                 // Nothing was ever recorded: an empty list, not a failure.
-                let mut tools = if store.is_none() && !store_path(None)?.exists() {
+                let mut tools = if store.is_none() && !store_path(None)?.may_exist() {
                     Vec::new()
                 } else {
                     let record = Record::find(store.as_deref()).await?;

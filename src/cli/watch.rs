@@ -145,7 +145,7 @@ fn ask(asked: Asked, screen: &Screen, answer: Sender<Answer>) {
         }
         Asked::Past => {
             tokio::spawn(async move {
-                let past = recorded(PAST_HOLDS).await.map_err(|error| error.to_string());
+                let past = recorded(None, PAST_HOLDS).await.map_err(|error| error.to_string());
                 let _ = answer.send(Answer::Past(past)).await;
             });
         }

@@ -316,9 +316,9 @@ pub fn is_dead(store: &Path, instance: &str) -> bool {
     }
 }
 
-/// Clears away what dead gates have left in this user's directories and beside `store`.
-pub fn clear_dead(store: &Path) {
-    let dirs = state_dirs().into_iter().map(|dir| dir.join("gates")).chain([gates_beside(store)]);
+/// Clears away what dead gates have left in this user's directories and beside `store`, where that is a file.
+pub fn clear_dead(store: Option<&Path>) {
+    let dirs = state_dirs().into_iter().map(|dir| dir.join("gates")).chain(store.map(gates_beside));
     for found in dirs.filter(|dir| check_private(dir).is_ok()).flat_map(|dir| registrations(&dir)) {
         if found.life == Life::Dead && found.is_own {
             if let Some(registered) = &found.registered {

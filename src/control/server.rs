@@ -471,6 +471,7 @@ impl ControlServer for Desk {
 fn watched(news: News) -> Watched {
     match news {
         News::Held(hold) => Watched::held(HoldView::waiting(&hold).as_news()),
+        News::Anew => Watched::missed(),
         News::Voted { hold, vote } => {
             let record = HoldRecord {
                 votes: vec![vote],
@@ -529,6 +530,9 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         ResolveError::NotFound => error_code::NOT_FOUND,
         ResolveError::Ended(_) => error_code::ENDED,
         ResolveError::Elsewhere => error_code::ELSEWHERE,
+        ResolveError::Silent => error_code::UNAVAILABLE,
+        ResolveError::There { is_invalid: true, .. } => error_code::INVALID,
+        ResolveError::There { is_invalid: false, .. } => error_code::NOT_ALLOWED,
         ResolveError::NotAllowed(_)
         | ResolveError::OwnCall
         | ResolveError::NobodyMay

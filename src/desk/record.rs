@@ -4,7 +4,7 @@
 //! redeems when the call is made again. Every verdict goes through `Gate::resolve`, here as there; this gate screens nothing and
 //! holds nothing.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use super::{
     State,
@@ -18,17 +18,21 @@ use crate::{
     hold::{HoldId, State as HoldState, Verdict},
     policy::Policy,
     principal::Principal,
-    store::Store,
+    store::{Location, Store},
 };
 
 /// How this process names itself in the record.
 const INSTANCE: &str = "desk";
 
-/// A gate that only decides on what has no caller in `store`, whose file is at `path`.
-pub(super) fn gate(store: Store, path: PathBuf) -> Gate {
+/// A gate that only decides on what has no caller in `store`, which is at `location`.
+pub(super) fn gate(store: Store, location: &Location) -> Gate {
     let limits = GateLimits { holds_max: 0, ..GateLimits::default() };
     let gate = Gate::new(INSTANCE.into(), Arc::new(Policy::hold_everything()), store, limits);
-    gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder)))
+    match location.file().map(Path::to_owned) {
+        Some(path) => gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder))),
+        // Who lives is known to the database.
+        None => gate,
+    }
 }
 
 /// The user of this process, who signs in at this desk.
@@ -38,7 +42,7 @@ fn operator() -> Principal {
 
 /// What has no caller in the record and can still become something, the oldest first. Asked where no gate runs that would tell.
 pub(super) async fn open(state: &State) -> Result<Vec<HoldView>, Problem> {
-    if !state.store_path.exists() {
+    if !state.location.may_exist() {
         return Ok(Vec::new());
     }
     let gate = &state.own;

@@ -110,7 +110,7 @@ pub(super) async fn page(
         gates: gates.collect(),
         agents: agents(&state).await?,
         browsers: browsers.collect(),
-        store: markup::text(&state.store_path.to_string_lossy()),
+        store: markup::text(&state.location.to_string()),
         origin: state.address.origin.clone(),
         tokens: tokens.collect(),
     })
@@ -131,7 +131,7 @@ async fn agents(state: &State) -> Result<Vec<AgentCard>, Problem> {
         *last = hold.created_at.max(*last);
     };
     state.hub.board().holds().for_each(|hold| count(hold, true));
-    if state.store_path.exists() {
+    if state.location.may_exist() {
         let filter = HistoryFilter { limit: LOOKED_AT, ..HistoryFilter::default() };
         let records = state.store.history(filter).await.map_err(|error| unavailable(&error))?;
         records.iter().for_each(|record| count(&HoldView::new(record), false));

@@ -126,7 +126,7 @@ impl Gate {
         moved: impl Future<Output = ()>,
     ) -> bool {
         if holder != &*self.instance {
-            return (self.is_dead)(holder) && self.store.recover(holder).await.is_ok();
+            return self.is_dead(holder).await && self.store.recover(holder).await.is_ok();
         }
         let mut is_moving = false;
         for id in ids {
@@ -236,7 +236,8 @@ impl Gate {
         self.table.claim(held.suspended.ticket())?;
         let id = held.hold.id;
         let refused = held.refused.clone();
-        if let Err(error) = self.store.end(id, State::Forwarding, vec![vote.clone()], None).await {
+        let holder = Arc::clone(&self.instance);
+        if let Err(error) = self.store.approve(id, vote.clone(), Approval::default(), holder).await {
             tracing::error!(hold = %id, %error, "an approval could not be recorded, so the call was refused");
             let reason = "the approval could not be recorded";
             return Some(Released::Refuse(refused.ended(id, Cause::Unavailable, reason)));
@@ -413,7 +414,9 @@ impl Gate {
             (Verdict::Reject, _) => State::Rejected,
         };
         let recorded = match state {
-            State::Forwarding => self.store.approve(id, vote.clone(), approval).await,
+            State::Forwarding => {
+                self.store.approve(id, vote.clone(), approval, Arc::clone(&self.instance)).await
+            }
             _ => {
                 let note = (state == State::Unavailable).then(|| unavailable.to_owned());
                 self.store.end(id, state, vec![vote.clone()], note).await

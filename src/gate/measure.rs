@@ -52,6 +52,9 @@ impl Gate {
         } else if let News::Held(hold) = &news {
             tracing::info!(hold = %hold.id, tool = %sanitize::render(&hold.tool), "call held");
         }
+        if self.news.receiver_count() > 0 && self.store.heard().is_some() {
+            self.told_of.add(&news);
+        }
         let _ = self.news.send(news);
     }
 

@@ -28,6 +28,19 @@ pub enum ResolveError {
     /// Somebody or something was faster.
     #[error("this hold has ended already: it is {}", .0.state)]
     Ended(Box<HoldRecord>),
+    /// The process that has the caller says so.
+    #[error("{text}")]
+    There {
+        /// Whether it is what was said that cannot be used, and not who has said it.
+        is_invalid: bool,
+        /// Why.
+        text: String,
+    },
+    /// The process that has the caller does not answer.
+    #[error(
+        "the gate that has the caller of this hold does not answer: look at the hold before you try again"
+    )]
+    Silent,
     /// Its caller is at another process, which alone can let the call go on.
     #[error("the caller of this hold is at another gate: decide there")]
     Elsewhere,
@@ -121,6 +134,20 @@ impl Gate {
         comment: Option<&str>,
     ) -> Result<State, ResolveError> {
         let said = said.into();
+        match self.resolve_there(id, &said, approver, comment).await {
+            Some(resolved) => resolved,
+            None => self.resolve_here(id, said, approver, comment).await,
+        }
+    }
+
+    /// The same, where no other process has the caller.
+    pub(super) async fn resolve_here(
+        &self,
+        id: HoldId,
+        said: Said,
+        approver: &Principal,
+        comment: Option<&str>,
+    ) -> Result<State, ResolveError> {
         let verdict = said.verdict;
         let signer = said.proof.as_ref().map(signer).transpose()?;
         let approver = signer.as_ref().unwrap_or(approver);
@@ -155,7 +182,7 @@ impl Gate {
                 Err(StoreError::Attached { holder }) if *holder == *self.instance => {
                     let _ = tokio::time::timeout(HANDOVER, moved).await;
                 }
-                Err(StoreError::Attached { holder }) if (self.is_dead)(&holder) => {
+                Err(StoreError::Attached { holder }) if self.is_dead(&holder).await => {
                     self.store.recover(&holder).await.map_err(ResolveError::Unrecorded)?;
                 }
                 Err(StoreError::Attached { .. }) => return Err(ResolveError::Elsewhere),
@@ -258,7 +285,7 @@ impl Gate {
     pub async fn take_over_dead(&self) -> Result<(usize, usize), StoreError> {
         let mut taken = (0, 0);
         for holder in self.store.holders().await? {
-            if *holder != *self.instance && (self.is_dead)(&holder) {
+            if *holder != *self.instance && self.is_dead(&holder).await {
                 let recovered = self.store.recover(&holder).await?;
                 taken.0 += recovered.detached.len();
                 taken.1 += recovered.unknown.len();
@@ -267,7 +294,7 @@ impl Gate {
         Ok(taken)
     }
 
-    /// Holds without a caller, of all processes on the record: those that can be decided, grants, and calls of which nobody
+    /// Holds without a caller, and in a fleet those whose caller is at another process too, of all processes on the record: those that can be decided, grants, and calls of which nobody
     /// knows whether they ran; the oldest first.
     ///
     /// # Errors
@@ -275,6 +302,10 @@ impl Gate {
     /// When the record cannot be read.
     pub async fn detached(&self) -> Result<Vec<HoldRecord>, StoreError> {
         self.store.sweep().await?;
+        if self.store.heard().is_some() {
+            // Whoever has the caller can be asked from here.
+            return self.store.decidable_holds().await;
+        }
         self.store.detached_holds().await
     }
 }

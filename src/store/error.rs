@@ -20,6 +20,9 @@ pub enum StoreError {
         /// The state it has.
         state: State,
     },
+    /// Another process has taken the hold over, and its caller with it.
+    #[error("another gate has taken this hold over")]
+    TakenOver,
     /// The hold has a caller at another process, which has to hear of a verdict.
     #[error("its caller is at the gate `{holder}`")]
     Attached {
@@ -144,7 +147,7 @@ pub enum StoreError {
     InDoubt,
     /// The database server has refused a statement, or the connection was lost.
     #[error("{0}")]
-    Server(#[source] ServerError),
+    Server(ServerError),
     /// SQLite failed: disk full, I/O error, damage.
     #[error("the database failed")]
     Database(#[source] Arc<rusqlite::Error>),

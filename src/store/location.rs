@@ -3,7 +3,7 @@
 //! Read from `--store`, from the environment and from settings, by the commands. Opens nothing, and shows no password.
 
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -26,6 +26,35 @@ impl Location {
             Self::File(path) => Some(path),
             Self::Postgres(_) => None,
         }
+    }
+
+    /// What a command was given as its record.
+    ///
+    /// # Errors
+    ///
+    /// When it is a URL that cannot be one, or no text.
+    pub fn named(named: &Path) -> Result<Self, UrlError> {
+        match named.to_str() {
+            Some(text) => text.parse(),
+            None => Ok(Self::File(named.to_owned())),
+        }
+    }
+
+    /// The same, with an absolute path.
+    ///
+    /// # Errors
+    ///
+    /// When the current directory is not known.
+    pub fn absolute(self) -> io::Result<Self> {
+        match self {
+            Self::File(path) => Ok(Self::File(std::path::absolute(path)?)),
+            Self::Postgres(_) => Ok(self),
+        }
+    }
+
+    /// Whether there may be a record: not where there is no file. A server is asked later.
+    pub fn may_exist(&self) -> bool {
+        self.file().is_none_or(Path::exists)
     }
 
     /// The same, with a relative path seen from `dir`.

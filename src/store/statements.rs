@@ -117,6 +117,10 @@ const OPEN: &str =
 const DETACHED: &str = select_hold!(
     "WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL ORDER BY h.seq LIMIT ?1"
 );
+const DECIDABLE: &str = select_hold!(
+    "WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND (h.holder IS NULL OR h.state = 'held') \
+     ORDER BY h.seq LIMIT ?1"
+);
 const HISTORY: &str = select_hold!(
     "WHERE h.seq < CASE WHEN ?1 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?1) END \
      AND (?2 = '' OR ?2 LIKE '% ' || h.state || ' %') \
@@ -205,6 +209,21 @@ pub(super) fn end(
     votes.iter().for_each(|vote| add(&mut found.votes, vote));
     found.note = note.map(str::to_owned).or(found.note);
     update(db, head, seq, before, &mut found, at)
+}
+
+/// Lets a held call go on for the process `holder`, if that still has the caller.
+pub(super) fn approve(
+    db: &dyn Sql,
+    head: &mut Checkpoint,
+    id: HoldId,
+    (vote, approval): (&Vote, &Approval),
+    holder: &str,
+) -> Result<(), StoreError> {
+    let (_, found) = hold_without_frame(db, id)?;
+    if found.state == State::Held && found.holder.as_deref() != Some(holder) {
+        return Err(StoreError::TakenOver);
+    }
+    end(db, head, id, State::Forwarding, (std::slice::from_ref(vote), approval), None, vote.at)
 }
 
 /// Adds a vote, once.
@@ -296,6 +315,11 @@ pub(super) fn open_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, 
 /// What no process has a caller for and something may still become of, oldest first.
 pub(super) fn detached_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
     Ok(records(collect(db, DETACHED, params![integer(limit)], record_with_frame)?))
+}
+
+/// The same, and what waits with a caller at any process.
+pub(super) fn decidable_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
+    Ok(records(collect(db, DECIDABLE, params![integer(limit)], record_with_frame)?))
 }
 
 /// The processes that have, or had, callers of open holds.

@@ -354,5 +354,6 @@ mod approvals;
 mod crash;
 mod outbox;
 mod places;
+mod postgres;
 mod random;
 mod tamper;

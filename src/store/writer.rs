@@ -43,9 +43,14 @@ pub(super) enum Job {
         id: HoldId,
         state: State,
         votes: Vec<Vote>,
-        approval: Box<Approval>,
         note: Option<String>,
         at: Timestamp,
+    },
+    Approve {
+        id: HoldId,
+        vote: Vote,
+        approval: Box<Approval>,
+        holder: Arc<str>,
     },
     Arrive {
         hold: Box<NewHold>,
@@ -404,8 +409,11 @@ pub(super) fn write_jobs(
 fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
     match job {
         Job::Record(hold) => statements::record_hold(db, head, hold)?,
-        Job::End { id, state, votes, approval, note, at } => {
-            statements::end(db, head, *id, *state, (votes, approval), note.as_deref(), *at)?;
+        Job::Approve { id, vote, approval, holder } => {
+            statements::approve(db, head, *id, (vote, approval), holder)?;
+        }
+        Job::End { id, state, votes, note, at } => {
+            statements::end(db, head, *id, *state, (votes, &Approval::default()), note.as_deref(), *at)?;
         }
         Job::Arrive { hold, is_own, remembered, at } => {
             return waiting::arrive(db, head, hold, (*is_own, *remembered), *at).map(Written::Arrived);

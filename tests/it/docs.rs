@@ -238,7 +238,7 @@ fn every_case_that_is_shown_passes() {
 
 #[test]
 fn the_examples_and_their_cases_hold() {
-    for example in ["billing", "filesystem"] {
+    for example in ["billing", "filesystem", "fleet-postgres"] {
         let home = Home::new();
         let script = format!("holdshort policy test examples/{example}/policy.yaml");
         let output = shell(&home, &script).output().unwrap();

@@ -16,6 +16,7 @@ mod desk_peers;
 mod display;
 mod docs;
 mod doctor;
+mod fleet;
 mod gate;
 mod kills;
 mod model;

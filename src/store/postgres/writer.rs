@@ -256,7 +256,7 @@ impl Writer {
                 }
                 Some(outage) => {
                     let pause = outage.retry_at.saturating_duration_since(Instant::now());
-                    self.runtime.block_on(tokio::time::sleep(pause));
+                    self.runtime.block_on(async { tokio::time::sleep(pause).await });
                 }
                 None => {}
             }
@@ -329,6 +329,7 @@ impl Writer {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 enum Next {
     Job(Option<Work>),
     Connect,

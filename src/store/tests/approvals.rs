@@ -25,7 +25,7 @@ fn call(number: u128) -> NewHold {
 async fn approved(store: &Store, number: u128, approval: Approval) -> HoldId {
     let hold = call(number);
     store.record_hold(hold.clone()).await.unwrap();
-    store.approve(hold.id, super::approval("a").remove(0), approval).await.unwrap();
+    store.approve(hold.id, super::approval("a").remove(0), approval, "gate-1".into()).await.unwrap();
     store.end(hold.id, State::Answered, vec![], None).await.unwrap();
     hold.id
 }

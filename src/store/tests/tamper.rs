@@ -12,6 +12,22 @@ use crate::{
 async fn written() -> (Disk, Connection, Checkpoint) {
     let disk = disk();
     let store = Store::open(&disk.path);
+    fill(&store).await;
+    let head = sound(&store).await.head;
+    let raw = Connection::open(&disk.path).unwrap();
+    // Whoever can write the file can do this.
+    raw.execute_batch(
+        "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_deleted; \
+         DROP TRIGGER frames_are_not_changed; DROP TRIGGER frames_are_not_deleted; DROP TRIGGER holds_are_not_deleted; \
+         DROP TRIGGER retries_are_not_changed; DROP TRIGGER retries_are_not_deleted; \
+         PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;",
+    )
+    .unwrap();
+    (disk, raw, head)
+}
+
+/// Records a hold in every state, and other events between.
+pub(super) async fn fill(store: &Store) {
     let ends = [
         State::Granted,
         State::Held,
@@ -48,17 +64,6 @@ async fn written() -> (Disk, Connection, Checkpoint) {
     assert!(matches!(store.arrive(retry, false, None).await, Ok(Arrived::Redeemed(_))));
     store.ride_along(denied());
     store.flush().await.unwrap();
-    let head = sound(&store).await.head;
-    let raw = Connection::open(&disk.path).unwrap();
-    // Whoever can write the file can do this.
-    raw.execute_batch(
-        "DROP TRIGGER audit_is_not_changed; DROP TRIGGER audit_is_not_deleted; \
-         DROP TRIGGER frames_are_not_changed; DROP TRIGGER frames_are_not_deleted; DROP TRIGGER holds_are_not_deleted; \
-         DROP TRIGGER retries_are_not_changed; DROP TRIGGER retries_are_not_deleted; \
-         PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;",
-    )
-    .unwrap();
-    (disk, raw, head)
 }
 
 /// What a verification says after `change`, which is then taken back.

@@ -3,6 +3,8 @@
 //! Used by the tests of the store (which take this file in) and by those of the program. Clients come by a socket in the directory;
 //! where one has to come by TCP, the system gives the port.
 
+#![allow(dead_code, reason = "each of the two that take this file in uses a part of it")]
+
 use std::{
     fs::{self, File},
     net::TcpListener,
@@ -37,6 +39,13 @@ impl Cluster {
         Self::with(&["listen_addresses=", "fsync=off"], 5432)
     }
 
+    /// One that keeps what it has said, in `directory`: for figures.
+    pub(crate) fn durable(directory: &Path) -> Self {
+        let mut cluster = Self::prepared_in(directory, &["listen_addresses="], 5432);
+        assert!(cluster.run(), "the server does not start: {}", cluster.log());
+        cluster
+    }
+
     /// The same, and reached by TCP with TLS: `certificate` and `key` are PEM. Passwords are asked for there.
     pub(crate) fn with_tls(certificate: &str, key: &str) -> Self {
         // Another may take the port before the server has it: then another one is tried.
@@ -59,8 +68,12 @@ impl Cluster {
     }
 
     fn prepared(options: &[&str], port: u16) -> Self {
+        Self::prepared_in(&std::env::temp_dir(), options, port)
+    }
+
+    fn prepared_in(directory: &Path, options: &[&str], port: u16) -> Self {
         // Short: a socket's path has some hundred bytes.
-        let dir = tempfile::Builder::new().prefix("hspg").tempdir().unwrap();
+        let dir = tempfile::Builder::new().prefix("hspg").tempdir_in(directory).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         give_away(dir.path());
         let options = options.iter().map(|option| (*option).to_owned()).collect();
