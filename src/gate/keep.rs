@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Answer, Approved, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, approvals,
-    proof::NOT_PROVEN, refusal::Refused, rounds::Rounds,
+    proof::NOT_PROVEN, refusal::Refused, rounds::Rounds, spans::until_released,
 };
 use crate::{
     hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
@@ -37,15 +37,13 @@ impl Gate {
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
     pub async fn hold(&self, held: Box<HeldCall>) -> Released {
         // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
-        let span = held.span.clone();
-        let released = match Box::pin(self.record(held)).await {
-            Ok(held) => self.wait(held).await,
-            Err(released) => *released,
-        };
-        if let Some(span) = span {
-            span.ended(&released);
-        }
-        released
+        until_released(held.span.clone(), async {
+            match Box::pin(self.record(held)).await {
+                Ok(held) => self.wait(held).await,
+                Err(released) => *released,
+            }
+        })
+        .await
     }
 
     /// Puts a held call on record and announces it; then [`Gate::wait`] for it.

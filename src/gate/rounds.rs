@@ -15,7 +15,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Caller, Gate, HeldCall, Judged, Refusal, Released, refusal::Refused, tasks};
+use super::{
+    Caller, Gate, HeldCall, Judged, Refusal, Released, refusal::Refused, spans::until_released, tasks,
+};
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
@@ -187,15 +189,18 @@ impl HeldCall {
 impl Gate {
     /// The same as [`Gate::hold`]; `ask` hears of the question to the client's user, if one is to be asked.
     pub async fn hold_asking(&self, held: Box<HeldCall>, ask: oneshot::Sender<ClientQuestion>) -> Released {
-        match Box::pin(self.record(held)).await {
-            Ok(held) => {
-                if let Some(question) = held.question() {
-                    let _ = ask.send(question);
+        until_released(held.span.clone(), async {
+            match Box::pin(self.record(held)).await {
+                Ok(held) => {
+                    if let Some(question) = held.question() {
+                        let _ = ask.send(question);
+                    }
+                    self.wait(held).await
                 }
-                self.wait(held).await
+                Err(released) => *released,
             }
-            Err(released) => *released,
-        }
+        })
+        .await
     }
 
     /// A call has come back with a state of ours: to its hold, and to no other. What it cannot have any more, it is told.
