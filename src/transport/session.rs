@@ -378,7 +378,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text));
         }
-        if !self.calls.has_room() {
+        if !self.calls.has_room() || self.asking.is_full() {
             let text = format!("{REQUESTS_MAX} requests are without an answer, which is the limit");
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
         }

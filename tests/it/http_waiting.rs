@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    http::{Message, Proxy, Server, json as response},
+    http::{Message, Proxy, Server, json as response, post},
     program::until,
 };
 
@@ -194,4 +194,36 @@ fn the_user_is_asked_in_the_answer() {
     let sent = asked(&server, "tools/call");
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].1["params"]["inputResponses"], Value::Null, "the server does not see the answer");
+}
+
+#[test]
+fn whoever_asks_for_the_result_of_a_task_waits_for_it_and_so_many_may() {
+    let server = server(&[("tools/call", r#"{"content":[{"type":"text","text":"done"}]}"#)]);
+    let proxy = Proxy::before(&server, POLICY, "limits: {streams_per_agent: 1}\n");
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger","arguments":{},"task":{"ttl":60000}}}"#;
+    let task = proxy.post(&[], call).json()["result"]["task"]["taskId"].as_str().unwrap().to_owned();
+    let result = |id: u32| {
+        let params = format!(r#"{{"taskId":"{task}"}}"#);
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tasks/result","params":{params}}}"#)
+    };
+    let mut waiting = proxy.connect();
+    waiting.send(&post("/mcp", &[], &result(2)));
+    assert_eq!(waiting.head().unwrap().status(), 200, "it is kept waiting with events");
+    let refused = proxy.post(&[], &result(3));
+    assert_eq!((refused.status(), &refused.json()["error"]["code"]), (429, &json!(-32603)));
+    decide(&proxy, "approve");
+    let answer = loop {
+        let event = String::from_utf8(waiting.chunk()).unwrap();
+        if event.contains("data: ") {
+            break event;
+        }
+    };
+    assert!(answer.contains(r#""text":"done""#), "{answer}");
+    assert!(
+        answer.contains(&format!(r#""io.modelcontextprotocol/related-task":{{"taskId":"{task}"}}"#)),
+        "{answer}"
+    );
+    let sent = asked(&server, "tools/call");
+    assert_eq!(sent.len(), 1, "it ran once");
+    assert_eq!(sent[0].1["params"]["task"], Value::Null, "a server without tasks is not asked for one");
 }

@@ -315,7 +315,9 @@ impl Waiting {
     }
 
     /// Nobody waits for the answer any more.
-    async fn client_gone(self, holding: Holding) {
+    async fn client_gone(mut self, holding: Holding) {
+        // Nobody is left who could be told, or who could answer.
+        drop(self.question_taken_back());
         let gate = self.held.exchange.gate();
         let session = &self.held.asked.session;
         // Before the hold loses its caller, so that a cancellation which comes now finds either.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Exchange,
+    accounts::Open,
     body::{self, Body},
     headers,
     held::KEEPALIVE,
@@ -23,7 +24,7 @@ use super::{
     watch::{Witness, one_line},
 };
 use crate::{
-    gate::{Approved, Followed, Permitted, Polled, task_answer, unusable_answer},
+    gate::{Approved, Followed, Permitted, Polled, Refusal, task_answer, unusable_answer},
     hold::Withdrawal,
     jsonrpc::{
         ErrorCode, Frame, Kind, RequestId, error_response,
@@ -41,6 +42,8 @@ struct Asking {
     frame: Frame,
     /// Whether its client has gone.
     given_up: CancellationToken,
+    /// Its part of what its principal may have open.
+    _open: Option<Open>,
 }
 
 /// Answers a question about a task of ours.
@@ -51,11 +54,22 @@ pub(super) async fn ask(
     task: TaskRequest,
     frame: Frame,
 ) -> Response<Body> {
+    // A question that waits is a stream, however it is answered.
+    let open = match task.verb {
+        TaskVerb::Result => match post::stream_opened(&exchange) {
+            Ok(open) => Some(open),
+            Err(text) => {
+                let refusal = Refusal::invalid(asked.id, ErrorCode::INTERNAL_ERROR, text);
+                return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal);
+            }
+        },
+        _ => None,
+    };
     let tasks = exchange.worker.proxy.tasks.clone();
     let (answer, answered) = oneshot::channel();
     // What is on record as sent is sent, whoever goes meanwhile.
     let given_up = CancellationToken::new();
-    tasks.spawn(Asking { exchange, head, asked, task, frame, given_up }.answer(answer));
+    tasks.spawn(Asking { exchange, head, asked, task, frame, given_up, _open: open }.answer(answer));
     answered
         .await
         .unwrap_or_else(|_| body::text(StatusCode::INTERNAL_SERVER_ERROR, "the question was given up"))

@@ -15,6 +15,7 @@ use crate::{
     jsonrpc::{ErrorCode, Frame, RequestId},
     mcp::TaskRequest,
     store::TaskAnswer,
+    transport::calls::REQUESTS_MAX,
 };
 
 /// Questions about tasks that have no answer yet, by their ids. Some wait as long as the tasks do.
@@ -25,6 +26,11 @@ impl Asking {
     /// Whether a question with this id is without an answer.
     pub(super) fn has(&self, id: &RequestId) -> bool {
         self.0.contains_key(id)
+    }
+
+    /// Whether as many are without an answer as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= REQUESTS_MAX
     }
 
     /// It has its answer, or needs none. `false`: there is none by this id.
