@@ -2,7 +2,11 @@
 //!
 //! Started by `postgres::start`. Cannot write: its transactions are read-only.
 
-use std::sync::{Arc, mpsc::Receiver};
+use std::{
+    sync::{Arc, mpsc::Receiver},
+    thread,
+    time::Duration,
+};
 
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -12,6 +16,9 @@ use super::{
     settings::PostgresUrl,
 };
 use crate::store::{error::StoreError, reader::Read, sql::Sql};
+
+/// How long a failure to connect is kept before it is told to whoever asks meanwhile.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// Answers questions until every handle is gone, once the writer has `opened` the record, or failed to.
 pub(super) fn serve(
@@ -30,7 +37,12 @@ pub(super) fn serve(
                     kept = Some(session);
                 }
             }
-            Err(error) => read(Err(error)),
+            Err(error) => {
+                // Whoever asks again at once must not make a storm of connections of it.
+                thread::sleep(RETRY_AFTER);
+                read(Err(error.clone()));
+                reads.try_iter().for_each(|waiting| waiting(Err(error.clone())));
+            }
         }
     }
 }
