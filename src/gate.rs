@@ -235,9 +235,7 @@ impl HeldCall {
 
     /// What the agent may be told while it waits: the policy's words, and the id for the person to use.
     pub fn message(&self) -> String {
-        let message = self.refused.hold_message.as_deref();
-        let message = message.unwrap_or("Waiting for a person to approve this call");
-        format!("{message} (hold {})", self.hold.id.short())
+        refusal::waits(self.refused.hold_message.as_deref(), self.hold.id)
     }
 }
 

@@ -266,6 +266,12 @@ impl Refusal {
     }
 }
 
+/// What whoever waits for `hold` is told: the rule's words, and the id for the person to use.
+pub(super) fn waits(hold_message: Option<&str>, hold: HoldId) -> String {
+    let message = hold_message.unwrap_or("Waiting for a person to approve this call");
+    format!("{message} (hold {})", hold.short())
+}
+
 /// `reason` as a sentence of its own.
 fn sentence(reason: &str) -> String {
     let reason = reason.trim();

@@ -21,7 +21,10 @@ use self::{
     follow::Stands,
     wording::{failed, working},
 };
-use super::{Approved, Caller, Gate, Gone, HeldCall, Permitted, Released, Screened, Unrecorded};
+use super::{
+    Approved, Caller, Gate, Gone, HeldCall, Permitted, Released, Screened, Unrecorded, quorum::decide_now,
+    refusal,
+};
 use crate::{
     hold::{Absence, BadHoldId, HoldId, HoldRecord, NewHold, OnRejection, State, Withdrawal},
     jsonrpc::{ErrorCode, Frame, RequestId, error_response, scan::Param},
@@ -256,6 +259,13 @@ impl Gate {
         let _ = tokio::time::timeout(LOOK_AGAIN, self.moved.notified()).await;
     }
 
+    /// What the client of a call that waits is told, in the words that the rules have for it now.
+    fn told_while_held(&self, hold: &NewHold) -> Progressed {
+        let terms = decide_now(&self.policy(), hold, None).and_then(|decision| decision.terms);
+        let message = terms.as_ref().and_then(|terms| terms.hold_message.as_deref());
+        Progressed::Working(refusal::waits(message, hold.id))
+    }
+
     /// A call that has no answer: it waits, runs, or did not run.
     async fn own(&self, question: &Question<'_>, record: HoldRecord) -> Polled {
         let hold = &record.hold;
@@ -275,7 +285,7 @@ impl Gate {
         let asks_only = matches!(question.asked.verb, TaskVerb::Get | TaskVerb::Result);
         let progressed = match standing.state {
             _ if !asks_only => return question.over(&working("runs")),
-            State::Held => working("waits for a person to approve it"),
+            State::Held => self.told_while_held(hold),
             State::Forwarding => working("was approved and runs"),
             State::Granted => match self.redeem(question, &record).await {
                 Ok(approved) => {
@@ -377,7 +387,7 @@ impl Gate {
             let task = self.task(&record.hold, Era::Legacy, updated_at);
             let progressed = match self.follow(record).await? {
                 (record, Stands::Own) => match record.state {
-                    State::Held => working("waits for a person to approve it"),
+                    State::Held => self.told_while_held(&record.hold),
                     State::Granted | State::Forwarding => working("was approved"),
                     state => failed(&record, state, Era::Legacy),
                 },

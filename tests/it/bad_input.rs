@@ -294,7 +294,6 @@ async fn methods_and_names_are_what_they_seem() {
         (&params(r#"{"name":"danger","_meta":{"progressToken":{}}}"#), Error("1", PARAMS)),
         (&params(r#"{"name":"danger","_meta":{"progressToken":1.5}}"#), Error("1", PARAMS)),
         (&params(&long_state), Error("1", PARAMS)),
-        (&params(r#"{"name":"danger","task":{"ttl":60000}}"#), Held),
         (&params(r#"{"name":"danger","requestState":"s","inputResponses":{"a":{}}}"#), Held),
     ]))
     .await;

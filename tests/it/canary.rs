@@ -344,6 +344,8 @@ fn a_held_call_is_not_touched_by_a_twin_of_its_id_or_by_a_cancellation_of_anothe
     assert_eq!(home.canary().unwrap().lines().count(), 1);
 }
 
+const ALLOW_ALL: &str = "version: 1\nrules:\n  - {name: everything, tool: '*', action: allow}\n";
+
 /// Legal frames of every kind, one at a time: the server's lines must be the same bytes with and without the proxy.
 #[test]
 fn what_a_server_writes_arrives_byte_for_byte() {
@@ -381,7 +383,13 @@ fn what_a_server_writes_arrives_byte_for_byte() {
             lines
         };
         let direct = run(server.command(&home));
-        let proxied = run(home.behind_proxy(HOLD_DANGER, server.command(&home)));
+        let proxied = run(home.behind_proxy(ALLOW_ALL, server.command(&home)));
+        assert_eq!(direct, proxied, "{server:?}");
+        let mut proxied = run(home.behind_proxy(HOLD_DANGER, server.command(&home)));
+        // Where a tool may have to wait, the list says that it can be asked for as a task (MCP 2025-11-25), and nothing else.
+        for line in &mut proxied {
+            *line = line.replacen("{\"execution\":{\"taskSupport\":\"optional\"},", "{", 1);
+        }
         assert_eq!(direct, proxied, "{server:?}");
         assert!(direct.len() > FRAMES.len(), "progress was reported as well");
     }

@@ -258,7 +258,13 @@ fn the_inspector_prints_the_same_and_waits_for_an_approval() {
         &["--method", "tools/list"][..],
         &["--method", "tools/call", "--tool-name", "echo", "--tool-arg", "text=grüezi"],
     ] {
-        assert_eq!(printed(&url, arguments), printed(&proxy.url, arguments), "{arguments:?}");
+        // Where a call may have to wait, the list says that the tool can be asked for as a task, and nothing else.
+        let proxied = printed(&proxy.url, arguments).join("\n").replacen(
+            ",\n      \"execution\": {\n        \"taskSupport\": \"optional\"\n      }",
+            "",
+            1,
+        );
+        assert_eq!(printed(&url, arguments).join("\n"), proxied, "{arguments:?}");
     }
     let mut inspector = inspect(&home, &proxy.url, &DANGER);
     let id = home.one_hold()["id"].as_str().unwrap().to_owned();

@@ -72,6 +72,18 @@ fn text(polled: &Polled) -> &str {
 }
 
 #[tokio::test]
+async fn whoever_asks_about_a_call_that_waits_hears_what_the_rule_says() {
+    let policy = policy(
+        "version: 1\nrules: [{name: danger, tool: danger, action: hold, hold_message: One moment please.}]\n",
+    );
+    let gate = Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default());
+    let Begun::Task { hold, .. } = begin(&gate, 1).await else { panic!("it is a task") };
+    let answer = ask(&gate, &caller(1), hold).await;
+    let said = format!("One moment please. (hold {})", hold.short());
+    assert!(text(&answer).contains(&said), "{}", text(&answer));
+}
+
+#[tokio::test]
 async fn a_task_is_nobody_elses() {
     let gate = gate();
     let hold = granted(&gate).await;
