@@ -37,6 +37,10 @@ pub enum Occasion {
     PolicyLoaded,
     /// A changed policy was not taken, and the last good one stays; `reason` says why.
     PolicyRefused,
+    /// The configuration was read again and counts from now on; `note` has its digest.
+    ConfigurationLoaded,
+    /// A changed configuration was not taken, and everything stays as it was.
+    ConfigurationRefused,
     /// A rule let a call pass.
     Allowed,
     /// A rule denied a call.

@@ -9,6 +9,7 @@ mod desk;
 mod doctor;
 mod edit;
 mod evidence;
+mod events;
 mod holds;
 mod policy;
 mod process;
@@ -343,12 +344,61 @@ enum AuditCommand {
         #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
         store: Option<PathBuf>,
     },
+    /// Print the newest events as JSON Lines, and go on if asked to.
+    Tail(TailArguments),
     /// Print the record's events as JSON Lines, the oldest first.
-    Export {
-        /// The record; by default the one of this user.
-        #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
-        store: Option<PathBuf>,
-    },
+    Export(ExportArguments),
+}
+
+#[derive(Debug, Args)]
+struct TailArguments {
+    /// How many of the newest events.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    lines: usize,
+    /// Go on with each event that is recorded, until interrupted.
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    events: EventsArguments,
+}
+
+#[derive(Debug, Args)]
+struct ExportArguments {
+    /// Only events since this time, such as `2026-11-21T10:00:00Z`, or since so long ago, such as `24h`.
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<jiff::Timestamp>,
+    #[command(flatten)]
+    events: EventsArguments,
+}
+
+#[derive(Debug, Args)]
+struct EventsArguments {
+    /// As the record has them (`jsonl`), or as CloudEvents 1.0 with the exact bytes of the calls (`cloudevents`).
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: EventFormat,
+    /// The record: a file, or `postgres://…`; by default the file of this user.
+    #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
+    store: Option<PathBuf>,
+}
+
+/// In which form events are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum EventFormat {
+    /// The lines of the record, which its hashes are over.
+    #[default]
+    Jsonl,
+    /// CloudEvents 1.0, one a line.
+    Cloudevents,
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let ago: jiff::SignedDuration =
+        text.parse().map_err(|_| "write a time such as 2026-11-21T10:00:00Z, or 24h".to_owned())?;
+    jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
-use super::{AuditCommand, HistoryArguments, block_on, evidence, render};
+use super::{AuditCommand, HistoryArguments, block_on, events, evidence, render};
 use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
     control::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Events that are read from the record at once.
-const EVENTS_AT_ONCE: usize = 1000;
+pub(super) const EVENTS_AT_ONCE: usize = 1000;
 
 /// A record, and where it is read.
 pub(super) struct Record {
@@ -160,7 +160,8 @@ pub(super) fn audit(command: &AuditCommand) -> Exit {
     match command {
         AuditCommand::Verify { against, store, json } => verify(against.as_deref(), store.as_deref(), *json),
         AuditCommand::Evidence { id, out, store } => block_on(evidence::write(id, out, store.as_deref())),
-        AuditCommand::Export { store } => block_on(export(store.as_deref())),
+        AuditCommand::Tail(arguments) => block_on(events::tail(arguments)),
+        AuditCommand::Export(arguments) => block_on(events::export(arguments)),
     }
 }
 
@@ -209,15 +210,4 @@ fn verify(against: Option<&str>, store: Option<&Path>, json: bool) -> Exit {
         render::verified(&verification, &record.location, json);
         Ok(if verification.sound { Exit::Done } else { Exit::Failed })
     })
-}
-
-async fn export(store: Option<&Path>) -> Result<Exit, AskError> {
-    let store = open(&store_path(store)?).await?;
-    let mut after = 0;
-    loop {
-        let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
-        let Some(last) = lines.last() else { return Ok(Exit::Done) };
-        after = last.seq;
-        lines.iter().for_each(|line| render::stored_json_line(&line.line));
-    }
 }

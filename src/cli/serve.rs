@@ -24,9 +24,12 @@ use super::{
     render,
 };
 use crate::{
+    audit::{AuditEvent, Occasion},
     config::{Config, TelemetryAddress},
     control::place,
+    digest::Digest,
     exit::Exit,
+    gate::Gate,
     hold::{Absence, Assurance},
     policy::Policy,
     reachable,
@@ -122,7 +125,9 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
-                if let Some(config) = reload(path, &proxy, &fixed) {
+                let reloaded = reload(path, &proxy, &fixed);
+                record_reload(&process.gate, path, reloaded.is_some());
+                if let Some(config) = reloaded {
                     certificates = Certificates::of(config.http.tls, config.tls_files);
                 }
                 process.reload_policy(WHO_HANGUP);
@@ -160,6 +165,18 @@ fn reload(path: &Path, proxy: &Proxy, fixed: &Fixed) -> Option<Config> {
             None
         }
     }
+}
+
+/// Puts on record that the configuration was read again, or was not taken.
+fn record_reload(gate: &Gate, path: &Path, is_taken: bool) {
+    let occasion = if is_taken { Occasion::ConfigurationLoaded } else { Occasion::ConfigurationRefused };
+    let digest = fs::read(path).map(|text| format!("sha256 {}", Digest::of(&text))).ok();
+    gate.store().ride_along(AuditEvent {
+        who: Some(WHO_HANGUP.to_owned()),
+        note: digest,
+        reason: (!is_taken).then(|| "it has mistakes, which the log tells".to_owned()),
+        ..AuditEvent::new(occasion, gate.instance(), jiff::Timestamp::now())
+    });
 }
 
 /// What a process keeps as long as it lives.

@@ -97,3 +97,82 @@ fn a_record_that_is_named_is_the_one_that_is_read_however_it_is_named() {
     let usual = named(".local/state/holdshort/holdshort.db");
     assert_eq!(json(&usual)["record"], home.store().to_str().unwrap());
 }
+
+/// The lines that a command prints, each as JSON.
+fn events(home: &Home, arguments: &[&str]) -> Vec<Value> {
+    let output = home.holdshort(arguments);
+    assert!(output.status.success(), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn an_export_as_cloud_events_has_who_when_which_call_and_its_exact_bytes() {
+    let home = Home::new();
+    let gate = gate(&home, None);
+    let hold = home.wait_for_holds(1).remove(0);
+    assert!(home.holdshort(["reject", &hold, "--reason", "no"]).status.success());
+    gate.receive();
+    end(gate);
+    let stored = events(&home, &["audit", "export"]);
+    let told = events(&home, &["audit", "export", "--format", "cloudevents"]);
+    assert_eq!(told.len(), stored.len());
+    for (event, line) in told.iter().zip(&stored) {
+        assert_eq!((&event["specversion"], &event["data"]["event"]), (&"1.0".into(), line));
+        assert_eq!(event["time"], line["at"]);
+        assert_eq!(event["type"], format!("holdshort.audit.{}", line["kind"].as_str().unwrap()));
+        // The chain can be proved from what is exported alone.
+        let line_text = event["data"]["line"].as_str().unwrap();
+        let previous = holdshort::digest::Digest::from_hex(line["prev"].as_str().unwrap()).unwrap();
+        let hash = holdshort::audit::link(previous, line_text);
+        assert_eq!(event["data"]["sha256"], hash.to_string());
+    }
+    let held = told.iter().find(|event| event["type"] == "holdshort.audit.held").unwrap();
+    assert_eq!((&held["subject"], &held["data"]["frame"]), (&(&*hold).into(), &CALL.into()));
+    let rejected = told.iter().find(|event| event["type"] == "holdshort.audit.rejected").unwrap();
+    assert!(rejected["data"]["event"]["who"].as_str().unwrap().starts_with("uid:"), "{rejected}");
+    assert!(events(&home, &["audit", "export", "--since", "2100-01-01T00:00:00Z"]).is_empty());
+    assert_eq!(events(&home, &["audit", "export", "--since", "1h"]).len(), stored.len());
+    assert_eq!(home.holdshort(["audit", "export", "--since", "soon"]).status.code(), Some(2));
+    let newest = events(&home, &["audit", "tail", "--lines", "2"]);
+    assert_eq!(newest, stored[stored.len() - 2..]);
+}
+
+#[test]
+fn a_tail_that_follows_tells_each_event_as_it_comes() {
+    let home = Home::new();
+    let _gate = gate(&home, None);
+    let hold = home.wait_for_holds(1).remove(0);
+    let mut command = home.command();
+    command.args(["audit", "tail", "--lines", "1000", "--follow"]);
+    let tail = Wrapped::start(command);
+    assert!(home.holdshort(["reject", &hold, "--reason", "no"]).status.success());
+    // What was recorded before it began to follow may be among it.
+    while tail.receive()["kind"] != "rejected" {}
+}
+
+#[test]
+fn a_configuration_that_is_read_again_is_on_record_and_so_is_one_that_is_not_taken() {
+    use crate::support::http::{Proxy, Server};
+    let server = Server::of_result("{}");
+    let proxy = Proxy::before(&server, HOLD_ALL, "");
+    let hang_up = || {
+        let process = rustix::process::Pid::from_child(&proxy.process);
+        rustix::process::kill_process(process, rustix::process::Signal::HUP).unwrap();
+    };
+    let recorded = |kind: &str| {
+        crate::support::program::until(|| {
+            let found = events(&proxy.home, &["audit", "export"]);
+            found.into_iter().find(|event| event["kind"] == kind)
+        })
+    };
+    hang_up();
+    let loaded = recorded("configuration_loaded");
+    assert_eq!(loaded["who"], "gate:sighup");
+    let text = fs::read(proxy.home.path().join("serve.yaml")).unwrap();
+    assert_eq!(loaded["note"], format!("sha256 {}", holdshort::digest::Digest::of(&text)));
+    proxy.home.file("serve.yaml", "listen: nowhere\nsecret: hidden\n");
+    hang_up();
+    let refused = recorded("configuration_refused");
+    assert!(!refused.to_string().contains("hidden"), "{refused}");
+}
