@@ -4,6 +4,9 @@
 //! The modules are listed in the order of a call's path; a module uses only modules above it (`tests/it/tidy.rs` checks
 //! this). `ARCHITECTURE.md` walks one `tools/call` through them.
 
+// tests: points at which they let this process die; nothing in the program
+mod faults;
+
 // words: pure, never await, never touch a file, a clock or a socket
 pub mod digest;
 pub mod sshsig;

@@ -13,6 +13,7 @@ use super::{
     proof::NOT_PROVEN, refusal::Refused, rounds::Rounds, spans::until_released,
 };
 use crate::{
+    faults::fail_point,
     hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
     hold_table::{Again, Claim},
     jsonrpc::{Frame, FrameBytes},
@@ -67,6 +68,7 @@ impl Gate {
         for _ in 0..LOOKS_MAX {
             // Listened to before it is looked, so that nothing is missed in between.
             let moved = self.moved.notified();
+            fail_point!("hold.before_record");
             let arrived = match self.store.arrive(NewHold::clone(&held.hold), is_own, remembered).await {
                 Ok(arrived) => arrived,
                 Err(error) => {
@@ -74,6 +76,7 @@ impl Gate {
                     return Err(Box::new(self.unavailable(*held, "its record could not be written")));
                 }
             };
+            fail_point!("hold.after_record");
             match arrived {
                 Arrived::Held { notes } => {
                     if notes.len() != held.hold.notes.len() {
@@ -157,6 +160,7 @@ impl Gate {
         // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
         if is_new && is_there {
             self.reminders.add(&held.hold, held.deadline);
+            fail_point!("hold.before_announce");
             self.announce(News::Held(Arc::clone(&held.hold)));
         }
     }
@@ -411,6 +415,7 @@ impl Gate {
             (Verdict::Approve, _) => State::Unavailable,
             (Verdict::Reject, _) => State::Rejected,
         };
+        fail_point!("verdict.before_record");
         let recorded = match state {
             State::Forwarding => {
                 self.store.approve(id, vote.clone(), approval, Arc::clone(&self.instance)).await
@@ -428,7 +433,9 @@ impl Gate {
             let _ = answer.send(Err(error));
             return Released::Refuse(refused.ended(id, Cause::Unavailable, reason));
         }
+        fail_point!("verdict.after_record");
         let _ = answer.send(Ok(state));
+        fail_point!("verdict.after_answer");
         let reason = vote.comment.clone().unwrap_or_default();
         if state == State::Forwarding && edited.is_none() && !wants_proof {
             self.continuations.begins(&hold, refused.era);
@@ -491,9 +498,11 @@ impl Gate {
 
     async fn ended_upstream(&self, id: HoldId, state: State, note: Option<String>) {
         self.continuations.ended(id);
+        fail_point!("answer.before_record");
         if let Err(error) = self.store.end(id, state, Vec::new(), note).await {
             tracing::error!(hold = %id, %error, %state, "the end of an approved call could not be recorded");
         }
+        fail_point!("answer.after_record");
     }
 
     /// Records an end that needs nobody's answer. The call does not run whether or not this succeeds.

@@ -27,6 +27,7 @@ use crate::{
     audit::{AuditEvent, Checkpoint, EventKind, Occasion},
     definition::{ListedTool, ToolState},
     digest::Digest,
+    faults::fail_point,
     hold::{Approval, HoldId, HoldRecord, NewHold, State, Vote},
 };
 
@@ -358,10 +359,11 @@ fn write_group(
     known: Checkpoint,
     lost: u64,
 ) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+    fail_point!("store.before_begin");
     run(db, "BEGIN IMMEDIATE")?;
     let outcome = write_jobs(db, group, known, lost);
     match outcome {
-        Ok(done) => match run(db, "COMMIT") {
+        Ok(done) => match commit(db) {
             Ok(()) => Ok(done),
             // Whatever the code: whether the commit is on the disk is not known.
             Err(error) => {
@@ -374,6 +376,13 @@ fn write_group(
             Err(error)
         }
     }
+}
+
+fn commit(db: &Connection) -> Result<(), StoreError> {
+    fail_point!("store.before_commit");
+    run(db, "COMMIT")?;
+    fail_point!("store.after_commit");
+    Ok(())
 }
 
 pub(super) fn write_jobs(

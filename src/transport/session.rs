@@ -33,6 +33,7 @@ use super::{
     waiting::progress_value,
 };
 use crate::{
+    faults::fail_point,
     gate::{
         Approved, Arrival, Caller, ClientQuestion, Followed, Gate, Permitted, Refusal, Released, Screened,
         task_answer, unusable_answer,
@@ -278,7 +279,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn server_took(&mut self, result: io::Result<()>) {
         match result {
-            Ok(()) => self.close_upstream_when_done(),
+            Ok(()) => {
+                fail_point!("session.after_send");
+                self.close_upstream_when_done();
+            }
             Err(error) => {
                 tracing::debug!(%error, "the server no longer reads");
                 self.upstream.close();
@@ -555,6 +559,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             // The server could not read something; it can only say so to nobody in particular.
             return frame.error().is_some();
         }
+        fail_point!("session.answer_came");
         let Some(answered) = self.calls.answer(id) else {
             let text = match self.calls.get_mut(id) {
                 Some(_) => {
@@ -701,6 +706,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         match (released, too_late) {
             (Released::Resume(approved), None) => {
                 let (hold, edited) = (Some(approved.hold()), approved.edited());
+                fail_point!("session.before_send");
                 self.upstream.send(approved.into_permitted());
                 if let Some(token) = token.as_ref().filter(|_| told > 0) {
                     self.progress.insert(token.clone(), progress_value(told));

@@ -174,3 +174,29 @@ fn many_lives_with_kills_at_any_moment_lose_nothing_and_run_nothing_twice() {
     let (first, lives) = (number("HOLDSHORT_SEED", 1000_u64), number("HOLDSHORT_LIVES", 1000_u64));
     (first..first + lives).for_each(live);
 }
+
+/// The names of all points at which tests of the crate let their process die.
+fn points(dir: &std::path::Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            points(&path, found);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let named = text.split("fail_point!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        found.extend(named.map(str::to_owned));
+    }
+}
+
+#[test]
+fn the_program_has_no_points_at_which_it_can_be_made_to_die() {
+    let mut names = Vec::new();
+    points(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut names);
+    assert!(names.len() >= 14, "the points are found: {names:?}");
+    let program = fs::read(env!("CARGO_BIN_EXE_holdshort")).unwrap();
+    names.push("HOLDSHORT_TEST_DIES_AT".to_owned());
+    for name in names {
+        assert!(memchr::memmem::find(&program, name.as_bytes()).is_none(), "{name} is in the program");
+    }
+}
