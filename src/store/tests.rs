@@ -9,7 +9,11 @@ use tempfile::TempDir;
 
 use self::{approvals::*, cluster::Cluster, outbox::*, random::*, tamper::*};
 use super::*;
-use crate::{audit::Occasion, digest::Digest, hold::Verdict};
+use crate::{
+    audit::Occasion,
+    digest::Digest,
+    hold::{Quorum, Verdict},
+};
 
 #[path = "../../tests/it/support/postgres.rs"]
 mod cluster;
@@ -78,6 +82,7 @@ stories! {
     an_event_that_rides_alone_becomes_durable_by_itself,
     the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store,
     texts_of_any_kind_come_back_as_they_were,
+    what_has_no_caller_is_listed_counted_and_answered_for,
     one_covers_as_many_calls_as_was_said_and_each_is_on_record,
     nothing_that_has_ended_or_is_no_approval_lets_anything_through,
     whoever_thinks_better_of_a_grant_takes_back_what_it_covers,
@@ -348,6 +353,62 @@ async fn texts_of_any_kind_come_back_as_they_were(place: &Kept) {
         assert_eq!(store.history(of_tool).await.unwrap().len(), 1, "{text:?}");
     }
     sound(&store).await;
+}
+
+async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
+    let (store, other) = (place.open(), place.open());
+    let secret = store.key("seal").await.unwrap();
+    assert_eq!(other.key("seal").await.unwrap(), secret, "one for all");
+    let quorum: Quorum =
+        serde_json::from_value(serde_json::json!({"requirements": [], "required_rejections": 1})).unwrap();
+    let (first, second) = (new_hold(1, "gate-1"), new_hold(2, "gate-1"));
+    let first = NewHold { quorum: Some(Arc::new(quorum)), ..first };
+    for hold in [&first, &second] {
+        store.record_hold(hold.clone()).await.unwrap();
+    }
+    let ids = |records: Vec<HoldRecord>| records.into_iter().map(|record| record.hold.id).collect::<Vec<_>>();
+    assert!(ids(store.detached_holds().await.unwrap()).is_empty());
+    assert_eq!(ids(store.decidable_holds().await.unwrap()), [first.id, second.id]);
+    store.detach(first.id, "gate-1".into(), "gone").await.unwrap();
+    assert_eq!(ids(store.detached_holds().await.unwrap()), [first.id]);
+    assert_eq!(store.without_caller(Arc::clone(&first.principal), 9).await.unwrap(), 1);
+    assert_eq!(store.reminded(9).await.unwrap()[0].1, Duration::ZERO);
+    let hear =
+        |heard| store.hear(first.id, Duration::from_secs(heard), "a reminder".to_owned(), "gate-1".into());
+    assert!(hear(60).await.unwrap() && !hear(60).await.unwrap(), "once for each time");
+    assert_eq!(store.reminded(9).await.unwrap()[0].1, Duration::from_secs(60));
+    let counts = store.open_counts().await.unwrap();
+    assert!(
+        counts.states.contains(&(State::Held, 2)) && counts.oldest == Some(first.created_at),
+        "{counts:?}"
+    );
+    let vote = approval("a").remove(0);
+    store.vote(first.id, "gate-1".into(), vote.clone()).await.unwrap();
+    let lapses_at = Timestamp::now() + Duration::from_secs(60);
+    store.decide(first.id, vote, Approval::default(), lapses_at).await.unwrap();
+    let again = NewHold { id: HoldId([3; 16]), ..first.clone() };
+    assert!(store.redeem(first.id, again.clone()).await.unwrap().is_some());
+    assert!(other.redeem(first.id, again.clone()).await.unwrap().is_none(), "once, wherever it is asked for");
+    let (kept, one, two) = (Duration::from_secs(60), "{\"n\":1}".to_owned(), "{\"n\":2}".to_owned());
+    store.answer(first.id, TaskAnswer::Result(one.clone()), kept).await.unwrap();
+    let better = || TaskAnswer::Result(two.clone());
+    assert!(store.answer_instead(first.id, one.clone(), better(), kept).await.unwrap());
+    assert!(!store.answer_instead(first.id, one, better(), kept).await.unwrap(), "another is kept by now");
+    assert_eq!(other.answer_of(first.id).await.unwrap(), Some(better()));
+    // The same call after it has run: whoever decides is told so.
+    match store.arrive(NewHold { id: HoldId([4; 16]), ..again }, true, None).await.unwrap() {
+        Arrived::Held { notes } => {
+            assert!(notes.iter().any(|note| note.contains("has run before")), "{notes:?}")
+        }
+        other => panic!("{other:?}"),
+    }
+    store.detach(second.id, "gate-1".into(), "gone").await.unwrap();
+    assert!(store.take_back(second.id, "taken back").await.unwrap());
+    let late = NewHold { expires_at: Timestamp::now(), ..new_hold(5, "gate-1") };
+    store.record_hold(late.clone()).await.unwrap();
+    store.detach(late.id, "gate-1".into(), "gone").await.unwrap();
+    assert_eq!(store.sweep().await.unwrap(), 1);
+    sound(&other).await;
 }
 
 mod approvals;
