@@ -15,7 +15,7 @@ use super::{
 use crate::{
     control::{
         api::{ControlClient, HoldView, RememberFor, Watched},
-        client::{AskError, GateClient},
+        client::{self, AskError, GateClient},
         follow::{self, Followed},
     },
     exit::Exit,
@@ -40,15 +40,7 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
             return watch(arguments.json).await;
         }
         let named = arguments.record.store.as_deref();
-        let reach = match Reach::find(named).await {
-            // Nothing runs and nothing was ever recorded: an empty list, not a failure.
-            Err(AskError::NoGate) => None,
-            reach => Some(reach?),
-        };
-        let mut holds = match &reach {
-            Some(reach) => reach.holds().await?,
-            None => Vec::new(),
-        };
+        let (reach, mut holds) = waiting(named).await?;
         if arguments.all {
             let all = match &reach {
                 Some(Reach::Gates(gates)) => ended(gates, &holds).await?,
@@ -63,11 +55,28 @@ pub(super) fn list(arguments: &HoldsArguments) -> Exit {
     })
 }
 
+/// Where holds are, and what waits there.
+async fn waiting(named: Option<&Path>) -> Result<(Option<Reach>, Vec<HoldView>), AskError> {
+    loop {
+        let reach = match Reach::find(named).await {
+            // Nothing runs and nothing was ever recorded: an empty list, not a failure.
+            Err(AskError::NoGate) => return Ok((None, Vec::new())),
+            reach => reach?,
+        };
+        match reach.holds().await {
+            // All have ended since they were found: now it is where others, or none, run.
+            Err(AskError::NoGate) => {}
+            holds => return Ok((Some(reach), holds?)),
+        }
+    }
+}
+
 /// What the records of `gates` know beyond the `waiting` holds.
 async fn ended(gates: &[GateClient], waiting: &[HoldView]) -> Result<Vec<HoldView>, AskError> {
     let mut known: Vec<HoldView> = Vec::new();
     for gate in gates {
-        let page = gate.rpc.history(None, ENDED_MAX).await?;
+        let page = gate.rpc.history(None, ENDED_MAX).await.map_err(AskError::from);
+        let Some(page) = client::unless_ended(gate, page).await? else { continue };
         for hold in page.holds {
             if !waiting.iter().chain(&known).any(|other| other.id == hold.id) {
                 known.push(hold);

@@ -9,7 +9,10 @@ use jsonrpsee::{
     core::client::{Client, ClientBuilder, Error as ClientError},
     types::ErrorObjectOwned,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{sleep, timeout},
+};
 
 use super::{
     api::{ANSWER_BYTES_MAX, ControlClient, HoldView, error_code},
@@ -137,38 +140,76 @@ pub async fn gates() -> Result<Vec<GateClient>, AskError> {
     if gates.is_empty() { Err(AskError::NoGate) } else { Ok(gates) }
 }
 
+/// How often, and how far apart, a gate that broke off is tried again before it counts as one that lives.
+const GONE_LOOKS_MAX: usize = 20;
+const GONE_LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Whether the gate that broke off has ended: then it holds nothing any more, and is no failure of whoever asks. One that can be
+/// connected to still has something to hide.
+async fn has_ended(gate: &GateClient) -> bool {
+    for _ in 0..GONE_LOOKS_MAX {
+        if connect(&gate.registered.socket, rustix::process::getuid().as_raw()).await.is_err() {
+            return true;
+        }
+        sleep(GONE_LOOK_EVERY).await;
+    }
+    false
+}
+
+/// What `asked` came to at `gate`; nothing if the gate has ended meanwhile.
+///
+/// # Errors
+///
+/// Those of `asked`, and when the gate broke off and still runs.
+pub async fn unless_ended<T>(gate: &GateClient, asked: Result<T, AskError>) -> Result<Option<T>, AskError> {
+    match asked {
+        Err(AskError::Broken(_)) if has_ended(gate).await => Ok(None),
+        asked => asked.map(Some),
+    }
+}
+
 /// All calls that wait at `gates`, the oldest first.
 ///
 /// # Errors
 ///
-/// When a gate breaks off.
+/// When a gate breaks off that still runs; [`AskError::NoGate`] when every one of them has ended meanwhile.
 pub async fn holds(gates: &[GateClient]) -> Result<Vec<HoldView>, AskError> {
-    let mut all = Vec::new();
+    let mut all: Vec<HoldView> = Vec::new();
+    let mut have_all_ended = true;
     for gate in gates {
-        let mut after = None;
-        loop {
-            let page = gate.rpc.holds(after).await?;
-            for hold in page.holds {
-                // Gates on one record all tell of what has no caller.
-                if hold.attached || !all.iter().any(|known: &HoldView| known.id == hold.id) {
-                    all.push(hold);
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
+        let Some(holds) = unless_ended(gate, holds_of(gate).await).await? else { continue };
+        have_all_ended = false;
+        for hold in holds {
+            // Gates on one record all tell of what has no caller.
+            if hold.attached || !all.iter().any(|known| known.id == hold.id) {
+                all.push(hold);
             }
         }
     }
+    if have_all_ended {
+        return Err(AskError::NoGate);
+    }
     all.sort_by_key(|hold| (hold.created_at, hold.id));
     Ok(all)
+}
+
+async fn holds_of(gate: &GateClient) -> Result<Vec<HoldView>, AskError> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = gate.rpc.holds(after).await?;
+        all.extend(page.holds);
+        after = page.next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
 }
 
 /// The gate and the whole id of the hold whose id begins with `prefix`: one that waits, else one of the record.
 ///
 /// # Errors
 ///
-/// When no hold or several have such an id.
+/// When no hold or several have such an id, and as [`holds`].
 pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a GateClient, HoldId), AskError> {
     let prefix = prefix.to_ascii_lowercase();
     let not_found = || AskError::NotFound(prefix.clone());
@@ -178,9 +219,10 @@ pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a Gate
     {
         return Err(not_found());
     }
-    let mut found: Vec<(&GateClient, HoldId)> = Vec::new();
+    let (mut found, mut live): (Vec<(&GateClient, HoldId)>, _) = (Vec::new(), Vec::new());
     for gate in gates {
-        let waiting = holds(std::slice::from_ref(gate)).await?;
+        let Some(waiting) = unless_ended(gate, holds_of(gate).await).await? else { continue };
+        live.push(gate);
         let ids = waiting.iter().map(|hold| hold.id).filter(|id| id.to_string().starts_with(&prefix));
         for id in ids {
             // Gates on one record all tell of what has no caller; who has a caller tells it first.
@@ -189,9 +231,13 @@ pub async fn find<'a>(gates: &'a [GateClient], prefix: &str) -> Result<(&'a Gate
             }
         }
     }
+    if live.is_empty() {
+        return Err(AskError::NoGate);
+    }
     if found.is_empty() {
-        for gate in gates {
-            for id in gate.rpc.find(prefix.clone()).await? {
+        for gate in live {
+            let known = gate.rpc.find(prefix.clone()).await.map_err(AskError::from);
+            for id in unless_ended(gate, known).await?.unwrap_or_default() {
                 // Several gates may share one record.
                 if !found.iter().any(|(_, known)| *known == id) {
                     found.push((gate, id));

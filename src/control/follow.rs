@@ -124,7 +124,7 @@ impl Follower {
         match client::holds(std::slice::from_ref(&*gate)).await {
             Ok(holds) => self.tell(Followed::Listed { gate, holds }).await,
             // The end of its news comes next.
-            Err(AskError::Broken(_)) => Ok(()),
+            Err(AskError::Broken(_) | AskError::NoGate) => Ok(()),
             Err(error) => {
                 tracing::warn!(%error, "a gate did not list what waits there");
                 Ok(())

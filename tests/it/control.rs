@@ -16,6 +16,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use holdshort::control::{
+    client::{self, AskError, GateClient},
+    place::Registered,
+};
 use serde_json::Value;
 
 use crate::support::program::{Home, PATIENCE, Wrapped, until};
@@ -217,6 +221,38 @@ fn sockets_are_private_and_go_with_their_gate() {
     wrapped.close();
     wrapped.ends();
     assert!(!socket.exists(), "an orderly end leaves no socket");
+}
+
+/// Connections to all gates of `home`, as a command has made them before it asks.
+async fn reached(home: &Home) -> Vec<GateClient> {
+    let mut gates = Vec::new();
+    for entry in fs::read_dir(home.path().join("holdshort")).unwrap() {
+        let socket = entry.unwrap().path();
+        let instance = socket.file_stem().unwrap().to_str().unwrap().to_owned();
+        gates.push(client::reach(Registered { instance, pid: 0, socket }).await.unwrap());
+    }
+    gates
+}
+
+#[tokio::test]
+async fn a_gate_that_ends_while_it_is_asked_is_not_there() {
+    let home = Home::new();
+    let mut billing = Wrapped::start(wrap(&home, "billing", ANSWERING));
+    let mut deploy = Wrapped::start(wrap(&home, "deploy", ANSWERING));
+    deploy.send(&danger(1));
+    billing.ask(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let id = home.wait_for_holds(1).remove(0);
+    let gates = reached(&home).await;
+    assert_eq!(gates.len(), 2);
+    billing.close();
+    billing.ends();
+    let waiting = client::holds(&gates).await.unwrap();
+    assert_eq!(waiting.iter().map(|hold| hold.id.to_string()).collect::<Vec<_>>(), [&*id], "the other's");
+    assert_eq!(client::find(&gates, &id[..6]).await.unwrap().1.to_string(), id);
+    deploy.close();
+    deploy.ends();
+    assert!(matches!(client::holds(&gates).await, Err(AskError::NoGate)), "nobody is left to ask");
+    assert!(matches!(client::find(&gates, &id[..6]).await, Err(AskError::NoGate)));
 }
 
 #[test]

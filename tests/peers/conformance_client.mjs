@@ -103,7 +103,10 @@ async function callAll(client, tools, call) {
     return;
   }
   const params = tools.map(({ name }) => ({ name, arguments: ARGUMENTS[name]?.(tools) ?? {} }));
-  await Promise.all(params.map((one) => call(() => client.callTool(one))));
+  // All come to their end, also after one has failed: the suite looks at each of them.
+  const ended = await Promise.allSettled(params.map((one) => call(() => client.callTool(one))));
+  const failed = ended.find(({ status }) => status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }
 
 /** Connects to `port` whatever is called `origin`, and to everything else as usual. */
