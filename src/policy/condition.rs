@@ -10,6 +10,7 @@ use std::{
         Arc, LazyLock, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    thread::{self, Scope, ScopedJoinHandle},
 };
 
 use cel::{
@@ -192,11 +193,39 @@ fn too_winding(text: &str) -> Option<String> {
 /// Runs `work`, which compiles conditions, on a stack that is large enough for it. `None` if it panicked or no thread could
 /// be had: a broken parser must not take the gate with it.
 pub(super) fn on_compiler_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
-    std::thread::scope(|scope| {
-        let thread =
-            std::thread::Builder::new().name("policy compiler".to_owned()).stack_size(COMPILER_STACK_BYTES);
-        thread.spawn_scoped(scope, work).ok()?.join().ok()
+    thread::scope(|scope| compiler(scope, work)?.join().ok())
+}
+
+/// Does `work` for each of `parts`, each but the first on a thread of its own, and gives back what came of them in their order.
+/// To be called on a compiler's stack. If one panics, so does this.
+pub(super) fn on_compiler_stacks<P: Copy + Send, T: Send>(
+    parts: &[P],
+    work: impl Fn(P) -> T + Sync,
+) -> Vec<T> {
+    let work = &work;
+    let Some((&first, others)) = parts.split_first() else { return Vec::new() };
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            others.iter().map(|&part| (part, compiler(scope, move || work(part)))).collect();
+        let mut done = vec![work(first)];
+        for (part, thread) in threads {
+            done.push(match thread.map(ScopedJoinHandle::join) {
+                Some(Ok(done)) => done,
+                Some(Err(panic)) => std::panic::resume_unwind(panic),
+                // No thread could be had.
+                None => work(part),
+            });
+        }
+        done
     })
+}
+
+fn compiler<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, T>> {
+    let thread = thread::Builder::new().name("policy compiler".to_owned()).stack_size(COMPILER_STACK_BYTES);
+    thread.spawn_scoped(scope, work).ok()
 }
 
 /// Why a condition has no answer, in words that hold nothing of the call's arguments.

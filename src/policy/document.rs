@@ -3,14 +3,14 @@
 //! Called by the policy when it is loaded. Everything that can be wrong with a rule is told at once, with its place; a key
 //! that is not known is an error, because a rule that is only half understood is not the rule that was written.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, thread};
 
 use crate::hold::HoldTerms;
 
 use super::{
     Effect,
     approval::HOLD_KEYS,
-    condition::Condition,
+    condition::{self, Condition},
     diagnostic::{Diagnostic, Source, did_you_mean},
     dialect, matchers,
     overrides::Override,
@@ -25,6 +25,8 @@ use super::{
 pub const REASON_CHARS_MAX: usize = 500;
 /// The longest name of a rule, in characters.
 pub const NAME_CHARS_MAX: usize = 100;
+/// Rules that are worth a thread: it starts in less time than they are read.
+const RULES_PER_THREAD_MIN: usize = 200;
 /// How many patterns one list may have.
 pub(super) const PATTERNS_MAX: usize = 1_000;
 
@@ -176,7 +178,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     match keys.take("rules") {
         None => {}
         Some(Node { value: Value::List(items), .. }) => {
-            document.rules = items.iter().filter_map(|item| reader.rule(item)).collect();
+            document.rules = rules(items, source, reader.problems);
         }
         Some(Node { value: Value::Null, .. }) => {}
         Some(node) => {
@@ -185,6 +187,26 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     }
     document.rules.extend(lists.into_iter().flatten());
     document
+}
+
+/// Reads rules. Most of the time goes into their conditions, and no rule depends on another, so many of them are read on as many
+/// threads as the machine has.
+fn rules(items: &[Node], source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Vec<Draft> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores.min(items.len() / RULES_PER_THREAD_MIN).max(1);
+    let parts: Vec<_> = items.chunks(items.len().div_ceil(threads).max(1)).collect();
+    let read = condition::on_compiler_stacks(&parts, |items| {
+        let mut problems = Vec::new();
+        let mut reader = Reader { source, problems: &mut problems };
+        let rules: Vec<Draft> = items.iter().filter_map(|item| reader.rule(item)).collect();
+        (rules, problems)
+    });
+    let mut all = Vec::with_capacity(items.len());
+    for (rules, found) in read {
+        all.extend(rules);
+        problems.extend(found);
+    }
+    all
 }
 
 pub(super) fn start_of(span: &Range<usize>) -> Range<usize> {

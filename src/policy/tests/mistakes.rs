@@ -262,6 +262,21 @@ fn all_mistakes_of_a_policy_are_told_at_once() {
 }
 
 #[test]
+fn a_long_policy_is_read_in_parts_as_if_it_were_one() {
+    let mut text = "version: 1\nrules:\n".to_owned();
+    for at in 0..2_000 {
+        let when = if at % 500 == 499 { "argz.x > 1".to_owned() } else { format!("args.x > {at}") };
+        text.push_str(&format!("  - {{name: rule-{at}, tool: tool-{at}, action: hold, when: {when}}}\n"));
+    }
+    let errors = parse(&text).unwrap_err();
+    let found: Vec<_> = errors.diagnostics().iter().map(|found| (found.code(), found.position().0)).collect();
+    assert_eq!(found, [("P0104", 502), ("P0104", 1002), ("P0104", 1502), ("P0104", 2002)]);
+    let policy = policy(&text.replace("argz.", "args."));
+    let names: Vec<_> = policy.rules().iter().map(|rule| rule.name().to_owned()).collect();
+    assert_eq!(names, (0..2_000).map(|at| format!("rule-{at}")).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_mistake_in_a_condition_is_shown_where_it_was_written() {
     let rendered = |when: &str| {
         parse(&format!("version: 1\nrules:\n  - name: r\n    tool: t\n    action: hold\n    when: {when}\n"))
