@@ -12,6 +12,9 @@ use rusqlite::{Connection, ToSql, types::ToSqlOutput, types::ValueRef};
 use super::error::StoreError;
 use crate::{digest::Digest, hold::HoldId};
 
+/// A statement that asks for rows, and its parameters.
+pub(super) type Asked<'a> = (&'static str, &'a [Value<'a>]);
+
 /// A database with a transaction open, or one to read from.
 pub(super) trait Sql {
     /// The rows that `statement` gives.
@@ -24,6 +27,22 @@ pub(super) trait Sql {
     /// of the job at the latest.
     fn put(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<(), StoreError> {
         self.execute(statement, parameters).map(drop)
+    }
+
+    /// The rows that each of several statements gives, none of which changes what another finds: they may be asked at once.
+    fn rows_of(&self, asked: &[Asked<'_>]) -> Result<Vec<Vec<Row>>, StoreError> {
+        asked.iter().map(|(statement, parameters)| self.rows(statement, parameters)).collect()
+    }
+
+    /// Changes exactly one row, or the job fails with `otherwise`: at the end of all jobs at the latest, where it is sent along with
+    /// what follows.
+    fn put_one(
+        &self,
+        statement: &'static str,
+        parameters: &[Value<'_>],
+        otherwise: StoreError,
+    ) -> Result<(), StoreError> {
+        if self.execute(statement, parameters)? == 1 { Ok(()) } else { Err(otherwise) }
     }
 
     /// Tells the other processes on the record something, once this transaction is committed. Only where they can hear it.

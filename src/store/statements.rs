@@ -149,7 +149,7 @@ fn awaited(record: &HoldRecord) -> i64 {
 /// Records a new hold, its frame and its `held` event.
 pub(super) fn record_hold(db: &dyn Sql, head: &mut Checkpoint, hold: &NewHold) -> Result<(), StoreError> {
     let seq = append(db, head, AuditEvent::held(hold))?;
-    let rows = db.execute(
+    db.put_one(
         INSERT_HOLD,
         params![
             integer(seq),
@@ -179,10 +179,8 @@ pub(super) fn record_hold(db: &dyn Sql, head: &mut Checkpoint, hold: &NewHold) -
             AWAITED_WITH_CALLER,
             hold.quorum.as_deref().map(serde_json::to_string).transpose()?,
         ],
+        StoreError::Duplicate(hold.id),
     )?;
-    if rows != 1 {
-        return Err(StoreError::Duplicate(hold.id));
-    }
     db.put(INSERT_FRAME, params![integer(seq), hold.frame.as_ref()])
 }
 
@@ -197,7 +195,19 @@ pub(super) fn end(
     note: Option<&str>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    let (seq, mut found) = hold_without_frame(db, id)?;
+    let found = hold_without_frame(db, id)?;
+    end_found(db, head, found, state, (votes, approval), note, at)
+}
+
+fn end_found(
+    db: &dyn Sql,
+    head: &mut Checkpoint,
+    (seq, mut found): (u64, HoldRecord),
+    state: State,
+    (votes, approval): (&[Vote], &Approval),
+    note: Option<&str>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
     let before = found.state;
     let mut standing = found.standing();
     standing.end(state).map_err(|state| StoreError::NotHeld { state })?;
@@ -219,11 +229,11 @@ pub(super) fn approve(
     (vote, approval): (&Vote, &Approval),
     holder: &str,
 ) -> Result<(), StoreError> {
-    let (_, found) = hold_without_frame(db, id)?;
-    if found.state == State::Held && found.holder.as_deref() != Some(holder) {
+    let found = hold_without_frame(db, id)?;
+    if found.1.state == State::Held && found.1.holder.as_deref() != Some(holder) {
         return Err(StoreError::TakenOver);
     }
-    end(db, head, id, State::Forwarding, (std::slice::from_ref(vote), approval), None, vote.at)
+    end_found(db, head, found, State::Forwarding, (std::slice::from_ref(vote), approval), None, vote.at)
 }
 
 /// Adds a vote, once.
@@ -252,7 +262,7 @@ pub(super) fn update(
     if is_new_state {
         record.ended_at = Some(at);
     }
-    let rows = db.execute(
+    db.put_one(
         UPDATE_HOLD,
         params![
             integer(seq),
@@ -265,11 +275,9 @@ pub(super) fn update(
             record.lapses_at.map(nanoseconds).transpose()?,
             awaited(record),
         ],
-    )?;
-    if rows != 1 {
         // Cannot be while the transaction has the write lock; refused all the same.
-        return Err(StoreError::NotHeld { state: before });
-    }
+        StoreError::NotHeld { state: before },
+    )?;
     if is_new_state {
         append(db, head, AuditEvent::moved(record, at))?;
     }

@@ -80,8 +80,9 @@ pub(super) fn arrive(
     (is_own, remembered): (bool, Option<HoldId>),
     at: Timestamp,
 ) -> Result<Arrived, StoreError> {
+    let mut earlier = earlier_calls(db, hold, at)?;
     let mut best: Option<(u64, HoldRecord, Arrival)> = None;
-    for (seq, mut found) in same_calls(db, hold, AWAITED_WITHOUT_CALLER, LOOKED_AT_MAX)? {
+    for (seq, mut found) in earlier.without_caller {
         if let Some(lapsed) = lapse(db, head, seq, &found, at)? {
             found = lapsed;
         }
@@ -99,11 +100,11 @@ pub(super) fn arrive(
     if let Some((seq, found, arrival)) = best {
         return take(db, head, seq, found, &arrival, hold, at);
     }
-    let waiting = same_calls(db, hold, AWAITED_WITH_CALLER, LOOKED_AT_MAX)?;
-    let sent = same_calls(db, hold, AWAITED_SENT, 1)?.pop().map(|(_, found)| found);
+    let sent = earlier.sent.pop().map(|(_, found)| found);
     if !is_own {
-        if let Some(holder) = waiting.last().and_then(|(_, found)| found.holder.clone()) {
-            let of_holder = waiting.iter().filter(|(_, found)| found.holder.as_ref() == Some(&holder));
+        if let Some(holder) = earlier.waiting.last().and_then(|(_, found)| found.holder.clone()) {
+            let of_holder =
+                earlier.waiting.iter().filter(|(_, found)| found.holder.as_ref() == Some(&holder));
             return Ok(Arrived::Waits { ids: of_holder.map(|(_, found)| found.hold.id).collect(), holder });
         }
         // Whoever has sent it may be dead: then nobody knows whether it ran.
@@ -123,7 +124,7 @@ pub(super) fn arrive(
         hold.notes
             .push(format!("the same call is with the server just now, as hold {}", sent.hold.id.short()));
     }
-    remind(db, &mut hold, at)?;
+    remind(&mut hold, &earlier.answered);
     record_hold(db, head, &hold)?;
     if let Some(remembered) = covering {
         let record = approvals::go_on(db, head, &remembered, &hold, at)?;
@@ -133,15 +134,32 @@ pub(super) fn arrive(
 }
 
 /// Earlier calls of the same content, the oldest first.
-fn same_calls(
-    db: &dyn Sql,
-    hold: &NewHold,
-    awaited: i64,
-    limit: i64,
-) -> Result<Vec<(u64, HoldRecord)>, StoreError> {
-    let Some(call) = hold.call_sha256 else { return Ok(Vec::new()) };
-    let parameters = params![call, hold.server, hold.principal, awaited, limit];
-    collect(db, AWAITED, parameters, |row| record(row, Bytes::new()))
+#[derive(Default)]
+struct Earlier {
+    without_caller: Vec<(u64, HoldRecord)>,
+    waiting: Vec<(u64, HoldRecord)>,
+    sent: Vec<(u64, HoldRecord)>,
+    /// The last that has run lately.
+    answered: Vec<(u64, HoldRecord)>,
+}
+
+fn earlier_calls(db: &dyn Sql, hold: &NewHold, at: Timestamp) -> Result<Earlier, StoreError> {
+    let Some(call) = hold.call_sha256 else { return Ok(Earlier::default()) };
+    let since = at.checked_sub(SignedDuration::from_mins(REMINDED_MINUTES)).unwrap_or(at);
+    let since = nanoseconds(since)?;
+    let mut found = db
+        .rows_of(&[
+            (AWAITED, params![call, hold.server, hold.principal, AWAITED_WITHOUT_CALLER, LOOKED_AT_MAX]),
+            (AWAITED, params![call, hold.server, hold.principal, AWAITED_WITH_CALLER, LOOKED_AT_MAX]),
+            (AWAITED, params![call, hold.server, hold.principal, AWAITED_SENT, 1_i64]),
+            (LAST_ANSWERED, params![call, hold.server, hold.principal, since]),
+        ])?
+        .into_iter();
+    let mut next = || {
+        let rows = found.next().unwrap_or_default().into_iter();
+        rows.map(|mut row| record(&mut row, Bytes::new())).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Earlier { without_caller: next()?, waiting: next()?, sent: next()?, answered: next()? })
 }
 
 /// Whether what was decided about `earlier` counts for `now`: the rules want the same, and the tool is not another one.
@@ -155,17 +173,12 @@ pub(super) fn is_bound(earlier: &NewHold, now: &NewHold) -> bool {
 }
 
 /// Tells approvers that the same call has run lately: it may be the retry of a caller that did not wait for the answer.
-fn remind(db: &dyn Sql, hold: &mut NewHold, at: Timestamp) -> Result<(), StoreError> {
-    let Some(call) = hold.call_sha256 else { return Ok(()) };
-    let since = at.checked_sub(SignedDuration::from_mins(REMINDED_MINUTES)).unwrap_or(at);
-    let since = nanoseconds(since)?;
-    let parameters = params![call, hold.server, hold.principal, since];
-    for (_, found) in collect(db, LAST_ANSWERED, parameters, |row| record(row, Bytes::new()))? {
+fn remind(hold: &mut NewHold, answered: &[(u64, HoldRecord)]) {
+    for (_, found) in answered {
         let ended = found.ended_at.map(|at| at.strftime("%H:%M:%S UTC").to_string()).unwrap_or_default();
         hold.notes
             .push(format!("the same call has run before, as hold {}, until {ended}", found.hold.id.short()));
     }
-    Ok(())
 }
 
 pub(super) fn take(

@@ -21,7 +21,7 @@ use tokio_postgres::{
 use super::{
     super::{
         error::{ServerError, StoreError},
-        sql::{Cell, Jobs, Row, Sql, Value},
+        sql::{Asked, Cell, Jobs, Row, Sql, Value},
     },
     settings::{Host, PostgresUrl},
     tls::MakeTls,
@@ -94,7 +94,12 @@ pub(super) struct Session {
 struct Owned {
     statement: Statement,
     parameters: Vec<OwnedValue>,
+    /// What has gone wrong if it does not change exactly one row.
+    otherwise: Option<StoreError>,
 }
+
+/// What a statement gives: rows, and how many it has changed.
+type Given = (Vec<tokio_postgres::Row>, u64);
 
 #[derive(Debug)]
 enum OwnedValue {
@@ -208,61 +213,96 @@ impl Session {
         Ok(prepared)
     }
 
-    /// Sends what was put and `last`, all at once, and waits for the answers.
-    fn send(&self, last: Option<(&Statement, &[Value<'_>])>) -> Result<(Vec<Row>, u64), StoreError> {
+    /// Sends what was put and `asked`, all at once, and waits for the answers.
+    fn send(&self, asked: &[(Statement, &[Value<'_>])]) -> Result<Vec<Given>, StoreError> {
         let put = std::mem::take(&mut *self.put.borrow_mut());
         let client = &self.client;
-        let done = self.runtime.block_on(async {
+        let (before, given) = self.runtime.block_on(async {
             let before =
                 join_all(put.iter().map(|one| client.execute_raw(&one.statement, one.parameters.iter())));
-            let asked = async {
-                let Some((statement, parameters)) = last else { return Ok((Vec::new(), 0)) };
-                let answer = client.query_raw(statement, parameters.iter()).await?;
-                pin_mut!(answer);
-                let mut rows = Vec::new();
-                while let Some(row) = answer.try_next().await? {
-                    rows.push(row);
-                }
-                Ok((rows, answer.rows_affected().unwrap_or(0)))
-            };
+            let given =
+                join_all(asked.iter().map(|(statement, parameters)| ask(client, statement, parameters)));
             // Polled in this order, and so sent in this order.
-            let (before, asked) = tokio::join!(biased; before, asked);
-            for done in before {
-                done?;
-            }
-            asked
+            tokio::join!(biased; before, given)
         });
-        let (rows, affected) = done.map_err(|error| self.failed(error))?;
-        let rows = rows.iter().map(|row| Row((0..row.len()).map(|column| read(row, column)).collect()));
-        Ok((rows.collect(), affected))
+        for (one, done) in put.into_iter().zip(before) {
+            let changed = done.map_err(|error| self.failed(error))?;
+            if changed != 1
+                && let Some(otherwise) = one.otherwise
+            {
+                self.has_failed.set(true);
+                return Err(otherwise);
+            }
+        }
+        given.into_iter().collect::<Result<_, _>>().map_err(|error| self.failed(error))
     }
 
-    /// Sends what was put, and waits until the server has done it.
-    pub(super) fn settle(&self) -> Result<(), StoreError> {
-        if self.put.borrow().is_empty() { Ok(()) } else { self.send(None).map(drop) }
-    }
-}
-
-impl Sql for Session {
-    fn rows(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
-        let prepared = self.prepared(statement, parameters)?;
-        self.send(Some((&prepared, parameters))).map(|(rows, _)| rows)
-    }
-
-    fn execute(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<u64, StoreError> {
-        let prepared = self.prepared(statement, parameters)?;
-        self.send(Some((&prepared, parameters))).map(|(_, affected)| affected)
-    }
-
-    fn put(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<(), StoreError> {
+    fn put_with(
+        &self,
+        statement: &'static str,
+        parameters: &[Value<'_>],
+        otherwise: Option<StoreError>,
+    ) -> Result<(), StoreError> {
         let statement = self.prepared(statement, parameters)?;
         let parameters = parameters.iter().map(OwnedValue::from).collect();
         let waiting = {
             let mut put = self.put.borrow_mut();
-            put.push(Owned { statement, parameters });
+            put.push(Owned { statement, parameters, otherwise });
             put.len()
         };
         if waiting >= PUT_MAX { self.settle() } else { Ok(()) }
+    }
+
+    /// Sends what was put, and waits until the server has done it.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        if self.put.borrow().is_empty() { Ok(()) } else { self.send(&[]).map(drop) }
+    }
+}
+
+async fn ask(
+    client: &Client,
+    statement: &Statement,
+    parameters: &[Value<'_>],
+) -> Result<Given, tokio_postgres::Error> {
+    let answer = client.query_raw(statement, parameters.iter()).await?;
+    pin_mut!(answer);
+    let mut rows = Vec::new();
+    while let Some(row) = answer.try_next().await? {
+        rows.push(row);
+    }
+    Ok((rows, answer.rows_affected().unwrap_or(0)))
+}
+
+impl Sql for Session {
+    fn rows(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        Ok(self.rows_of(&[(statement, parameters)])?.pop().unwrap_or_default())
+    }
+
+    fn rows_of(&self, asked: &[Asked<'_>]) -> Result<Vec<Vec<Row>>, StoreError> {
+        let prepared = asked
+            .iter()
+            .map(|(statement, parameters)| Ok((self.prepared(statement, parameters)?, *parameters)));
+        let given = self.send(&prepared.collect::<Result<Vec<_>, StoreError>>()?)?;
+        let cells = |row: &tokio_postgres::Row| Row((0..row.len()).map(|column| read(row, column)).collect());
+        Ok(given.iter().map(|(rows, _)| rows.iter().map(cells).collect()).collect())
+    }
+
+    fn execute(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<u64, StoreError> {
+        let prepared = self.prepared(statement, parameters)?;
+        Ok(self.send(&[(prepared, parameters)])?.first().map_or(0, |(_, changed)| *changed))
+    }
+
+    fn put(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<(), StoreError> {
+        self.put_with(statement, parameters, None)
+    }
+
+    fn put_one(
+        &self,
+        statement: &'static str,
+        parameters: &[Value<'_>],
+        otherwise: StoreError,
+    ) -> Result<(), StoreError> {
+        self.put_with(statement, parameters, Some(otherwise))
     }
 
     fn tell(&self, told: &str) -> Result<(), StoreError> {

@@ -157,7 +157,7 @@ impl Writer {
         match self.write(group, lost) {
             Ok(answers) => self.answer(group.drain(..).zip(answers)),
             // One of them may be what the database refuses: each gets its own answer.
-            Err(StoreError::Server(error)) if group.len() > 1 && !error.is_lost() => {
+            Err(error) if group.len() > 1 && is_of_one(&error) => {
                 self.lost.put_back(lost);
                 for work in std::mem::take(group) {
                     let answer = self.write(std::slice::from_ref(&work), 0);
@@ -358,6 +358,15 @@ impl Listener for Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.broken.notify_one();
+    }
+}
+
+/// Whether one job of a group has failed, and its failure only shows with the group: where it was sent along with what followed.
+fn is_of_one(error: &StoreError) -> bool {
+    match error {
+        StoreError::Server(error) => !error.is_lost(),
+        StoreError::Duplicate(_) | StoreError::NotHeld { .. } => true,
+        _ => false,
     }
 }
 
