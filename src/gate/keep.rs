@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Answer, Approved, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded, approvals,
-    proof::NOT_PROVEN, refusal::Refused, rounds::Rounds, spans::until_released,
+    Answer, Approved, ClientQuestion, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded,
+    approvals, proof::NOT_PROVEN, refusal::Refused, rounds::Rounds,
 };
 use crate::{
     faults::fail_point,
@@ -37,14 +37,28 @@ impl Gate {
     ///
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
     pub async fn hold(&self, held: Box<HeldCall>) -> Released {
+        self.hold_asking(held, None).await
+    }
+
+    /// The same; `ask` hears of the question to the client's user, if one is to be asked.
+    pub async fn hold_asking(
+        &self,
+        held: Box<HeldCall>,
+        ask: Option<oneshot::Sender<ClientQuestion>>,
+    ) -> Released {
+        let span = held.span.clone();
         // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
-        until_released(held.span.clone(), async {
-            match Box::pin(self.record(held)).await {
-                Ok(held) => self.wait(held).await,
-                Err(released) => *released,
+        let released = match Box::pin(self.record(held)).await {
+            Ok(held) => {
+                ask_user(ask, &held);
+                self.wait(held).await
             }
-        })
-        .await
+            Err(released) => *released,
+        };
+        if let Some(span) = span {
+            span.ended(&released);
+        }
+        released
     }
 
     /// Puts a held call on record and announces it; then [`Gate::wait`] for it.
@@ -512,6 +526,13 @@ impl Gate {
         }
         self.moved.notify_waiters();
         self.came_to(Arc::clone(hold), state, None);
+    }
+}
+
+/// Has the client's user asked, if that is wanted. From then on nobody listens for a question.
+fn ask_user(ask: Option<oneshot::Sender<ClientQuestion>>, held: &HeldCall) {
+    if let (Some(ask), Some(question)) = (ask, held.question()) {
+        let _ = ask.send(question);
     }
 }
 

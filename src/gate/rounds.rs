@@ -10,14 +10,9 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::Timestamp;
-use tokio::{
-    sync::{OnceCell, oneshot},
-    time::Instant,
-};
+use tokio::{sync::OnceCell, time::Instant};
 
-use super::{
-    Caller, Gate, HeldCall, Judged, Refusal, Released, refusal::Refused, spans::until_released, tasks,
-};
+use super::{Caller, Gate, HeldCall, Judged, Refusal, refusal::Refused, tasks};
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
@@ -174,9 +169,14 @@ impl Judged {
 }
 
 impl HeldCall {
-    /// The question to the client's user, if one is to be asked beside the wait: up to 2025-11-25.
-    fn question(&self) -> Option<ClientQuestion> {
-        if !self.rounds.may_ask || self.refused.era != Era::Legacy {
+    /// Whether the client's user may be asked beside the wait: up to 2025-11-25.
+    pub fn may_ask(&self) -> bool {
+        self.rounds.may_ask && self.refused.era == Era::Legacy
+    }
+
+    /// The question to the client's user, if one is to be asked beside the wait.
+    pub(super) fn question(&self) -> Option<ClientQuestion> {
+        if !self.may_ask() {
             return None;
         }
         let message = question(&self.hold)?;
@@ -187,22 +187,6 @@ impl HeldCall {
 }
 
 impl Gate {
-    /// The same as [`Gate::hold`]; `ask` hears of the question to the client's user, if one is to be asked.
-    pub async fn hold_asking(&self, held: Box<HeldCall>, ask: oneshot::Sender<ClientQuestion>) -> Released {
-        until_released(held.span.clone(), async {
-            match Box::pin(self.record(held)).await {
-                Ok(held) => {
-                    if let Some(question) = held.question() {
-                        let _ = ask.send(question);
-                    }
-                    self.wait(held).await
-                }
-                Err(released) => *released,
-            }
-        })
-        .await
-    }
-
     /// A call has come back with a state of ours: to its hold, and to no other. What it cannot have any more, it is told.
     pub(super) async fn comes_back(&self, held: &mut HeldCall, back: Back) -> Result<(), Refusal> {
         let invalid = |text: &str| Refusal::invalid(held.refused.id.clone(), ErrorCode::INVALID_PARAMS, text);

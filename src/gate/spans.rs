@@ -116,18 +116,6 @@ impl HoldSpan {
     }
 }
 
-/// Waits for the end of a held call, which is the end of its `span` too.
-pub(super) async fn until_released(
-    span: Option<Arc<HoldSpan>>,
-    released: impl Future<Output = Released>,
-) -> Released {
-    let released = released.await;
-    if let Some(span) = span {
-        span.ended(&released);
-    }
-    released
-}
-
 impl HeldCall {
     /// The wait of this call is a part of `call`.
     pub fn traced(&mut self, call: &CallSpan) {

@@ -30,7 +30,7 @@ use crate::{
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, RequestId, sse::event_of},
     mcp,
-    transport::waiting::progress_value,
+    transport::waiting::{progress_value, question},
 };
 
 /// Events that wait for a client that reads slowly.
@@ -145,9 +145,10 @@ impl Waiting {
         })
     }
 
+    /// What comes after the wait has memory of its own: thousands of calls wait at the same time, and few end.
     async fn keep(mut self, call: Box<HeldCall>, mut answer: oneshot::Sender<Response<Body>>) {
         if call.is_task() {
-            return self.begin_task(call, answer).await;
+            return Box::pin(self.begin_task(call, answer)).await;
         }
         let mut holding = self.holding(call);
         let limits = *self.held.exchange.limits();
@@ -159,17 +160,17 @@ impl Waiting {
             () = sleep(limits.head_after), if takes_events => Waited::Longer,
         };
         match waited {
-            Waited::ClientGone => self.client_gone(holding).await,
-            Waited::Released(released) => self.answer_whole(released, answer).await,
+            Waited::ClientGone => Box::pin(self.client_gone(holding)).await,
+            Waited::Released(released) => Box::pin(self.answer_whole(released, answer)).await,
             Waited::Longer => {
                 let (chunks, relayed) = mpsc::channel(RELAY_CHUNKS_MAX);
                 if answer.send(body::event_stream(Body::Relay(relayed))).is_err() {
-                    return self.client_gone(holding).await;
+                    return Box::pin(self.client_gone(holding)).await;
                 }
                 let mut ticks = self.ticks();
                 match self.released_in_stream(&mut holding, &chunks, &mut ticks).await {
-                    Some(released) => self.answer_in_stream(released, chunks, ticks).await,
-                    None => self.client_gone(holding).await,
+                    Some(released) => Box::pin(self.answer_in_stream(released, chunks, ticks)).await,
+                    None => Box::pin(self.client_gone(holding)).await,
                 }
             }
         }
@@ -212,21 +213,9 @@ impl Waiting {
 
     fn holding(&mut self, call: Box<HeldCall>) -> Holding {
         let gate = Arc::clone(self.held.exchange.gate());
-        let (ask, questions) = oneshot::channel();
-        self.questions = Some(questions);
+        let (ask, questions) = call.may_ask().then(oneshot::channel).unzip();
+        self.questions = questions;
         Box::pin(async move { gate.hold_asking(call, ask).await })
-    }
-
-    /// The question to the client's user, once there is one.
-    async fn question(&mut self) -> ClientQuestion {
-        if let Some(questions) = &mut self.questions {
-            let question = questions.await;
-            self.questions = None;
-            if let Ok(question) = question {
-                return question;
-            }
-        }
-        std::future::pending().await
     }
 
     /// Asks the client's user, on the stream of the call.
@@ -268,7 +257,7 @@ impl Waiting {
                     return Some(released);
                 }
                 () = chunks.closed() => return None,
-                question = self.question() => self.ask_user(question, chunks),
+                question = question(&mut self.questions) => self.ask_user(question, chunks),
                 _ = ticks.tick() => self.tell(chunks),
             }
         }

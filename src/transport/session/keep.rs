@@ -2,7 +2,10 @@
 //!
 //! A part of `session`, with one such task for each call that waits. It never writes to a peer itself.
 
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use tokio::{
     io::AsyncWrite,
@@ -18,7 +21,7 @@ use crate::{
     mcp,
     transport::{
         calls::ProgressToken,
-        waiting::{PROGRESS_EVERY, progress_value},
+        waiting::{PROGRESS_EVERY, progress_value, question},
     },
 };
 
@@ -64,14 +67,15 @@ pub(super) async fn keep(
     token: Option<ProgressToken>,
     news: mpsc::Sender<News>,
 ) {
-    let (ask, asked) = oneshot::channel();
-    let message = held.message();
-    let holding = gate.hold_asking(held, ask);
-    let released = match token {
-        None => Box::pin(keep_asking(holding, asked, &id, &news)).await,
-        Some(token) => {
-            let holding = Box::pin(keep_asking(holding, asked, &id, &news));
-            Box::pin(keep_with_progress(holding, message, &id, &token, &news)).await
+    let progress = token.map(|token| (token, held.message()));
+    let (ask, asked) = held.may_ask().then(oneshot::channel).unzip();
+    let released = {
+        // Once, and passed on by reference: futures that are moved into others are kept twice.
+        let holding = pin!(gate.hold_asking(held, ask));
+        if progress.is_none() && asked.is_none() {
+            holding.await
+        } else {
+            Box::pin(keep_telling(holding, asked, progress, &id, &news)).await
         }
     };
     // What comes after the wait has memory of its own: thousands of calls wait at the same time, and few end.
@@ -100,44 +104,46 @@ pub(super) async fn tell_end(
     }
 }
 
-/// Lets the session ask the client's user, if that is wanted.
-async fn keep_asking(
-    holding: impl Future<Output = Released>,
-    asked: oneshot::Receiver<ClientQuestion>,
+/// Waits for the end of `holding`, and lets the session tell a client that wants to hear of the wait, or ask its user.
+async fn keep_telling(
+    mut holding: Pin<&mut impl Future<Output = Released>>,
+    mut asked: Option<oneshot::Receiver<ClientQuestion>>,
+    progress: Option<(ProgressToken, String)>,
     id: &RequestId,
-    news: &mpsc::Sender<News>,
-) -> Released {
-    let mut holding = std::pin::pin!(holding);
-    tokio::select! {
-        biased;
-        released = &mut holding => return released,
-        question = asked => if let Ok(question) = question {
-            let _ = news.send(News::Question { id: id.clone(), question }).await;
-        },
-    }
-    holding.await
-}
-
-async fn keep_with_progress(
-    mut holding: std::pin::Pin<Box<impl Future<Output = Released>>>,
-    message: String,
-    id: &RequestId,
-    token: &str,
     news: &mpsc::Sender<News>,
 ) -> Released {
     let mut ticks = tokio::time::interval_at(Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: u32 = 0;
     loop {
-        tokio::select! {
+        let news_of_it = tokio::select! {
             biased;
             released = &mut holding => return released,
+            question = question(&mut asked) => News::Question { id: id.clone(), question },
             _ = ticks.tick() => {
+                let Some((token, message)) = &progress else { continue };
                 told = told.saturating_add(1);
-                let line = mcp::progress_notification(token, &format!("{:.6}", progress_value(told)), &message);
-                // A session that does not listen any more withdraws the hold.
-                let _ = news.send(News::Waits { id: id.clone(), told, line }).await;
+                let line = mcp::progress_notification(token, &format!("{:.6}", progress_value(told)), message);
+                News::Waits { id: id.clone(), told, line }
             }
+        };
+        // A session that does not listen any more withdraws the hold.
+        let _ = news.send(news_of_it).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a call keeps while it waits, without what is on the heap, in bytes.
+    const WAIT_BYTES_MAX: usize = 640;
+
+    #[test]
+    fn thousands_can_wait_because_each_keeps_little() {
+        fn size<A, B, C, D, E, F: Future>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
         }
+        assert!(size(keep) <= WAIT_BYTES_MAX, "{} bytes", size(keep));
     }
 }
