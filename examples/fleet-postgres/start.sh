@@ -6,7 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 program=${HOLDSHORT:-holdshort}
 dir=${DIR:-$(mktemp -d)}
 umask 077
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+parts=
+trap 'kill $parts 2>/dev/null || true' EXIT
 trap 'exit 0' INT TERM
 
 # part NAME COMMAND…: starts a part in a home of its own, and writes down its process and what it says.
@@ -15,6 +16,7 @@ part() {
     shift
     mkdir -p "$dir/$name"
     HOME="$dir/$name" XDG_RUNTIME_DIR="$dir/$name" "$@" >"$dir/$name/out" 2>"$dir/$name/err" &
+    parts="$parts $!"
     echo $! >"$dir/$name/pid"
 }
 

@@ -240,6 +240,15 @@ impl Example {
         fs::read_to_string(self.fleet.machines[0].path().join(part).join(file)).unwrap_or_default()
     }
 
+    /// Ends the script, as whoever has started it does, unless it has ended.
+    fn end_script(&mut self) {
+        if let Ok(None) = self.script.try_wait() {
+            let pid = rustix::process::Pid::from_child(&self.script);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = self.script.wait();
+        }
+    }
+
     /// A client of a proxy, in a session of its own.
     fn client(&self, part: &str) -> (Connection, String) {
         let address = until(|| {
@@ -257,9 +266,23 @@ impl Example {
 
 impl Drop for Example {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.script);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.script.wait();
+        self.end_script();
+    }
+}
+
+#[test]
+fn the_example_ends_with_all_its_parts() {
+    let mut example = Example::start();
+    example.client("one");
+    example.client("two");
+    let part = |part: &str| {
+        let pid = until(|| example.said(part, "pid").trim().parse().ok());
+        rustix::process::Pid::from_raw(pid).unwrap()
+    };
+    let parts = ["one", "two", "desk"].map(part);
+    example.end_script();
+    for pid in parts {
+        until(|| rustix::process::test_kill_process(pid).is_err().then_some(()));
     }
 }
 

@@ -57,7 +57,7 @@ pub(in crate::store) struct Writer {
     /// The name of this process.
     name: Arc<str>,
     session: Option<Session>,
-    /// The connection has told of its end.
+    /// Hears that the connection has ended. Each has its own: the end of one that was never made is no news.
     broken: Arc<Notify>,
     /// Since when there is no connection, how long is waited before the next try, and when that is.
     outage: Option<Outage>,
@@ -277,7 +277,8 @@ impl Writer {
         }
         self.session = None;
         match self.opened() {
-            Ok(session) => {
+            Ok((session, broken)) => {
+                self.broken = broken;
                 if let Some(outage) = self.outage.take() {
                     tracing::info!(
                         seconds = outage.since.elapsed().as_secs(),
@@ -295,15 +296,17 @@ impl Writer {
         }
     }
 
-    /// A new connection, with the sign of life of this process, on a record that has the schema of this program.
-    fn opened(&self) -> Result<Session, StoreError> {
+    /// A new connection, with the sign of life of this process, on a record that has the schema of this program; and what hears of
+    /// its end.
+    fn opened(&self) -> Result<(Session, Arc<Notify>), StoreError> {
         let (heard, name) = (Arc::clone(&self.heard), Arc::clone(&self.name));
-        let broken = Arc::clone(&self.broken);
+        let ended = Arc::new(Notify::new());
+        let broken = Arc::clone(&ended);
         let session = Session::open(&self.runtime, &self.url, Listening { heard, name, broken })?;
         session.show_life(&self.name)?;
         schema::migrate(&session, &self.url)?;
         session.run("LISTEN holdshort")?;
-        Ok(session)
+        Ok((session, ended))
     }
 
     fn is_broken(&mut self, why: StoreError) {

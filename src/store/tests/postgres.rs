@@ -94,6 +94,34 @@ async fn a_server_that_cannot_keep_the_record_is_refused_with_the_reason() {
     assert!(told.contains("cannot be reached"), "{told}");
 }
 
+/// A server that nobody is behind: whoever connects is turned away. The longest it is asked, and how often that may be.
+const TURNED_AWAY: (Duration, usize) = (Duration::from_secs(2), 30);
+
+#[test]
+fn a_server_that_cannot_be_reached_is_not_asked_again_and_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = url(&format!("postgres://gate@127.0.0.1:{port}/x?sslmode=disable"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = runtime.block_on(async {
+        let store = process(&url, "gate-1");
+        assert!(store.record_hold(new_hold(0, "gate-1")).await.is_err());
+        store
+    });
+    let (longest, most) = TURNED_AWAY;
+    let (asked, asking) = std::sync::mpsc::channel();
+    std::thread::spawn(move || listener.incoming().take(most + 1).try_for_each(|_| asked.send(())));
+    let begin = std::time::Instant::now();
+    let mut count = 0;
+    while let Some(left) = longest.checked_sub(begin.elapsed())
+        && asking.recv_timeout(left).is_ok()
+    {
+        count += 1;
+    }
+    assert!(count <= most, "{count} times within {longest:?}");
+    drop(store);
+}
+
 #[tokio::test]
 async fn what_a_process_holds_is_taken_over_when_its_connection_has_ended_and_not_before() {
     let cluster = Cluster::start();
