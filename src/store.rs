@@ -29,7 +29,7 @@ mod waiting;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     path::Path,

@@ -1,6 +1,7 @@
 //! The first campaign of faults: a process with a gate, a server, a client and an approver is killed at each named point of a call's
 //! life, started again until the call has come to its end, and what its three logs say is judged by a checker that shares no code with
-//! what it judges (`tests/it/support/checker.rs`).
+//! what it judges (`tests/it/support/checker.rs`). The same where, one after the other, every write and sync of a file fails, and every
+//! trip to a database server.
 //!
 //! The test command kills at the first time that each point is reached. `HOLDSHORT_TIMES=20 cargo test --lib faults` kills at each of
 //! the first so many times.
@@ -11,27 +12,41 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use super::{FIRED_VARIABLE, POINT_VARIABLE};
+use self::faults::{Faults, NUMBERS_VARIABLE, Numbers};
+use super::{FIRED_VARIABLE, HAS_BEGUN, POINT_VARIABLE};
 use crate::{
     gate::{Caller, Gate, GateLimits},
     hold::{HoldId, State, Verdict},
     policy::{Policy, Source},
     principal::Principal,
-    store::{HistoryFilter, Store},
+    store::{HistoryFilter, Location, Store, tests::cluster::Cluster},
     transport::session::{self, Lifecycle, SessionLimits},
 };
 
 #[path = "../../tests/it/support/checker.rs"]
 mod checker;
+#[path = "../../tests/it/support/faults.rs"]
+mod faults;
+
+/// The test as which a process is started to live a life.
+const LIFE: &str =
+    "faults::tests::a_process_that_dies_at_any_point_of_a_calls_life_runs_nothing_twice_and_loses_nothing";
 
 /// Tells a started test binary that it is the process to be killed; its value is where its logs and its record are.
 const PLACE_VARIABLE: &str = "HOLDSHORT_TEST_PLACE";
+
+/// Tells it which write or sync of its file fails, and in which way.
+const WRITE_VARIABLE: &str = "HOLDSHORT_TEST_WRITE";
+
+/// The way in which all later ones fail too, until the client has heard of it: a disk that is full.
+const LASTS: &str = "lasts";
 
 /// All points, in the order of a call's life.
 const POINTS: &[&str] = &[
@@ -66,16 +81,36 @@ fn lines(place: &Path, name: &str) -> Vec<String> {
     fs::read_to_string(place.join(name)).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
+/// The record of this place: a file, or the database that is named there.
+fn record(place: &Path) -> Location {
+    match fs::read_to_string(place.join("url")) {
+        Ok(url) => url.parse().unwrap(),
+        Err(_) => Location::File(place.join("record.db")),
+    }
+}
+
+/// A place with a record of its own in a database.
+fn place_in(cluster: &Cluster) -> TempDir {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("url"), cluster.url(&cluster.database())).unwrap();
+    place
+}
+
 /// A gate that holds everything, on the record of this place; all others on it are dead.
 async fn gate(place: &Path) -> Arc<Gate> {
     let policy = "version: 1\ndefault: hold\n".to_owned();
     let policy = Policy::parse(vec![Source { name: "policy.yaml".to_owned(), text: policy }]).unwrap();
-    let own = HoldId::random().unwrap().to_string();
-    let store = Store::open(&place.join("record.db"));
-    let gate = Gate::new(own.as_str().into(), Arc::new(policy), store, GateLimits::default());
-    let gate = Arc::new(gate.with_is_dead(Box::new(move |other| other != own)));
+    let name = HoldId::random().unwrap().to_string();
+    let own: Arc<str> = name.as_str().into();
+    let store = Store::open_at(&record(place), &own);
+    let gate = Gate::new(Arc::clone(&own), Arc::new(policy), store, GateLimits::default());
+    let gate = Arc::new(gate.with_is_dead(Box::new(move |other| other != name)));
     gate.store().ready().await.unwrap();
-    gate.take_over_dead().await.unwrap();
+    // A server may take a moment to see that they are.
+    while gate.store().holders().await.unwrap().iter().any(|holder| *holder != own) {
+        gate.take_over_dead().await.unwrap();
+        tokio::time::sleep(LOOK).await;
+    }
     gate.refresh_tools().await.unwrap();
     gate
 }
@@ -83,6 +118,12 @@ async fn gate(place: &Path) -> Arc<Gate> {
 /// One start: the same call is made until it has its answer. People approve what waits, and look whether it ran where nobody knows.
 async fn life(place: &Path) {
     let gate = gate(place).await;
+    HAS_BEGUN.store(true, Ordering::SeqCst);
+    let disk = std::env::var(NUMBERS_VARIABLE).ok().map(|path| Numbers::of(Path::new(&path)));
+    if let (Some(disk), Ok(at)) = (&disk, std::env::var(WRITE_VARIABLE)) {
+        let (at, how) = at.split_once(' ').unwrap();
+        disk.fail(at.parse().unwrap(), how == LASTS);
+    }
     let (client, near_client) = tokio::io::duplex(1 << 16);
     let (server, near_server) = tokio::io::duplex(1 << 16);
     let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
@@ -136,23 +177,36 @@ async fn life(place: &Path) {
         if answer.contains("\"ran\":true") {
             break;
         }
+        // Somebody reads that, and makes room.
+        disk.iter().for_each(Numbers::heal);
         let filter = HistoryFilter { limit: 100, states: vec![State::Unknown], ..HistoryFilter::default() };
-        for unknown in gate.store().history(filter).await.unwrap() {
+        // What fails here is done again when the call is.
+        for unknown in gate.store().history(filter).await.unwrap_or_default() {
             let has_run = !lines(place, "canary").is_empty();
-            gate.resolve_unknown(unknown.hold.id, has_run, &person, None).await.unwrap();
-            log(place, "client", &format!("resolved {}", unknown.hold.id));
+            if gate.resolve_unknown(unknown.hold.id, has_run, &person, None).await.is_ok() {
+                log(place, "client", &format!("resolved {}", unknown.hold.id));
+            }
         }
     }
     lifecycle.stop.cancel();
     running.await.unwrap();
-    gate.store().flush().await.unwrap();
+    disk.iter().for_each(Numbers::heal);
+    if gate.store().flush().await.is_err() {
+        gate.store().flush().await.unwrap();
+    }
 }
 
-/// Starts a process for a life at `place`, which dies at `point`; gives whether it did.
-fn start(test: &str, place: &Path, point: Option<&str>) -> bool {
+/// A process that lives a life at `place`.
+fn process(place: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(PLACE_VARIABLE, place);
+    command.args([LIFE, "--exact", "--nocapture", "--test-threads=1"]).env(PLACE_VARIABLE, place);
     command.env(FIRED_VARIABLE, place.join("fired")).env_remove(POINT_VARIABLE).stdout(Stdio::null());
+    command
+}
+
+/// The same, which dies at `point`; gives whether it did.
+fn start(place: &Path, point: Option<&str>) -> bool {
+    let mut command = process(place);
     if let Some(point) = point {
         command.env(POINT_VARIABLE, point);
     }
@@ -165,42 +219,102 @@ fn start(test: &str, place: &Path, point: Option<&str>) -> bool {
 fn exported(place: &Path) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = Store::open(&place.join("record.db"));
+        let store = Store::open_at(&record(place), &"reader".into());
         assert!(store.verify(None).await.unwrap().is_sound());
         let lines = store.audit_events(0, 10_000).await.unwrap();
         lines.into_iter().map(|line| line.line).collect()
     })
 }
 
-#[test]
-fn a_process_that_dies_at_any_point_of_a_calls_life_runs_nothing_twice_and_loses_nothing() {
-    const TEST: &str = "faults::tests::a_process_that_dies_at_any_point_of_a_calls_life_runs_nothing_twice_and_loses_nothing";
-    if let Ok(place) = std::env::var(PLACE_VARIABLE) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        return runtime.block_on(life(Path::new(&place)));
-    }
-    let times: u64 = std::env::var("HOLDSHORT_TIMES").ok().map_or(1, |times| times.parse().unwrap());
+/// The call has come to its end at `place`, and all is as it should be.
+fn judge(place: &Path, what: &str) {
+    let found = checker::check(&lines(place, "canary"), &lines(place, "client"), &exported(place));
+    assert_eq!(found, Vec::<String>::new(), "{what}");
+    assert!(!lines(place, "canary").is_empty(), "{what}: the call has run");
+}
+
+/// How often each point is to be reached before the process dies there.
+fn times() -> u64 {
+    std::env::var("HOLDSHORT_TIMES").ok().map_or(1, |times| times.parse().unwrap())
+}
+
+/// Kills at all points, each time on a new record, and starts again until the call has come to its end.
+fn killed_at_every_point(new: impl Fn() -> TempDir) {
     for point in POINTS {
-        for time in 1..=times {
-            let directory = tempfile::tempdir().unwrap();
+        for time in 1..=times() {
+            let directory = new();
             let place = directory.path();
-            let has_died = start(TEST, place, Some(&format!("{point}:{time}")));
+            let has_died = start(place, Some(&format!("{point}:{time}")));
             if has_died {
                 assert_eq!(lines(place, "fired"), [*point], "the fault has happened");
             } else {
                 assert!(time > 1, "{point} is reached");
             }
             let mut starts = 0;
-            while has_died && start(TEST, place, None) {
+            while has_died && start(place, None) {
                 starts += 1;
                 assert!(starts < STARTS_MAX, "{point}: it never comes to its end");
             }
-            let found = checker::check(&lines(place, "canary"), &lines(place, "client"), &exported(place));
-            assert_eq!(found, Vec::<String>::new(), "{point}:{time}");
-            assert!(!lines(place, "canary").is_empty(), "{point}: the call has run");
+            judge(place, &format!("{point}:{time}"));
             if !has_died {
                 break;
             }
+        }
+    }
+}
+
+#[test]
+fn a_process_that_dies_at_any_point_of_a_calls_life_runs_nothing_twice_and_loses_nothing() {
+    if let Ok(place) = std::env::var(PLACE_VARIABLE) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return runtime.block_on(life(Path::new(&place)));
+    }
+    killed_at_every_point(|| tempfile::tempdir().unwrap());
+}
+
+#[test]
+fn nor_does_one_that_dies_so_on_a_database_server() {
+    let cluster = Cluster::start();
+    killed_at_every_point(|| place_in(&cluster));
+}
+
+#[test]
+fn whichever_write_or_sync_of_a_file_fails_nothing_runs_twice_or_unapproved() {
+    let faults = Faults::new();
+    // Of two ways to fail, the test command tries one for each write.
+    let both: &[&str] = &["once", LASTS];
+    for at in 1_usize.. {
+        let ways = if times() > 1 { both } else { std::slice::from_ref(&both[at % 2]) };
+        let before = faults.numbers.fired();
+        for way in ways {
+            let directory = tempfile::tempdir().unwrap();
+            let mut command = process(directory.path());
+            faults.preload(&mut command);
+            faults.numbers.heal();
+            let status = command.env(WRITE_VARIABLE, format!("{at} {way}")).status().unwrap();
+            assert!(status.success(), "{at} {way}: {status}");
+            judge(directory.path(), &format!("{at} {way}"));
+        }
+        if faults.numbers.fired() == before {
+            assert!(at > 10, "the faults have happened: {at}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn whichever_trip_to_a_database_server_is_cut_nothing_runs_twice_or_unapproved() {
+    let cluster = Cluster::start();
+    for at in 1.. {
+        let directory = place_in(&cluster);
+        let place = directory.path();
+        let mut command = process(place);
+        let status = command.env(POINT_VARIABLE, format!("postgres.any_trip:{at}")).status().unwrap();
+        assert!(status.success(), "{at}: {status}");
+        judge(place, &format!("{at}"));
+        if lines(place, "fired").is_empty() {
+            assert!(at > 10, "the faults have happened: {at}");
+            return;
         }
     }
 }

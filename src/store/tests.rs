@@ -16,7 +16,7 @@ use crate::{
 };
 
 #[path = "../../tests/it/support/postgres.rs"]
-mod cluster;
+pub(crate) mod cluster;
 
 struct Disk {
     _directory: TempDir,

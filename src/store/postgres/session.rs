@@ -26,6 +26,7 @@ use super::{
     settings::{Host, PostgresUrl},
     tls::MakeTls,
 };
+use crate::faults::fail_point;
 
 /// How long the server may take to answer when a connection is made, in seconds.
 const CONNECT_SECONDS: u64 = 5;
@@ -152,14 +153,9 @@ impl Session {
              CASE WHEN pg_is_in_recovery() THEN 1::bigint ELSE 0::bigint END";
         let mut rows = self.rows(about, &[])?;
         let Some(row) = rows.first_mut() else { return Err(unusable("it says nothing of itself")) };
-        if row.get::<i64>(0)? < VERSION_MIN {
-            return Err(unusable("it is older than PostgreSQL 14"));
-        }
-        if row.get::<String>(1)? != "UTF8" {
-            return Err(unusable("its encoding is not UTF8"));
-        }
-        if row.get::<bool>(2)? {
-            return Err(unusable("it is a standby, which cannot be written"));
+        let (version, encoding) = (row.get(0)?, row.get::<String>(1)?);
+        if let Some(why) = unfit(version, &encoding, row.get(2)?) {
+            return Err(unusable(&why));
         }
         for statement in CONTROL {
             self.prepared(statement, &[])?;
@@ -215,6 +211,8 @@ impl Session {
 
     /// Sends what was put and `asked`, all at once, and waits for the answers.
     fn send(&self, asked: &[(Statement, &[Value<'_>])]) -> Result<Vec<Given>, StoreError> {
+        // As if the network were cut at this moment.
+        fail_point!("postgres.any_trip", self.connection.abort());
         let put = std::mem::take(&mut *self.put.borrow_mut());
         let client = &self.client;
         let (before, given) = self.runtime.block_on(async {
@@ -334,6 +332,18 @@ impl Jobs for Session {
         // Whatever has failed may have been put by an earlier job: then none of them counts.
         self.has_failed.get() || self.is_closed()
     }
+}
+
+/// Why a server of this version (as `server_version_num` says it) and encoding cannot keep a record; none if it can.
+fn unfit(version: i64, encoding: &str, is_standby: bool) -> Option<String> {
+    if version < VERSION_MIN {
+        let (oldest, found) = (VERSION_MIN / 10_000, version / 10_000);
+        return Some(format!("it is PostgreSQL {found}, and PostgreSQL {oldest} or later is needed"));
+    }
+    if encoding != "UTF8" {
+        return Some(format!("its encoding is not UTF8 but {encoding}"));
+    }
+    is_standby.then(|| "it is a standby, which cannot be written".to_owned())
 }
 
 /// The number of the lock that stands for the process `name`.
@@ -527,6 +537,16 @@ mod tests {
     fn the_statements_of_the_record_are_said_in_the_words_of_the_server() {
         assert_eq!(translated("a = ?1 AND b = ?12"), "a = $1 AND b = $12");
         assert_eq!(translated("LIMIT 1 /* SKIP LOCKED */)"), "LIMIT 1 FOR UPDATE SKIP LOCKED)");
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_or_cannot_be_written_is_refused_with_the_reason() {
+        let why = |version, encoding, is_standby| unfit(version, encoding, is_standby).unwrap();
+        assert_eq!(why(130_022, "UTF8", false), "it is PostgreSQL 13, and PostgreSQL 14 or later is needed");
+        assert_eq!(why(90_624, "UTF8", false), "it is PostgreSQL 9, and PostgreSQL 14 or later is needed");
+        assert_eq!(why(170_000, "SQL_ASCII", false), "its encoding is not UTF8 but SQL_ASCII");
+        assert_eq!(why(140_000, "UTF8", true), "it is a standby, which cannot be written");
+        assert_eq!(unfit(140_000, "UTF8", false), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     audit::Checkpoint,
+    faults::fail_point,
     store::{
         error::StoreError,
         lost::Lost,
@@ -416,6 +417,7 @@ fn write_once(session: &Session, group: &[Work], known: Checkpoint, lost: u64) -
         }
         one(session, TRANSACTION, &[], |row| row.get::<String>(0))?.ok_or(StoreError::Closed)
     };
+    fail_point!("store.before_begin");
     let transaction = begun().map_err(failed)?;
     let (head, answers) = writer::write_jobs(session, group, known, lost).map_err(|error| match error {
         GroupError::Spared(error) | GroupError::Fatal(error) => failed(error),
@@ -424,7 +426,10 @@ fn write_once(session: &Session, group: &[Work], known: Checkpoint, lost: u64) -
         session.tell(TOLD_LOG).map_err(failed)?;
     }
     session.settle().map_err(failed)?;
-    match session.execute(COMMIT, &[]) {
+    fail_point!("store.before_commit");
+    let committed = session.execute(COMMIT, &[]);
+    fail_point!("store.after_commit");
+    match committed {
         Ok(_) => Ok((head, answers)),
         Err(error) if is_lost(&error) || session.is_closed() => {
             Err(Failed::InDoubt(transaction, (head, answers)))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{tamper::fill, *};
+use crate::audit::Fault;
 
 fn url(text: &str) -> PostgresUrl {
     PostgresUrl::parse(text).unwrap()
@@ -193,6 +194,85 @@ async fn a_crash_of_the_server_loses_nothing_that_was_told_and_is_got_over() {
     assert_eq!(found.holds, 21, "twenty before, none while it was away, one after");
 }
 
+#[tokio::test]
+async fn a_transaction_that_meets_another_is_begun_again_and_done_once() {
+    let cluster = Cluster::start();
+    let name = cluster.database();
+    let store = process(&url(&cluster.url(&name)), "gate-1");
+    store.ready().await.unwrap();
+    // What the server says of a transaction that it ends for another's sake, as often as the test likes. The count of a sequence is
+    // not taken back with a transaction.
+    cluster.ask(
+        &name,
+        "CREATE SEQUENCE collisions; CREATE TABLE wanted (count BIGINT, code TEXT); INSERT INTO wanted VALUES (0, ''); \
+         CREATE FUNCTION collide() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE w wanted; BEGIN SELECT * INTO w FROM wanted; \
+         IF w.count > 0 AND nextval('collisions') <= w.count THEN RAISE EXCEPTION 'met another' USING ERRCODE = w.code; END IF; \
+         RETURN NEW; END $$; \
+         CREATE TRIGGER collides BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION collide()",
+    );
+    let collide = |count: u32, code: &str| {
+        let wanted =
+            format!("ALTER SEQUENCE collisions RESTART; UPDATE wanted SET count = {count}, code = '{code}'");
+        cluster.ask(&name, &wanted);
+    };
+    let mut number = 0;
+    for code in ["40001", "40P01"] {
+        number += 1;
+        collide(3, code);
+        store.record_hold(new_hold(number, "gate-1")).await.unwrap();
+        assert_eq!(
+            cluster.ask(&name, "SELECT last_value FROM collisions"),
+            "4",
+            "three have failed, and one has not"
+        );
+        // It meets another whenever it is begun: it is refused, and nothing of it is there.
+        collide(1000, code);
+        let refused = store.record_hold(new_hold(100 + number, "gate-1")).await;
+        assert!(matches!(&refused, Err(StoreError::Server(error)) if error.is_collision()), "{refused:?}");
+        assert_ne!(cluster.ask(&name, "SELECT last_value FROM collisions"), "1", "it was begun again");
+        collide(0, "");
+        assert!(store.hold(new_hold(100 + number, "").id).await.unwrap().is_none());
+        store.end(new_hold(number, "").id, State::Rejected, Vec::new(), None).await.unwrap();
+    }
+    assert_eq!(words(&store).await, "held rejected held rejected");
+    sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_disk_of_the_server_that_is_full_refuses_what_does_not_fit_and_nothing_else_is_lost() {
+    // Files of the log have this length from the start; a table's file grows until it has it.
+    let mut cluster = Cluster::limited(16 << 20);
+    let url = url(&cluster.url(&cluster.database()));
+    let store = process(&url, "gate-1");
+    let large = |number: u128| {
+        let mut hold = new_hold(number, "gate-1");
+        let mut bytes = vec![0; 1 << 20];
+        getrandom::fill(&mut bytes).unwrap();
+        hold.frame = bytes.into();
+        hold.frame_sha256 = Digest::of(&hold.frame);
+        hold
+    };
+    let mut kept = 0;
+    let refused = loop {
+        match store.record_hold(large(kept)).await {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+        assert!(kept < 64, "the disk is never full");
+    };
+    assert!(kept > 0 && matches!(refused, StoreError::Server(_)), "{kept}: {refused}");
+    assert!(store.hold(new_hold(kept, "").id).await.unwrap().is_none());
+    // What needs no more room is still done, and there is room again when somebody has made some.
+    store.end(new_hold(0, "").id, State::Rejected, Vec::new(), None).await.unwrap();
+    drop(store);
+    cluster.crash();
+    cluster.unlimited();
+    assert!(cluster.run());
+    let store = process(&url, "gate-2");
+    store.record_hold(large(kept)).await.unwrap();
+    assert_eq!(sound(&store).await.holds, u64::try_from(kept).unwrap() + 1);
+}
+
 /// When a [`Relay`] cuts a connection.
 #[derive(Clone, Copy, PartialEq)]
 enum Cut {
@@ -294,6 +374,7 @@ async fn whatever_is_changed_in_the_database_a_verification_tells() {
     let name = cluster.database();
     let store = process(&url(&cluster.url(&name)), "gate-1");
     fill(&store).await;
+    let head = sound(&store).await.head;
     drop(store);
     let mistakes = [
         "UPDATE audit SET line = ''",
@@ -344,5 +425,21 @@ async fn whatever_is_changed_in_the_database_a_verification_tells() {
         cluster.ask(&copy, change);
         let found = process(&url(&cluster.url(&copy)), "reader").verify(None).await.unwrap();
         assert_eq!(found.broken.is_some(), number > 0, "{change}: {found:?}");
+    }
+    // A log that was cut off at its end, or emptied, is a sound one: only a checkpoint that was kept elsewhere tells.
+    for (number, change) in [
+        "DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)",
+        "DELETE FROM retries; DELETE FROM frames; DELETE FROM holds; DELETE FROM audit",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let copy = format!("cut{number}");
+        cluster.ask("postgres", &format!("CREATE DATABASE {copy} TEMPLATE {name}"));
+        cluster.ask(&copy, change);
+        let reader = process(&url(&cluster.url(&copy)), "reader");
+        sound(&reader).await;
+        let found = reader.verify(Some(head)).await.unwrap();
+        assert_eq!(found.broken.map(|broken| broken.fault), Some(Fault::Truncated(head.seq)), "{change}");
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod conformance;
+pub(crate) mod faults;
 pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod peers;

@@ -30,6 +30,7 @@ pub(crate) struct Cluster {
     server: Option<Child>,
     port: u16,
     options: Vec<String>,
+    file_bytes_max: Option<u64>,
     databases: AtomicU32,
 }
 
@@ -37,6 +38,19 @@ impl Cluster {
     /// A server that forgets everything if the machine dies, and nothing if it is killed itself.
     pub(crate) fn start() -> Self {
         Self::with(&["listen_addresses=", "fsync=off"], 5432)
+    }
+
+    /// One that can write no file longer than so many bytes.
+    pub(crate) fn limited(file_bytes_max: u64) -> Self {
+        let mut cluster = Self::prepared(&["listen_addresses=", "fsync=off"], 5432);
+        cluster.file_bytes_max = Some(file_bytes_max);
+        assert!(cluster.run(), "the server does not start: {}", cluster.log());
+        cluster
+    }
+
+    /// From its next start on it can write files as long as it likes.
+    pub(crate) fn unlimited(&mut self) {
+        self.file_bytes_max = None;
     }
 
     /// One that keeps what it has said, in `directory`: for figures.
@@ -77,7 +91,8 @@ impl Cluster {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         give_away(dir.path());
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let cluster = Self { dir, server: None, port, options, databases: AtomicU32::new(0) };
+        let databases = AtomicU32::new(0);
+        let cluster = Self { dir, server: None, port, options, file_bytes_max: None, databases };
         let made = cluster
             .tool("initdb")
             .args(["--no-sync", "--no-instructions", "--auth-local=trust", "--auth-host=scram-sha-256"])
@@ -104,6 +119,9 @@ impl Cluster {
         if rustix::process::geteuid().is_root() {
             let user = format!("--reuid={USER}");
             command.args([&user, &format!("--regid={USER}"), "--init-groups"]);
+        }
+        if let Some(bytes) = self.file_bytes_max.filter(|_| name == "postgres") {
+            command.arg("prlimit").arg(format!("--fsize={bytes}"));
         }
         command.arg(program).current_dir(self.dir.path()).env_remove("PGDATA").stdin(Stdio::null());
         command
