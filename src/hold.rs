@@ -425,6 +425,7 @@ impl HoldRecord {
         Standing {
             state: self.state,
             holder: self.holder.clone(),
+            since: self.hold.created_at,
             expires_at: self.hold.expires_at,
             lapses_at: self.lapses_at,
             is_awaited: self.is_awaited,
@@ -433,7 +434,7 @@ impl HoldRecord {
 
     /// Moves it to `standing`.
     pub fn stand(&mut self, standing: Standing) {
-        let Standing { state, holder, expires_at: _, lapses_at, is_awaited } = standing;
+        let Standing { state, holder, since: _, expires_at: _, lapses_at, is_awaited } = standing;
         (self.state, self.holder, self.lapses_at, self.is_awaited) = (state, holder, lapses_at, is_awaited);
     }
 }

@@ -130,6 +130,9 @@ impl fmt::Display for State {
     }
 }
 
+/// How far apart the clocks of machines on one record may be, in seconds.
+const CLOCKS_APART_SECONDS_MAX: i64 = 300;
+
 /// All that the moves of a hold depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
@@ -137,6 +140,8 @@ pub struct Standing {
     pub state: State,
     /// The process that has the caller (held) or has sent the call (forwarding); none: it is detached.
     pub holder: Option<Arc<str>>,
+    /// When it was held.
+    pub since: Timestamp,
     /// When it expires unless decided.
     pub expires_at: Timestamp,
     /// When a grant, or the memory of a rejection that nobody has heard, ends.
@@ -166,8 +171,15 @@ pub enum Arrival {
 
 impl Standing {
     /// A call that is held with a caller at `holder`.
-    pub fn held(holder: Arc<str>, expires_at: Timestamp) -> Self {
-        Self { state: State::Held, holder: Some(holder), expires_at, lapses_at: None, is_awaited: true }
+    pub fn held(holder: Arc<str>, since: Timestamp, expires_at: Timestamp) -> Self {
+        Self {
+            state: State::Held,
+            holder: Some(holder),
+            since,
+            expires_at,
+            lapses_at: None,
+            is_awaited: true,
+        }
     }
 
     /// The process that has the call moves it on, at once or at the end.
@@ -238,12 +250,14 @@ impl Standing {
         is_left
     }
 
-    /// Lets time pass: what nobody decided expires if nobody keeps it, and what nobody came back for lapses. Gives the new
-    /// state, if there is one.
+    /// Lets time pass: what nobody decided expires if nobody keeps it, and what nobody came back for lapses. Before it was held is
+    /// no time for it either: whoever sets a clock back makes no wait longer. Gives the new state, if there is one.
     pub fn lapse(&mut self, now: Timestamp) -> Option<State> {
-        let has_lapsed = self.lapses_at.is_some_and(|lapses_at| lapses_at <= now);
+        let is_set_back = now.duration_until(self.since).as_secs() > CLOCKS_APART_SECONDS_MAX;
+        let has_lapsed = self.lapses_at.is_some_and(|lapses_at| is_set_back || lapses_at <= now);
+        let has_expired = is_set_back || self.expires_at <= now;
         match self.state {
-            State::Held if self.holder.is_none() && self.expires_at <= now => self.state = State::Expired,
+            State::Held if self.holder.is_none() && has_expired => self.state = State::Expired,
             State::Granted if has_lapsed => self.state = State::Lapsed,
             State::Rejected if has_lapsed => {
                 self.is_awaited = false;
@@ -335,5 +349,29 @@ mod tests {
         );
         assert!(!Held.may_become(Lapsed) && !Granted.may_become(Expired));
         assert!(!Ran.may_become(NotRun), "who has looked has looked");
+    }
+
+    #[test]
+    fn a_clock_that_leaps_makes_no_wait_without_a_caller_longer() {
+        let (since, minute) =
+            ("2026-11-21T10:00:00Z".parse::<Timestamp>().unwrap(), jiff::SignedDuration::from_mins);
+        let held = || Standing { holder: None, ..Standing::held("gate".into(), since, since + minute(30)) };
+        let (decade, apart) = (minute(60 * 24 * 3652), minute(CLOCKS_APART_SECONDS_MAX / 60));
+        for (now, state) in [
+            (since + minute(29), None),
+            (since - apart, None),
+            (since - apart - minute(1), Some(State::Expired)),
+            (since - decade, Some(State::Expired)),
+            (since + decade, Some(State::Expired)),
+        ] {
+            assert_eq!(held().lapse(now), state, "{now}");
+            let decided = held().decide(Verdict::Approve, now, now + minute(30));
+            assert_eq!(decided.is_ok(), state.is_none(), "{now}");
+        }
+        let mut granted = held();
+        granted.decide(Verdict::Approve, since + minute(1), since + minute(31)).unwrap();
+        assert_eq!(granted.arrival(since + minute(2), true), Arrival::Redeem);
+        assert_eq!(granted.arrival(since - decade, true), Arrival::Nothing);
+        assert_eq!(granted.lapse(since - decade), Some(State::Lapsed));
     }
 }

@@ -232,7 +232,7 @@ impl World {
             .iter()
             .position(|arrival| matches!(arrival, Arrival::Attach | Arrival::Redeem | Arrival::Rejected));
         let Some(found) = unknown.or(other) else {
-            let standing = Standing::held(name(gate), at(self.now + HOLD_TICKS));
+            let standing = Standing::held(name(gate), at(self.now), at(self.now + HOLD_TICKS));
             self.rows.push(Row { standing, approvals: 0, executions: 0, refused: false });
             self.gates[gate].waits = Some(self.rows.len() - 1);
             return;
