@@ -3,6 +3,7 @@
 //! Data goes to stdout, talk to stderr. Each command is a file below; `render` is the only one that writes to stdout.
 
 mod audit;
+mod certificates;
 mod channels;
 mod demo;
 mod desk;
@@ -143,6 +144,10 @@ struct RunArguments {
     /// or `5m`, or `forever`. By default what is known of the client's own patience (docs/clients.md).
     #[arg(long, value_name = "TIME")]
     wait: Option<Wait>,
+    /// Let the client, and what it has started, decide on its own calls: for editors that are the client and have the terminal in
+    /// which one approves. Without it such a verdict is refused (SECURITY.md).
+    #[arg(long, env = "HOLDSHORT_DANGER_CLIENT_DECIDES", hide_env_values = true)]
+    danger_client_decides: bool,
     /// Instead of a command: the URL of a server that speaks Streamable HTTP, for clients that only speak stdio.
     #[arg(long, value_name = "URL", conflicts_with = "command")]
     url: Option<String>,

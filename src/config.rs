@@ -408,6 +408,7 @@ impl Reader {
             key: self.dir.join(&tls.value.key),
             client_roots: tls.value.client_roots.as_ref().map(|path| self.dir.join(path)),
             client_certificate_is_optional: tls.value.client_certificates == ClientCertificates::Optional,
+            http2: true,
         };
         match ServerTls::load(&files) {
             Ok(loaded) => Some((Arc::new(loaded), files)),

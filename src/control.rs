@@ -1,12 +1,13 @@
 //! The control socket: how operators see and decide what is held, on this machine and by this user only.
 //!
-//! `place` says where the sockets are, `api` what can be asked, `server` answers for one gate, `client` asks all of them, `follow` listens
+//! `place` says where the sockets are, `api` what can be asked, `server` answers for one gate (to whom, `lineage` helps to tell), `client` asks all of them, `follow` listens
 //! to them, a `board` keeps what waits, and `policies` and `tools` are how those are told of.
 
 pub mod api;
 pub mod board;
 pub mod client;
 pub mod follow;
+pub mod lineage;
 pub mod place;
 pub mod policies;
 pub mod server;

@@ -28,11 +28,11 @@ mod sessions;
 mod tool;
 mod verdict;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use self::address::{Address, AddressError, PORT_DEFAULT};
+pub use self::address::{Address, AddressError, PORT_DEFAULT, Wire};
 use self::{
     hub::Hub,
     keys::{Keys, KeysError},
@@ -44,16 +44,18 @@ use crate::{
     gate::Gate,
     hold::HoldId,
     store::{Location, Store},
+    transport::http::tls::ServerTls,
 };
 
 /// How long the link that a desk prints when it starts can be used, in minutes.
 pub const SIGN_IN_MINUTES: i64 = 15;
 
 /// What a desk needs to begin.
-#[derive(Debug)]
 pub struct Settings {
     /// Where it listens, and what it is called in browsers.
     pub address: Address,
+    /// What it shows and asks to see, if it speaks TLS.
+    pub tls: Option<Arc<ServerTls>>,
     /// The record that history is read from.
     pub store: Location,
     /// The file of the keys.
@@ -62,6 +64,12 @@ pub struct Settings {
     pub channels: Channels,
     /// The file of the key that signs the links in mails.
     pub link_key: PathBuf,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// Why a desk does not begin.
@@ -88,9 +96,9 @@ pub enum DeskError {
 }
 
 /// A desk that listens, before it serves.
-#[derive(Debug)]
 pub struct Desk {
     listener: tokio::net::TcpListener,
+    tls: Option<Arc<ServerTls>>,
     /// This process, among those on the record.
     name: Arc<str>,
     state: Arc<State>,
@@ -116,9 +124,9 @@ struct State {
     streams: Arc<tokio::sync::Semaphore>,
 }
 
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("address", &self.address).finish_non_exhaustive()
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("address", &self.state.address).finish_non_exhaustive()
     }
 }
 
@@ -129,7 +137,7 @@ impl Desk {
     ///
     /// When the address cannot be had.
     pub async fn open(settings: Settings) -> Result<Self, DeskError> {
-        let Settings { mut address, store: location, keys, channels, link_key } = settings;
+        let Settings { mut address, tls, store: location, keys, channels, link_key } = settings;
         let listener = listener::bind(&mut address)
             .await
             .map_err(|source| DeskError::Listen { address: address.listen, source })?;
@@ -150,7 +158,7 @@ impl Desk {
             verdicts: Rate::verdicts(),
             streams: events::places(),
         };
-        Ok(Self { listener, name, state: Arc::new(state) })
+        Ok(Self { listener, tls, name, state: Arc::new(state) })
     }
 
     /// Its address, as browsers say it.
@@ -188,7 +196,8 @@ impl Desk {
             self.name,
             hub.heard(),
         );
-        let served = listener::serve(self.listener, guard::router(Arc::clone(&self.state)), stopped);
+        let served =
+            listener::serve(self.listener, self.tls, guard::router(Arc::clone(&self.state)), stopped);
         if channels.iter().next().is_none() {
             return served.await;
         }

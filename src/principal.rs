@@ -5,8 +5,11 @@
 
 use std::fmt;
 
-/// What the identities begin with that a channel can vouch for.
-pub const CHANNEL_KINDS: [&str; 3] = ["slack", "email", "webhook"];
+/// What the identities begin with that a desk can vouch for: those of its channels, and of certificates that its listener has verified.
+pub const CHANNEL_KINDS: [&str; 4] = ["slack", "email", "webhook", CERTIFICATE_KIND];
+
+/// What the identity of a client certificate begins with.
+const CERTIFICATE_KIND: &str = "cert";
 
 /// What the names begin with of those who were asked through the client that made the call.
 pub const ELICITATION: &str = "elicitation";
@@ -38,8 +41,8 @@ pub enum Principal {
     },
     /// A program at an HTTP listener that asks nobody who they are.
     Anyone,
-    /// Somebody whom a channel has told apart: a chat's signed word for its user, the reader of a mail. By the word of a desk,
-    /// which a process of this same user runs.
+    /// Somebody whom a desk has told apart: by a chat's signed word for its user, as the reader of a mail, by a certificate. By the
+    /// word of that desk, which a process of this same user runs.
     Channel {
         /// As `people:` in a policy names them, such as `slack:U012AB3CD`.
         identity: String,
@@ -66,6 +69,14 @@ pub fn key_identity(fingerprint: &str) -> String {
     format!("{KEY_KIND}:{fingerprint}")
 }
 
+/// How policies' people are found by their certificates: the identity of one with this name. None, if a policy could not say it, or
+/// not everybody would see what it says.
+pub fn certificate_identity(name: &str) -> Option<String> {
+    let identity = format!("{CERTIFICATE_KIND}:{name}");
+    (name.chars().all(crate::sanitize::is_plain) && Principal::channel(&identity).is_some())
+        .then_some(identity)
+}
+
 impl Principal {
     /// The user `uid`, named if the system knows a name.
     pub fn user(uid: u32) -> Self {
@@ -78,7 +89,7 @@ impl Principal {
         Self::Client { uid, name: user_name(uid) }
     }
 
-    /// Somebody as a channel names them, if it is one of the kinds that a channel can vouch for: never a user of this system.
+    /// Somebody as a desk names them, if it is one of the kinds that a desk can vouch for: never a user of this system.
     pub fn channel(identity: &str) -> Option<Self> {
         let (kind, who) = identity.split_once(':')?;
         let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
@@ -129,6 +140,11 @@ mod tests {
         for other in ["uid:0", "client-of:alice", "agent:ci", "gate", "slack:", "slack:U 1", "email", ""] {
             assert_eq!(Principal::channel(other), None, "{other}");
         }
+        for name in ["", "ann smith", "ann\u{202e}", "ann\u{200b}", "ann\n", &"x".repeat(IDENTITY_BYTES_MAX)]
+        {
+            assert_eq!(certificate_identity(name), None, "{name:?}");
+        }
+        assert_eq!(certificate_identity("ann@example.com").as_deref(), Some("cert:ann@example.com"));
         assert_eq!(Principal::channel("slack:U1").map(|user| user.to_string()), Some("slack:U1".to_owned()));
         assert_eq!(Principal::User { uid: 7, name: None }.to_string(), "uid:7");
         assert_eq!(Principal::User { uid: 7, name: Some("alice".into()) }.to_string(), "uid:alice");

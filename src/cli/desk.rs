@@ -1,11 +1,12 @@
 //! `holdshort desk`: the web dashboard and REST, and the links and tokens that let people and programs in.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Span, Timestamp};
 
 use super::{
+    certificates::Certificates,
     channels, process, render,
     shown::{self, Shown},
     store_path, telemetry_address,
@@ -14,13 +15,14 @@ use crate::{
     config::TelemetryAddress,
     control::place,
     desk::{
-        self, Address, Desk, Settings,
+        self, Address, Desk, Settings, Wire,
         keys::{Keys, Scope},
     },
     exit::Exit,
     hold::Assurance,
     store::Location,
     telemetry::Subject,
+    transport::http::tls::{ServerTls, ServerTlsFiles},
 };
 
 /// How long a token lasts at most.
@@ -31,7 +33,8 @@ const TOKEN_DAYS_MAX: i64 = 366;
     args_conflicts_with_subcommands = true,
     after_long_help = "It prints a link that opens it once, in one browser. `holdshort desk link` prints another.
 
-Beyond this machine it listens only behind a proxy that encrypts: with --public-url and --danger-plain-http."
+Beyond this machine it listens with TLS (--tls-certificate, --tls-key), or behind a proxy that encrypts: with --public-url and \
+                       --danger-plain-http."
 )]
 pub(super) struct DeskArguments {
     #[command(subcommand)]
@@ -42,8 +45,18 @@ pub(super) struct DeskArguments {
     /// The https address that a proxy in front gives it.
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
+    /// Speak TLS with this certificate, and those between it and its authority: a file in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The key of that certificate: a file in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Let nobody in without a client certificate from one of these authorities (a file in PEM). Whoever is in it decides, as
+    /// `cert:NAME` to `people:` in policies (docs/identity.md).
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    client_roots: Option<PathBuf>,
     /// Listen beyond this machine without encryption: only where something else encrypts and nobody can read in between.
-    #[arg(long, requires = "public_url")]
+    #[arg(long, requires = "public_url", conflicts_with = "tls_certificate")]
     danger_plain_http: bool,
     /// The file that says which channels there are (docs/channels.md); by default $XDG_CONFIG_HOME/holdshort/desk.yaml, if it
     /// is there.
@@ -155,10 +168,20 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
 }
 
 fn serve(arguments: DeskArguments) -> Exit {
+    let files = tls_files(&arguments);
     let DeskArguments { listen, public_url, danger_plain_http, config, store, policy, metrics, .. } =
         arguments;
-    let address = match Address::new(listen, public_url.as_deref(), danger_plain_http) {
+    let wire = match (&files, danger_plain_http) {
+        (Some(_), _) => Wire::Tls,
+        (None, true) => Wire::DangerPlain,
+        (None, false) => Wire::Plain,
+    };
+    let address = match Address::new(listen, public_url.as_deref(), wire) {
         Ok(address) => address,
+        Err(error) => return render::usage(&error),
+    };
+    let tls = match files.as_ref().map(ServerTls::load).transpose() {
+        Ok(tls) => tls.map(Arc::new),
         Err(error) => return render::usage(&error),
     };
     let channels = match channels::load(config.as_deref()) {
@@ -169,37 +192,38 @@ fn serve(arguments: DeskArguments) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
     };
+    let asks_certificates = files.as_ref().is_some_and(|files| files.client_roots.is_some());
     let served = runtime.block_on(async {
         let store = store_path(store.as_deref())?;
         let gate = match in_fleet(&store, policy).await? {
             Ok(gate) => gate,
             Err(exit) => return Ok(exit),
         };
+        let certificates = Certificates::of(tls.clone(), files);
         let desk = Desk::open(Settings {
             address,
+            tls,
             store,
             keys: keys()?,
             channels,
             link_key: own_dir()?.join("links.key"),
         })
         .await?;
-        render::line(&desk.sign_in_link()?);
-        render::talk(&format!(
-            "the desk is at {}; the link above opens it once, within {} minutes; end with Ctrl-C",
-            desk.address().origin,
-            desk::SIGN_IN_MINUTES
-        ));
+        tell(&desk, asks_certificates)?;
         let (otlp, _) = shown::collector(desk.name(), desk.store().meter());
         let mut shown = Shown::new(Subject::store(desk.store().clone()), otlp);
         shown.listen(metrics).await?;
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        desk.serve(async move {
+        let served = desk.serve(async move {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = ended.recv() => {}
             }
-        })
-        .await;
+        });
+        tokio::select! {
+            () = served => {}
+            never = certificates.keep_looking() => match never {},
+        }
         shown.end().await;
         if let Some(gate) = gate {
             gate.close().await;
@@ -207,6 +231,35 @@ fn serve(arguments: DeskArguments) -> Exit {
         anyhow::Ok(Exit::Done)
     });
     served.unwrap_or_else(|error| render::error_chain(&error))
+}
+
+/// Where the listener's certificates are, if it is to speak TLS.
+fn tls_files(arguments: &DeskArguments) -> Option<ServerTlsFiles> {
+    Some(ServerTlsFiles {
+        certificate: arguments.tls_certificate.clone()?,
+        key: arguments.tls_key.clone()?,
+        client_roots: arguments.client_roots.clone(),
+        client_certificate_is_optional: false,
+        http2: false,
+    })
+}
+
+/// Says where the desk is, and how it is opened.
+fn tell(desk: &Desk, asks_certificates: bool) -> anyhow::Result<()> {
+    let origin = &desk.address().origin;
+    if asks_certificates {
+        render::line(&format!("{origin}/"));
+        render::talk(&format!(
+            "the desk is at {origin}, for whoever has a certificate that a policy lists; end with Ctrl-C"
+        ));
+        return Ok(());
+    }
+    render::line(&desk.sign_in_link()?);
+    render::talk(&format!(
+        "the desk is at {origin}; the link above opens it once, within {} minutes; end with Ctrl-C",
+        desk::SIGN_IN_MINUTES
+    ));
+    Ok(())
 }
 
 /// In a fleet a desk has a gate of its own, at which nothing arrives: through it, what waits at all the others is seen and decided.
@@ -223,7 +276,7 @@ async fn in_fleet(
         Err(exit) => return Ok(Err(exit)),
     };
     let servers = Vec::new();
-    let gate =
-        process::GateProcess::open(loaded, policy, Some(record.clone()), servers, Assurance::L0).await?;
+    let gate = process::GateProcess::open(loaded, policy, Some(record.clone()), servers, Assurance::L0, None)
+        .await?;
     Ok(Ok(Some(gate)))
 }

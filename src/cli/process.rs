@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::{AuditEvent, Occasion},
-    control::{place, server as control},
+    control::{lineage::ClientProcess, place, server as control},
     exit::Exit,
     gate::{Gate, GateLimits},
     hold::{Assurance, HoldId},
@@ -80,7 +80,8 @@ pub(super) struct GateProcess {
 }
 
 impl GateProcess {
-    /// Opens the record at `store`, or this user's own, and serves operators for the gate of `servers`.
+    /// Opens the record at `store`, or this user's own, and serves operators for the gate of `servers`; `client`, if it is known, is
+    /// none of them.
     ///
     /// # Errors
     ///
@@ -91,6 +92,7 @@ impl GateProcess {
         store: Option<Location>,
         servers: Vec<Arc<str>>,
         deployed: Assurance,
+        client: Option<ClientProcess>,
     ) -> anyhow::Result<Self> {
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let location = store.map_or_else(|| place::default_store().map(Location::File), Ok)?;
@@ -135,7 +137,8 @@ impl GateProcess {
         });
         let find = Box::new(move || policy_files(&named));
         let files = Arc::new(PolicyFiles::new(Arc::clone(&gate), find, deployed));
-        let about = control::About { servers, store: location.to_string(), policy: Some(Arc::clone(&files)) };
+        let (record, policy) = (location.to_string(), Some(Arc::clone(&files)));
+        let about = control::About { servers, store: record, policy, client };
         let control = open_control(&gate, about, &instance);
         tokio::spawn(look_after(Arc::clone(&gate)));
         tokio::spawn(hear_of_tools(Arc::clone(&gate)));

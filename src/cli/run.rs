@@ -14,6 +14,7 @@ use super::{
     render,
 };
 use crate::{
+    control::lineage::ClientProcess,
     exit::Exit,
     gate::Caller,
     hold::Assurance,
@@ -58,8 +59,9 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     let store = arguments.store.as_deref().map(Location::named).transpose()?;
     // The server first: it takes longest to be ready.
     let server = Server::start(command, rest)?;
+    let (client, servers) = (client(arguments.danger_client_decides), vec![Arc::clone(&name)]);
     let mut process =
-        GateProcess::open(policy, arguments.policy, store, vec![Arc::clone(&name)], Assurance::L0).await?;
+        GateProcess::open(policy, arguments.policy, store, servers, Assurance::L0, client).await?;
     process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
@@ -86,8 +88,9 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
         oauth: OAuth::Off,
         wait: arguments.wait,
     };
+    let (client, servers) = (client(arguments.danger_client_decides), vec![Arc::clone(&name)]);
     let mut process =
-        GateProcess::open(policy, arguments.policy, store, vec![Arc::clone(&name)], Assurance::L0).await?;
+        GateProcess::open(policy, arguments.policy, store, servers, Assurance::L0, client).await?;
     process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
@@ -96,6 +99,11 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
     process.close().await;
     ended?;
     Ok(0)
+}
+
+/// The process whose calls are held here, unless it may decide on them itself.
+fn client(may_decide: bool) -> Option<ClientProcess> {
+    if may_decide { None } else { ClientProcess::of_this_process() }
 }
 
 /// `NAME=VARIABLE`, as a header whose value stands in the environment: arguments can be seen by others.

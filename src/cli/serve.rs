@@ -9,17 +9,14 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    certificates::Certificates,
     process::{GateProcess, load_policy},
     render,
 };
@@ -34,18 +31,11 @@ use crate::{
     policy::Policy,
     reachable,
     store::Location,
-    transport::http::{
-        Proxy,
-        listener::Workers,
-        tls::{ServerTls, ServerTlsFiles},
-    },
+    transport::http::{Proxy, listener::Workers},
 };
 
 /// Who reloads the policy when the process is told to reload.
 const WHO_HANGUP: &str = "gate:sighup";
-
-/// How often it is looked whether certificates have changed.
-const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(1);
 
 /// Threads that serve connections: as many as there are processors, and no more than this.
 const WORKERS_MAX: usize = 32;
@@ -104,7 +94,8 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let fixed = Fixed::of(&config);
     let store = config.store.as_deref().map(Location::named).transpose()?;
-    let mut process = GateProcess::open(policy, config.policy, store, servers, config.assurance).await?;
+    let mut process =
+        GateProcess::open(policy, config.policy, store, servers, config.assurance, None).await?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     let mut certificates = Certificates::of(config.http.tls.clone(), config.tls_files);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
@@ -113,8 +104,6 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let workers = Workers::start(&proxy, &stop)?;
     render::talk(&format!("listening on {scheme}://{address}"));
     process.shown.listen(config.telemetry).await?;
-    let mut look = interval(LOOK_AT_CERTIFICATES);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut accepting = Box::pin(workers.accept(listener, &stop));
     loop {
         tokio::select! {
@@ -132,7 +121,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
                 }
                 process.reload_policy(WHO_HANGUP);
             }
-            _ = look.tick() => certificates.look(),
+            () = certificates.look() => {}
         }
     }
     drop(accepting);
@@ -214,43 +203,6 @@ impl Fixed {
         ];
         keys.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()
     }
-}
-
-/// The listener's certificates, and what their files were when they were read.
-struct Certificates {
-    loaded: Option<(Arc<ServerTls>, ServerTlsFiles, Vec<Option<SystemTime>>)>,
-}
-
-impl Certificates {
-    fn of(tls: Option<Arc<ServerTls>>, files: Option<ServerTlsFiles>) -> Self {
-        let loaded = tls.zip(files).map(|(tls, files)| {
-            let changed = changed_at(&files);
-            (tls, files, changed)
-        });
-        Self { loaded }
-    }
-
-    /// Reads files that have changed again; what cannot be used is told once, and what was in use stays.
-    fn look(&mut self) {
-        let Some((tls, files, known)) = &mut self.loaded else { return };
-        let now = changed_at(files);
-        if now == *known {
-            return;
-        }
-        *known = now;
-        match tls.reload(files) {
-            Ok(()) => tracing::info!("certificates were read again"),
-            Err(error) => {
-                tracing::error!(%error, "certificates have changed and cannot be used; the old ones stay")
-            }
-        }
-    }
-}
-
-/// When each of the files was last written.
-fn changed_at(files: &ServerTlsFiles) -> Vec<Option<SystemTime>> {
-    let paths = [Some(&files.certificate), Some(&files.key), files.client_roots.as_ref()];
-    paths.into_iter().flatten().map(|path| fs::metadata(path).and_then(|data| data.modified()).ok()).collect()
 }
 
 /// Lets this process have as many connections as the system gives it.

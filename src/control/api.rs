@@ -519,6 +519,20 @@ pub trait Control {
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned>;
 
+    /// The same for somebody whom a desk has told apart. Only for whom the policy lists.
+    #[method(name = "resolve_unknown_as", param_kind = map, with_extensions)]
+    async fn resolve_unknown_as(
+        &self,
+        id: HoldId,
+        has_run: bool,
+        comment: Option<String>,
+        identity: String,
+    ) -> Result<Resolved, ErrorObjectOwned>;
+
+    /// The person of the policy in force whom `identity` means.
+    #[method(name = "person", param_kind = map)]
+    async fn person(&self, identity: String) -> Result<Option<String>, ErrorObjectOwned>;
+
     /// The ids in the record that begin with `prefix`, at most ten.
     #[method(name = "find", param_kind = map)]
     async fn find(&self, prefix: String) -> Result<Vec<HoldId>, ErrorObjectOwned>;

@@ -1,7 +1,8 @@
 //! Answers on the control socket of one gate.
 //!
 //! Runs in a thread of its own, so that whatever operators ask never delays the protocol. Reads the peer's credentials
-//! before its first byte and serves this process's own user only. Every verdict goes to [`Gate::resolve`].
+//! before its first byte and serves this process's own user only. Every verdict goes to [`Gate::resolve`]; what the client of the gate has
+//! started speaks as the client there, which never decides.
 
 use std::{
     io,
@@ -32,6 +33,7 @@ use super::{
         PolicyReloaded, QUESTION_BYTES_MAX, RememberFor, RememberedView, Resolved, VerificationView, Watched,
         WatchedEvent, error_code,
     },
+    lineage::ClientProcess,
     place::Registration,
     policies::PolicyView,
     tools::{self, ToolView},
@@ -71,6 +73,8 @@ pub struct About {
     pub store: String,
     /// The files of its policy; none where they cannot be read again.
     pub policy: Option<Arc<PolicyFiles>>,
+    /// The process whose calls are held, and which with all that it starts does not decide on them; none where that is not known.
+    pub client: Option<ClientProcess>,
 }
 
 /// A control socket that is being served; dropping it stops it.
@@ -113,6 +117,7 @@ impl Drop for Control {
 }
 
 async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<()>) {
+    let client = desk.about.client;
     let config = ServerConfig::builder()
         .max_connections(u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX))
         .max_request_body_size(QUESTION_BYTES_MAX)
@@ -141,8 +146,12 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
                 continue;
             }
         };
-        let uid = match stream.peer_cred() {
-            Ok(peer) if peer.uid() == own_uid => peer.uid(),
+        let peer = match stream.peer_cred() {
+            // Before the first byte: whoever has connected is there still, and so are its parents.
+            Ok(peer) if peer.uid() == own_uid => match client {
+                Some(client) if client.has_started(peer.pid()) => Principal::client(),
+                _ => Principal::user(peer.uid()),
+            },
             Ok(peer) => {
                 tracing::warn!(
                     uid = peer.uid(),
@@ -161,7 +170,7 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
         };
         let (services, methods, stop) = (services.clone(), methods.clone(), stop.clone());
         tokio::spawn(async move {
-            serve_one(stream, Principal::user(uid), services, methods, stop).await;
+            serve_one(stream, peer, services, methods, stop).await;
             drop(permit);
         });
     }
@@ -348,11 +357,7 @@ impl ControlServer for Desk {
         comment: Option<String>,
         identity: String,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        approver(extensions)?;
-        let somebody = Principal::channel(&identity).ok_or_else(|| {
-            let message = "no channel can vouch for this identity";
-            ErrorObjectOwned::owned(error_code::NOT_ALLOWED, message, None::<()>)
-        })?;
+        let somebody = vouched_for(extensions, &identity)?;
         let state = self.gate.resolve(id, verdict, &somebody, comment.as_deref()).await;
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
     }
@@ -366,6 +371,23 @@ impl ControlServer for Desk {
     ) -> Result<Resolved, ErrorObjectOwned> {
         let state = self.gate.resolve_unknown(id, has_run, approver(extensions)?, comment.as_deref()).await;
         state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
+    async fn resolve_unknown_as(
+        &self,
+        extensions: &Extensions,
+        id: HoldId,
+        has_run: bool,
+        comment: Option<String>,
+        identity: String,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        let somebody = vouched_for(extensions, &identity)?;
+        let state = self.gate.resolve_unknown(id, has_run, &somebody, comment.as_deref()).await;
+        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+    }
+
+    async fn person(&self, identity: String) -> Result<Option<String>, ErrorObjectOwned> {
+        Ok(self.gate.policy().people().behind(&identity).map(|person| person.name.to_string()))
     }
 
     async fn find(&self, prefix: String) -> Result<Vec<HoldId>, ErrorObjectOwned> {
@@ -516,6 +538,18 @@ fn approver(extensions: &Extensions) -> Result<&Principal, ErrorObjectOwned> {
     extensions.get::<Principal>().ok_or_else(nobody)
 }
 
+/// Somebody whom a desk of this user has told apart.
+fn vouched_for(extensions: &Extensions, identity: &str) -> Result<Principal, ErrorObjectOwned> {
+    let desk = approver(extensions)?;
+    if !matches!(desk, Principal::User { .. }) {
+        return Err(resolve_error(&ResolveError::NotAllowed(desk.clone())));
+    }
+    Principal::channel(identity).ok_or_else(|| {
+        let message = "no desk can vouch for this identity";
+        ErrorObjectOwned::owned(error_code::NOT_ALLOWED, message, None::<()>)
+    })
+}
+
 fn invalid(error: BadCheckpoint) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error_code::INVALID, error.to_string(), None::<()>)
 }
@@ -535,6 +569,7 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         ResolveError::There { is_invalid: false, .. } => error_code::NOT_ALLOWED,
         ResolveError::NotAllowed(_)
         | ResolveError::OwnCall
+        | ResolveError::AskedByClient
         | ResolveError::NobodyMay
         | ResolveError::VotedBefore
         | ResolveError::NotRemembered(_)

@@ -1,6 +1,6 @@
 //! Where a desk listens and what it is called.
 //!
-//! Checked before anything listens: beyond this machine a desk speaks only where whoever started it has said that
+//! Checked before anything listens: beyond this machine a desk speaks only with TLS, or where whoever started it has said that
 //! something in front of it encrypts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,6 +20,19 @@ pub struct Address {
     /// The values of a `Host` header that mean it.
     pub(super) hosts: Vec<String>,
     is_public: bool,
+    /// Whether browsers reach it by https.
+    is_encrypted: bool,
+}
+
+/// What keeps others from reading along on the way to a desk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// That there is no way: this machine alone.
+    Plain,
+    /// Something in front of it, as whoever started it says.
+    DangerPlain,
+    /// The desk itself: TLS.
+    Tls,
 }
 
 /// Why a desk does not listen there.
@@ -27,7 +40,7 @@ pub struct Address {
 pub enum AddressError {
     /// Not this machine alone.
     #[error(
-        "a desk listens on this machine alone (127.0.0.1 or ::1); {0} is refused without `--danger-plain-http`"
+        "a desk without TLS listens on this machine alone (127.0.0.1 or ::1); {0} is refused without `--danger-plain-http`"
     )]
     NotLoopback(IpAddr),
     /// Reachable from elsewhere, and nobody says under which name.
@@ -46,20 +59,18 @@ impl Address {
     /// # Errors
     ///
     /// When others could read along, or nobody would know its name.
-    pub fn new(
-        listen: SocketAddr,
-        public: Option<&str>,
-        danger_plain_http: bool,
-    ) -> Result<Self, AddressError> {
+    pub fn new(listen: SocketAddr, public: Option<&str>, wire: Wire) -> Result<Self, AddressError> {
         let ip = listen.ip();
-        if !ip.is_loopback() && !danger_plain_http {
+        if !ip.is_loopback() && wire == Wire::Plain {
             return Err(AddressError::NotLoopback(ip));
         }
         let Some(public) = public else {
             if !ip.is_loopback() {
                 return Err(AddressError::NoName(ip));
             }
-            let mut address = Self { listen, origin: String::new(), hosts: Vec::new(), is_public: false };
+            let is_encrypted = wire == Wire::Tls;
+            let (origin, hosts) = (String::new(), Vec::new());
+            let mut address = Self { listen, origin, hosts, is_public: false, is_encrypted };
             address.name_after_port(listen.port());
             return Ok(address);
         };
@@ -74,7 +85,7 @@ impl Address {
         }
         let origin = url.origin().ascii_serialization();
         let host = origin.trim_start_matches("https://").to_owned();
-        Ok(Self { listen, origin, hosts: vec![host], is_public: true })
+        Ok(Self { listen, origin, hosts: vec![host], is_public: true, is_encrypted: true })
     }
 
     /// Takes over the port that the system chose.
@@ -91,7 +102,7 @@ impl Address {
             IpAddr::V4(Ipv4Addr::LOCALHOST) => "127.0.0.1".to_owned(),
             other => other.to_string(),
         };
-        self.origin = format!("http://{own}:{port}");
+        self.origin = format!("{}://{own}:{port}", self.scheme());
         self.hosts = vec![format!("{own}:{port}"), format!("localhost:{port}")];
     }
 
@@ -101,10 +112,13 @@ impl Address {
         self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))
     }
 
+    fn scheme(&self) -> &'static str {
+        if self.is_encrypted { "https" } else { "http" }
+    }
+
     /// Whether `origin`, as an `Origin` header has it, is this desk's, when it is called `host`.
     pub(super) fn is_origin(&self, origin: &str, host: &str) -> bool {
-        let scheme = if self.is_public { "https" } else { "http" };
-        origin.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) == Some(host)
+        origin.strip_prefix(self.scheme()).and_then(|rest| rest.strip_prefix("://")) == Some(host)
     }
 }
 
@@ -119,14 +133,16 @@ mod tests {
     #[test]
     fn a_desk_listens_on_this_machine_alone_unless_somebody_says_otherwise() {
         for local in ["127.0.0.1:1", "[::1]:1", "127.0.0.2:1"] {
-            assert!(Address::new(at(local), None, false).is_ok(), "{local}");
+            assert!(Address::new(at(local), None, Wire::Plain).is_ok(), "{local}");
         }
         for remote in ["0.0.0.0:1", "[::]:1", "192.168.1.5:1", "[::ffff:10.0.0.1]:1"] {
-            let refused = Address::new(at(remote), Some("https://desk.example.com"), false);
+            let refused = Address::new(at(remote), Some("https://desk.example.com"), Wire::Plain);
             assert_eq!(refused, Err(AddressError::NotLoopback(at(remote).ip())));
-            let refused = Address::new(at(remote), None, true);
+            let refused = Address::new(at(remote), None, Wire::DangerPlain);
             assert_eq!(refused, Err(AddressError::NoName(at(remote).ip())));
-            assert!(Address::new(at(remote), Some("https://desk.example.com"), true).is_ok());
+            assert!(Address::new(at(remote), Some("https://desk.example.com"), Wire::DangerPlain).is_ok());
+            assert!(Address::new(at(remote), Some("https://desk.example.com"), Wire::Tls).is_ok());
+            assert_eq!(Address::new(at(remote), None, Wire::Tls), Err(AddressError::NoName(at(remote).ip())));
         }
     }
 
@@ -141,10 +157,11 @@ mod tests {
             "desk.example.com",
             "javascript:alert(1)",
         ] {
-            let refused = Address::new(at("127.0.0.1:1"), Some(bad), false);
+            let refused = Address::new(at("127.0.0.1:1"), Some(bad), Wire::Plain);
             assert_eq!(refused, Err(AddressError::BadUrl(bad.to_owned())));
         }
-        let named = Address::new(at("127.0.0.1:1"), Some("https://Desk.example.com:8443/"), false).unwrap();
+        let named =
+            Address::new(at("127.0.0.1:1"), Some("https://Desk.example.com:8443/"), Wire::Plain).unwrap();
         assert_eq!(named.origin, "https://desk.example.com:8443");
         assert!(named.is_called("desk.example.com:8443") && !named.is_called("127.0.0.1:1"));
         assert!(named.is_origin("https://desk.example.com:8443", "desk.example.com:8443"));
@@ -153,8 +170,15 @@ mod tests {
 
     #[test]
     fn a_name_that_was_turned_to_this_machine_is_not_this_desk() {
-        let desk = Address::new(at("127.0.0.1:4653"), None, false).unwrap();
+        let desk = Address::new(at("127.0.0.1:4653"), None, Wire::Plain).unwrap();
         assert!(desk.is_called("127.0.0.1:4653") && desk.is_called("LOCALHOST:4653"));
+        let own = Address::new(at("127.0.0.1:4653"), None, Wire::Tls).unwrap();
+        assert_eq!(own.origin, "https://127.0.0.1:4653");
+        assert!(own.is_origin("https://localhost:4653", "localhost:4653"));
+        assert!(
+            !own.is_origin("http://localhost:4653", "localhost:4653"),
+            "what was not encrypted is not from here"
+        );
         for other in ["127.0.0.1", "127.0.0.1:80", "localhost.evil.example:4653", "evil.example:4653", ""] {
             assert!(!desk.is_called(other), "{other}");
         }

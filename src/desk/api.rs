@@ -1,7 +1,7 @@
 //! REST, as `openapi.json` beside this file describes it: what waits, what was, verdicts, news, the record.
 //!
-//! Called by the routes in `guard`. Everybody says a token; a browser's session is worth nothing here, so no other site can
-//! make a browser decide. A verdict goes through `verdict`, as that of a page.
+//! Called by the routes in `guard`. Everybody says a token, or shows a certificate where the listener asks for one; a browser's session
+//! is worth nothing here, and what comes from another site's page is refused in `guard`. A verdict goes through `verdict`, as that of a page.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,16 +21,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     State, events,
+    guard::Certified,
     history::{self, Asked},
     keys::{Key, Scope},
     pages,
     problem::{Kind, Problem},
-    verdict::{self, Spoken},
+    verdict::{self, Speaker, Spoken},
 };
 use crate::{
     audit::Checkpoint,
     control::api::{GateInfo, HoldView, Resolved, VerificationView},
-    hold::{COMMENT_CHARS_MAX, HoldId, State as HoldState, Verdict},
+    hold::{COMMENT_CHARS_MAX, HoldId, Proof, State as HoldState, Verdict},
 };
 
 /// Holds in one answer at most.
@@ -54,6 +55,8 @@ pub(super) fn router() -> Router<Arc<State>> {
         .route("/holds/{id}/status", get(status))
         .route("/holds/{id}/approve", post(approve))
         .route("/holds/{id}/reject", post(reject))
+        .route("/holds/{id}/resolve", post(resolve))
+        .route("/holds/{id}/statement", get(statement))
         .route("/history", get(history))
         .route("/events", get(news))
         .route("/gates", get(gates))
@@ -61,29 +64,51 @@ pub(super) fn router() -> Router<Arc<State>> {
         .route("/audit/verification", get(verification))
 }
 
-/// Who asks, by their token.
-struct Bearer {
-    key: Key,
-    text: String,
+/// What whoever has a certificate may do that a policy lists.
+const OF_CERTIFICATES: [Scope; 3] = [Scope::Read, Scope::Decide, Scope::Status];
+
+/// Who asks: by their token, by the certificate of their connection, or by both.
+struct Asker {
+    scopes: Vec<Scope>,
+    /// The token's name, or the certificate's identity.
+    name: String,
+    /// The text of the token.
+    token: Option<String>,
+    /// Whom the certificate names.
+    identity: Option<String>,
 }
 
-impl Bearer {
+impl Asker {
     /// Refuses whoever may not do this.
     fn may(&self, scope: Scope) -> Result<(), Problem> {
-        if self.key.scopes.contains(&scope) {
+        if self.scopes.contains(&scope) {
             return Ok(());
         }
-        Err(Problem::new(Kind::NotAllowed, format!("this token is not for `{}`", scope.word())))
+        let what = if self.token.is_some() { "this token" } else { "a certificate without a token" };
+        Err(Problem::new(Kind::NotAllowed, format!("{what} is not for `{}`", scope.word())))
     }
 }
 
-impl FromRequestParts<Arc<State>> for Bearer {
+impl FromRequestParts<Arc<State>> for Asker {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
-        let Some(text) = token_of(&parts.headers) else { return Err(Kind::NotSignedIn.into()) };
+        let identity = Certified::of(parts);
+        let Some(text) = token_of(&parts.headers) else {
+            // What is in its place and cannot be read is no token, and not nothing.
+            let is_empty = !parts.headers.contains_key(header::AUTHORIZATION);
+            let Some(identity) = identity.filter(|_| is_empty) else { return Err(Kind::NotSignedIn.into()) };
+            verdict::check_listed(state, &identity).await?;
+            let (scopes, name) = (OF_CERTIFICATES.to_vec(), identity.clone());
+            return Ok(Self { scopes, name, token: None, identity: Some(identity) });
+        };
         match key_of(state, text)? {
-            Some(key) => Ok(Self { key, text: text.to_owned() }),
+            Some(key) => Ok(Self {
+                scopes: key.scopes,
+                name: key.name.unwrap_or_default(),
+                token: Some(text.to_owned()),
+                identity,
+            }),
             None => {
                 state.wrong_keys.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
                 Err(Problem::new(Kind::NotSignedIn, "this token is not valid, or no longer"))
@@ -146,10 +171,10 @@ fn limit(asked: Option<usize>) -> Result<usize, Problem> {
 
 async fn holds(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     query: Asking<HoldsQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    bearer.may(Scope::Read)?;
+    asker.may(Scope::Read)?;
     let query = asked(query)?;
     let found = pages::listed(&state, query.after, &query.q, limit(query.limit)?).await?;
     let holds = found.holds.iter().map(|hold| HoldView::clone(hold)).collect();
@@ -158,10 +183,10 @@ async fn holds(
 
 async fn hold(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     Path(id): Path<String>,
 ) -> Result<Json<HoldView>, Problem> {
-    bearer.may(Scope::Read)?;
+    asker.may(Scope::Read)?;
     Ok(Json(verdict::whole(&state, pages::hold_id(&id)?).await?))
 }
 
@@ -182,10 +207,10 @@ struct HistoryQuery {
 
 async fn history(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     query: Asking<HistoryQuery>,
 ) -> Result<Json<Listed>, Problem> {
-    bearer.may(Scope::Read)?;
+    asker.may(Scope::Read)?;
     let query = asked(query)?;
     let limit = limit(query.limit)?;
     let HistoryQuery { before, state: word, server, tool, q, .. } = query;
@@ -251,12 +276,12 @@ struct StatusQuery {
 /// How a hold stands. With `wait`, the answer comes when it is decided, or when the time is over.
 async fn status(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     Path(id): Path<String>,
     query: Asking<StatusQuery>,
 ) -> Result<Json<Status>, Problem> {
-    if bearer.may(Scope::Read).is_err() {
-        bearer.may(Scope::Status)?;
+    if asker.may(Scope::Read).is_err() {
+        asker.may(Scope::Status)?;
     }
     let seconds = asked(query)?.wait.unwrap_or(0);
     if seconds > WAIT_SECONDS_MAX {
@@ -299,6 +324,8 @@ struct ApproveBody {
     comment: Option<String>,
     #[serde(default)]
     frame_sha256: Option<String>,
+    #[serde(default)]
+    proof: Option<ProofBody>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -307,6 +334,24 @@ struct RejectBody {
     reason: String,
     #[serde(default)]
     frame_sha256: Option<String>,
+    #[serde(default)]
+    proof: Option<ProofBody>,
+}
+
+/// A statement and its signature: whoever has signed is the approver.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofBody {
+    statement: String,
+    signature: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResolveBody {
+    ran: bool,
+    #[serde(default)]
+    comment: Option<String>,
 }
 
 /// Reads a JSON object. (A structure would be read from an array too.)
@@ -333,63 +378,120 @@ fn body<'a, T: Deserialize<'a>>(
 
 async fn approve(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     Path(id): Path<String>,
     headers: HeaderMap,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Resolved>, Problem> {
-    bearer.may(Scope::Decide)?;
-    let ApproveBody { comment, frame_sha256 } = body(&headers, &bytes)?;
-    decide(&state, &bearer, &id, Verdict::Approve, comment, frame_sha256).await
+    asker.may(Scope::Decide)?;
+    let ApproveBody { comment, frame_sha256, proof } = body(&headers, &bytes)?;
+    let said = Said { verdict: Verdict::Approve, comment, shown_sha256: frame_sha256, proof };
+    decide(&state, &asker, &id, said).await
 }
 
 async fn reject(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     Path(id): Path<String>,
     headers: HeaderMap,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Resolved>, Problem> {
-    bearer.may(Scope::Decide)?;
-    let RejectBody { reason, frame_sha256 } = body(&headers, &bytes)?;
-    decide(&state, &bearer, &id, Verdict::Reject, Some(reason), frame_sha256).await
+    asker.may(Scope::Decide)?;
+    let RejectBody { reason, frame_sha256, proof } = body(&headers, &bytes)?;
+    let said = Said { verdict: Verdict::Reject, comment: Some(reason), shown_sha256: frame_sha256, proof };
+    decide(&state, &asker, &id, said).await
 }
 
-async fn decide(
-    state: &State,
-    bearer: &Bearer,
-    id: &str,
+/// What a program says of a hold.
+struct Said {
     verdict: Verdict,
     comment: Option<String>,
     shown_sha256: Option<String>,
-) -> Result<Json<Resolved>, Problem> {
-    if comment.as_ref().is_some_and(|comment| comment.chars().count() > COMMENT_CHARS_MAX) {
+    proof: Option<ProofBody>,
+}
+
+async fn decide(state: &State, asker: &Asker, id: &str, said: Said) -> Result<Json<Resolved>, Problem> {
+    let Said { verdict, comment, shown_sha256, proof } = said;
+    check_comment(comment.as_deref())?;
+    let id = pages::hold_id(id)?;
+    let speaker = match proof {
+        Some(ProofBody { statement, signature }) => Speaker::Signer(Proof { statement, signature }),
+        None => Speaker::on_connection(asker.identity.clone()),
+    };
+    let resolved = verdict::decide(state, Spoken { id, verdict, comment, shown_sha256, speaker }).await?;
+    tracing::info!(%id, by = asker.name, "a verdict came by REST");
+    Ok(Json(resolved))
+}
+
+fn check_comment(comment: Option<&str>) -> Result<(), Problem> {
+    if comment.is_some_and(|comment| comment.chars().count() > COMMENT_CHARS_MAX) {
         let detail = format!("a comment or reason has at most {COMMENT_CHARS_MAX} characters");
         return Err(Problem::new(Kind::Invalid, detail));
     }
-    let id = pages::hold_id(id)?;
-    let resolved =
-        verdict::decide(state, Spoken { id, verdict, comment, shown_sha256, identity: None }).await?;
-    let token = bearer.key.name.as_deref().unwrap_or_default();
-    tracing::info!(%id, token, "a verdict came by REST");
+    Ok(())
+}
+
+/// Somebody has found out whether a call ran of which nobody knew.
+async fn resolve(
+    Extracted(state): Extracted<Arc<State>>,
+    asker: Asker,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<Resolved>, Problem> {
+    asker.may(Scope::Decide)?;
+    let ResolveBody { ran, comment } = body(&headers, &bytes)?;
+    check_comment(comment.as_deref())?;
+    let id = pages::hold_id(&id)?;
+    let resolved = verdict::resolve_unknown(&state, id, ran, comment, asker.identity).await?;
+    tracing::info!(%id, by = asker.name, "what became of a call came by REST");
     Ok(Json(resolved))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatementQuery {
+    verdict: Verdict,
+    /// The comment, or the reason.
+    #[serde(default)]
+    comment: String,
+}
+
+/// What a verdict with a signature is over, for whoever has been shown the call and signs it.
+async fn statement(
+    Extracted(state): Extracted<Arc<State>>,
+    asker: Asker,
+    Path(id): Path<String>,
+    query: Asking<StatementQuery>,
+) -> Result<Response, Problem> {
+    asker.may(Scope::Read)?;
+    let StatementQuery { verdict, comment } = asked(query)?;
+    check_comment(Some(&comment))?;
+    let hold = verdict::whole(&state, pages::hold_id(&id)?).await?;
+    if hold.state != HoldState::Held {
+        return Err(verdict::ended(hold));
+    }
+    let statement = hold.statement(verdict, Some(&comment));
+    let statement = statement.ok_or_else(|| Problem::new(Kind::Unavailable, "this call cannot be signed"))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], statement.to_string()).into_response())
 }
 
 // --- news, gates, the record
 
-async fn news(Extracted(state): Extracted<Arc<State>>, bearer: Bearer) -> Result<Response, Problem> {
-    bearer.may(Scope::Read)?;
-    // A token that is revoked or runs out hears nothing more.
-    let text = bearer.text;
-    let still_may = move |state: &State| matches!(key_of(state, &text), Ok(Some(_)));
+async fn news(Extracted(state): Extracted<Arc<State>>, asker: Asker) -> Result<Response, Problem> {
+    asker.may(Scope::Read)?;
+    // A token that is revoked or runs out hears nothing more. A certificate is good for as long as its connection.
+    let token = asker.token;
+    let still_may =
+        move |state: &State| token.as_ref().is_none_or(|text| matches!(key_of(state, text), Ok(Some(_))));
     events::stream(&state, events::Form::Json, Box::new(still_may))
 }
 
 async fn gates(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
 ) -> Result<Json<Vec<GateInfo>>, Problem> {
-    bearer.may(Scope::Read)?;
+    asker.may(Scope::Read)?;
     Ok(Json(super::sessions::gate_infos(&state).await))
 }
 
@@ -402,10 +504,10 @@ struct AuditQuery {
 
 async fn audit(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     query: Asking<AuditQuery>,
 ) -> Result<Response, Problem> {
-    bearer.may(Scope::Audit)?;
+    asker.may(Scope::Audit)?;
     Ok(history::audit(&state, asked(query)?.after.unwrap_or(0)))
 }
 
@@ -418,10 +520,10 @@ struct VerificationQuery {
 
 async fn verification(
     Extracted(state): Extracted<Arc<State>>,
-    bearer: Bearer,
+    asker: Asker,
     query: Asking<VerificationQuery>,
 ) -> Result<Json<VerificationView>, Problem> {
-    bearer.may(Scope::Audit)?;
+    asker.may(Scope::Audit)?;
     let against = asked(query)?.against.map(|text| text.parse::<Checkpoint>()).transpose();
     let against = against.map_err(|error| Problem::new(Kind::Invalid, error.to_string()))?;
     let found = state.store.verify(against).await.map_err(|error| verdict::unavailable(&error))?;

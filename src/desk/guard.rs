@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, FromRequestParts, Request, State as Extracted},
     http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts},
     middleware::{self, Next},
@@ -20,7 +20,7 @@ use super::{
     policies,
     problem::{Kind, Problem},
     session::Session,
-    sessions, tool,
+    sessions, tool, verdict,
 };
 
 /// The longest body of a request, in bytes: a form with a comment.
@@ -153,14 +153,36 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'
     values.next().is_none().then_some(value)
 }
 
-/// A request with a session. Without one, a page asks to sign in.
+/// Whom the certificate of a connection names, where the listener asks for one: an identity, as policies' `people` have them.
+#[derive(Clone)]
+pub(super) struct Certified(pub(super) Arc<str>);
+
+impl Certified {
+    pub(super) fn identity(Extension(Self(identity)): Extension<Self>) -> String {
+        identity.to_string()
+    }
+
+    /// The identity on whose connection a request came.
+    pub(super) fn of(parts: &Parts) -> Option<String> {
+        parts.extensions.get::<Self>().map(|Self(identity)| identity.to_string())
+    }
+}
+
+/// A request with a session. Without one, a page asks to sign in. A session that began with a certificate is worth nothing on a
+/// connection with another one, and nothing once no policy lists whoever it names.
 pub(super) struct SignedIn(pub(super) Session);
 
 impl FromRequestParts<Arc<State>> for SignedIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Response> {
-        if let Some(session) = session(state, &parts.headers) {
+        let certified = Certified::of(parts);
+        let found = session(state, &parts.headers).filter(|session| session.identity == certified);
+        if let Some(session) = found {
+            if let Some(identity) = &certified {
+                let listed = verdict::check_listed(state, identity).await;
+                listed.map_err(|problem| PageProblem::from(problem).into_response())?;
+            }
             return Ok(Self(session));
         }
         let navigates = parts.headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");

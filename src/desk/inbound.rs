@@ -20,7 +20,7 @@ use super::{
     State,
     guard::single,
     problem::{Kind, Problem},
-    verdict::{self, Spoken, unavailable},
+    verdict::{self, Speaker, Spoken, unavailable},
 };
 use crate::{
     channels::{
@@ -81,7 +81,7 @@ async fn decision(
         verdict: decision.verdict,
         comment: decision.comment,
         shown_sha256: Some(decision.frame_sha256),
-        identity: Some(format!("webhook:{}/{}", channel.name, decision.by)),
+        speaker: Speaker::Channel(format!("webhook:{}/{}", channel.name, decision.by)),
     };
     once.settle(state, verdict::decide(state, spoken).await).await
 }
@@ -179,7 +179,7 @@ async fn said_by_click(state: &State, channel: &Channel, click: Click) -> Result
         verdict: click.verdict,
         comment: click.comment,
         shown_sha256: Some(click.frame_sha256),
-        identity: Some(format!("slack:{}", click.user)),
+        speaker: Speaker::Channel(format!("slack:{}", click.user)),
     };
     verdict::decide(state, spoken).await
 }

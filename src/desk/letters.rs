@@ -20,7 +20,7 @@ use super::{
     pages::{PageProblem, VerdictForm, page},
     problem::{Kind, Problem},
     tool::ToolCard,
-    verdict::{self, Spoken},
+    verdict::{self, Speaker, Spoken},
 };
 use crate::{
     channels::{Kind as ChannelKind, Link},
@@ -114,7 +114,7 @@ async fn decide(
         verdict,
         comment: Some(form.comment),
         shown_sha256: Some(form.shown),
-        identity: Some(format!("email:{}", link.address)),
+        speaker: Speaker::Channel(format!("email:{}", link.address)),
     };
     let answer = verdict::decide(&state, spoken).await;
     if answer.is_err() {

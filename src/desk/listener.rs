@@ -1,14 +1,14 @@
-//! The desk's own listener: HTTP/1.1 with limits on everything that a peer can leave open.
+//! The desk's own listener: HTTP/1.1, plain or with TLS, with limits on everything that a peer can leave open.
 //!
-//! Knows nothing of what is served.
+//! Knows nothing of what is served. Where certificates are asked for, every request says whom its connection's one names.
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
@@ -16,12 +16,13 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::address::Address;
+use super::{address::Address, guard::Certified};
+use crate::transport::http::tls::{ServerTls, Stream};
 
 /// Connections at the same time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 512;
 
-/// How long the head of a request may take.
+/// How long the head of a request may take, and the greeting of TLS.
 const HEAD: Duration = Duration::from_secs(10);
 
 /// Header fields of a request.
@@ -41,7 +42,12 @@ pub(super) async fn bind(address: &mut Address) -> io::Result<TcpListener> {
 }
 
 /// Serves until `stopped` is ready.
-pub(super) async fn serve(listener: TcpListener, router: Router, stopped: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    router: Router,
+    stopped: impl Future<Output = ()>,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     tokio::pin!(stopped);
@@ -64,11 +70,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopped: impl F
                 continue;
             }
         };
-        let connection = graceful.watch(http(stream, router.clone()));
+        let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the desk broke");
-            }
+            serve_one(stream, tls.as_deref(), router, watcher).await;
             drop(permit);
         });
     }
@@ -76,13 +80,40 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stopped: impl F
     let _ = tokio::time::timeout(LAST_ANSWERS, graceful.shutdown()).await;
 }
 
-/// HTTP on one connection.
-fn http(
-    stream: TcpStream,
-    router: Router,
-) -> http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>> {
+/// Serves one connection to its end.
+async fn serve_one(stream: TcpStream, tls: Option<&ServerTls>, router: Router, watcher: Watcher) {
     // Small answers and single events: none waits for the next.
     let _ = stream.set_nodelay(true);
+    let connection = match tls {
+        None => http(Stream::Plain(stream), router),
+        Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+            Ok(Ok((stream, shown))) => {
+                let router = match shown.map(|certificate| certificate.person()) {
+                    None => router,
+                    Some(Some(identity)) => router.layer(Extension(Certified(identity.into()))),
+                    Some(None) => {
+                        tracing::warn!(
+                            "a connection was closed: its certificate names nobody who could be in a policy"
+                        );
+                        return;
+                    }
+                };
+                http(Stream::Tls(Box::new(stream)), router)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection to the desk did not begin");
+                return;
+            }
+            Err(_) => return,
+        },
+    };
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection to the desk broke");
+    }
+}
+
+/// HTTP on one connection.
+fn http(stream: Stream, router: Router) -> http1::Connection<TokioIo<Stream>, TowerToHyperService<Router>> {
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -99,6 +99,6 @@ pub(super) async fn resolve(
         "no" => false,
         _ => return Err(Problem::new(Kind::Invalid, "it ran, or it did not: `yes` or `no`").into()),
     };
-    verdict::resolve_unknown(&state, id, has_run, Some(form.comment)).await?;
+    verdict::resolve_unknown(&state, id, has_run, Some(form.comment), session.identity).await?;
     Ok(Redirect::to(&format!("/holds/{id}")).into_response())
 }

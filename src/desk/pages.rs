@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
+    Extension,
     extract::{
         Form, Path, Query, State as Extracted,
         rejection::{FormRejection, QueryRejection},
@@ -22,11 +23,11 @@ use super::{
     State,
     assets::{Assets, assets},
     card::{Card, PAGE_FRAME_BYTES_MAX},
-    guard::SignedIn,
+    guard::{Certified, SignedIn},
     problem::{Kind, Problem},
     record,
     tool::{self, ToolCard},
-    verdict::{self, Spoken},
+    verdict::{self, Speaker, Spoken},
 };
 use crate::{
     control::api::HoldView,
@@ -313,7 +314,8 @@ async fn decide(
     check_csrf(&session.csrf, &form.csrf)?;
     let id = hold_id(&id)?;
     let (comment, shown_sha256) = (Some(form.comment), Some(form.shown));
-    let spoken = Spoken { id, verdict, comment, shown_sha256, identity: None };
+    let speaker = Speaker::on_connection(session.identity);
+    let spoken = Spoken { id, verdict, comment, shown_sha256, speaker };
     let is_long = |hold: &HoldView| hold.frame_bytes > PAGE_FRAME_BYTES_MAX;
     if verdict == Verdict::Approve {
         let long = match state.hub.waiting(id) {
@@ -350,6 +352,8 @@ pub(super) fn check_csrf(expected: &str, said: &str) -> Result<(), Problem> {
 struct SignInPage {
     assets: &'static Assets,
     key: String,
+    /// Whom the connection's certificate names.
+    certified: Option<String>,
 }
 
 /// What the link of a desk says.
@@ -361,19 +365,34 @@ pub(super) struct SignInQuery {
 
 /// Asks for a click: looking at a link must not use it up.
 pub(super) async fn sign_in_page(
+    certified: Option<Extension<Certified>>,
     query: Result<Query<SignInQuery>, QueryRejection>,
 ) -> Result<Response, PageProblem> {
     let Query(query) = query.map_err(|error| Problem::new(Kind::Invalid, error.body_text()))?;
-    page(&SignInPage { assets: assets(), key: query.key })
+    page(&SignInPage { assets: assets(), key: query.key, certified: certified.map(Certified::identity) })
 }
 
 /// Begins a session.
 pub(super) async fn sign_in(
     Extracted(state): Extracted<Arc<State>>,
+    certified: Option<Extension<Certified>>,
     form: Result<Form<SignInQuery>, FormRejection>,
 ) -> Result<Response, PageProblem> {
     let Form(form) = form.map_err(|error| Problem::new(Kind::Invalid, error.body_text()))?;
-    let used = state.keys.use_sign_in(form.key.trim()).map_err(|error| {
+    let identity = certified.map(Certified::identity);
+    match &identity {
+        Some(identity) => verdict::check_listed(&state, identity).await?,
+        None => use_link(&state, form.key.trim())?,
+    }
+    // A new name, always: whoever gave the browser a cookie before knows nothing of this one.
+    let name = state.sessions.begin(identity).map_err(|_| Problem::from(Kind::Unavailable))?;
+    let cookie = format!("{}={name}; Path=/; Secure; HttpOnly; SameSite=Strict", cookie_name(&state));
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
+}
+
+/// Uses up the link with this key.
+fn use_link(state: &State, key: &str) -> Result<(), Problem> {
+    let used = state.keys.use_sign_in(key).map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "the desk's keys cannot be used");
         Problem::new(Kind::Unavailable, "the desk's keys cannot be used")
     })?;
@@ -381,12 +400,9 @@ pub(super) async fn sign_in(
         state.wrong_keys.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
         tracing::warn!("somebody tried to sign in with a link that is not valid, or no longer");
         let how = "a link works once, for a short time; `holdshort desk link` prints another";
-        return Err(Problem::new(Kind::NotSignedIn, how).into());
+        return Err(Problem::new(Kind::NotSignedIn, how));
     }
-    // A new name, always: whoever gave the browser a cookie before knows nothing of this one.
-    let name = state.sessions.begin().map_err(|_| Problem::from(Kind::Unavailable))?;
-    let cookie = format!("{}={name}; Path=/; Secure; HttpOnly; SameSite=Strict", cookie_name(&state));
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
+    Ok(())
 }
 
 /// Browsers tell cookies apart by host, not by port: the port is in the name, so that two desks do not overwrite each other.

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     MethodNotAllowed,
     /// The hold has ended already.
     Ended,
+    /// It still waits, or runs: nobody has to find out what became of it.
+    NotUnknown,
     /// What was shown is not what waits.
     NotWhatWasShown,
     /// The call is longer than a page shows.
@@ -59,7 +61,7 @@ impl Kind {
             Self::NotAllowed | Self::Forged => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Ended | Self::NotWhatWasShown | Self::TooLongToShow | Self::Repeated => {
+            Self::Ended | Self::NotUnknown | Self::NotWhatWasShown | Self::TooLongToShow | Self::Repeated => {
                 StatusCode::CONFLICT
             }
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -81,6 +83,7 @@ impl Kind {
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Ended => "ended",
+            Self::NotUnknown => "not-unknown",
             Self::NotWhatWasShown => "not-what-was-shown",
             Self::TooLongToShow => "too-long-to-show",
             Self::TooLarge => "too-large",
@@ -102,6 +105,7 @@ impl Kind {
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Not with this method",
             Self::Ended => "The hold has ended already",
+            Self::NotUnknown => "What became of the call is no question yet",
             Self::NotWhatWasShown => "What was shown is not what waits",
             Self::TooLongToShow => "The call is longer than a page shows",
             Self::TooLarge => "Too large",

@@ -27,10 +27,13 @@ pub(super) struct Session {
     pub(super) id: Digest,
     /// What a form must say too. Other sites cannot read it.
     pub(super) csrf: String,
+    /// Whom the certificate named that it began with; none: the user whose desk this is.
+    pub(super) identity: Option<String>,
 }
 
 struct Kept {
     csrf: String,
+    identity: Option<String>,
     began: Instant,
     used: Instant,
 }
@@ -48,23 +51,23 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// Begins a session, and gives its name.
+    /// Begins a session, of whoever has a certificate or of the user whose desk this is, and gives its name.
     ///
     /// # Errors
     ///
     /// When the system has no random numbers.
-    pub(super) fn begin(&self) -> Result<String, getrandom::Error> {
-        self.begin_at(Instant::now())
+    pub(super) fn begin(&self, identity: Option<String>) -> Result<String, getrandom::Error> {
+        self.begin_at(identity, Instant::now())
     }
 
-    fn begin_at(&self, now: Instant) -> Result<String, getrandom::Error> {
+    fn begin_at(&self, identity: Option<String>, now: Instant) -> Result<String, getrandom::Error> {
         let (name, csrf) = (random_text()?, random_text()?);
         let mut kept = self.kept_at(now);
         if kept.len() >= SESSIONS_MAX {
             let oldest = kept.iter().min_by_key(|(_, session)| session.used).map(|(id, _)| *id);
             oldest.and_then(|id| kept.remove(&id));
         }
-        kept.insert(Digest::of(name.as_bytes()), Kept { csrf, began: now, used: now });
+        kept.insert(Digest::of(name.as_bytes()), Kept { csrf, identity, began: now, used: now });
         Ok(name)
     }
 
@@ -78,7 +81,7 @@ impl Sessions {
         let mut kept = self.kept_at(now);
         let session = kept.get_mut(&id)?;
         session.used = now;
-        Some(Session { id, csrf: session.csrf.clone() })
+        Some(Session { id, csrf: session.csrf.clone(), identity: session.identity.clone() })
     }
 
     /// All that have not ended: how long ago each began and was used last; the newest first.
@@ -121,20 +124,20 @@ mod tests {
     fn a_session_ends_when_it_is_idle_or_old_or_ended() {
         let sessions = Sessions::default();
         let mut now = Instant::now();
-        let name = sessions.begin_at(now).unwrap();
+        let name = sessions.begin_at(None, now).unwrap();
         assert!(sessions.find_at("another", now).is_none());
         now += IDLE - Duration::from_secs(1);
         assert!(sessions.find_at(&name, now).is_some());
         now += IDLE - Duration::from_secs(1);
         assert!(sessions.find_at(&name, now).is_some(), "it was used");
         assert!(sessions.find_at(&name, now + IDLE).is_none());
-        let name = sessions.begin_at(now).unwrap();
+        let name = sessions.begin_at(None, now).unwrap();
         for _ in 0..30 {
             now += IDLE / 2;
             sessions.find_at(&name, now);
         }
         assert!(sessions.find_at(&name, now).is_none(), "older than any session gets");
-        let name = sessions.begin().unwrap();
+        let name = sessions.begin(None).unwrap();
         let session = sessions.find(&name).unwrap();
         assert!(sessions.lives(session.id));
         sessions.end(session.id);
@@ -145,9 +148,9 @@ mod tests {
     fn a_new_session_has_a_name_of_its_own_and_the_oldest_makes_room() {
         let sessions = Sessions::default();
         let now = Instant::now();
-        let first = sessions.begin_at(now).unwrap();
+        let first = sessions.begin_at(None, now).unwrap();
         for second in 1..=SESSIONS_MAX {
-            let other = sessions.begin_at(now + Duration::from_secs(second as u64)).unwrap();
+            let other = sessions.begin_at(None, now + Duration::from_secs(second as u64)).unwrap();
             assert_ne!(other, first);
         }
         assert!(sessions.find_at(&first, now).is_none());

@@ -115,6 +115,10 @@ pub(super) async fn accept(
 ) -> Result<Response, PageProblem> {
     let Form(form) = form.map_err(|error| Problem::new(Kind::Invalid, error.body_text()))?;
     check_csrf(&session.csrf, &form.csrf)?;
+    if session.identity.is_some() {
+        let text = "a definition is accepted by the user of the gate: `holdshort tools accept`";
+        return Err(Problem::new(Kind::NotAllowed, text).into());
+    }
     let id = hold_id(&form.hold)?;
     let sha256 = Digest::from_hex(&form.sha256);
     let sha256 = sha256.ok_or_else(|| Problem::new(Kind::Invalid, "a digest is 64 hexadecimal digits"))?;

@@ -11,6 +11,7 @@ use super::{
     State,
     problem::{Kind, Problem},
     record,
+    sessions::INFO,
 };
 use crate::{
     control::{
@@ -19,7 +20,7 @@ use crate::{
         server::resolve_error,
     },
     gate::ResolveError,
-    hold::{HoldId, State as HoldState, Verdict},
+    hold::{HoldId, Proof, State as HoldState, Verdict},
 };
 
 /// What somebody says about a hold.
@@ -30,8 +31,27 @@ pub(super) struct Spoken {
     pub(super) comment: Option<String>,
     /// The digest of the frame that they were shown.
     pub(super) shown_sha256: Option<String>,
-    /// Who says it, where a channel has told them apart; none: the user whose desk this is.
-    pub(super) identity: Option<String>,
+    pub(super) speaker: Speaker,
+}
+
+/// Who says something at a desk.
+#[derive(Clone, Debug)]
+pub(super) enum Speaker {
+    /// The user whose desk this is.
+    Operator,
+    /// Whoever has the certificate that the listener has verified, by the identity in it.
+    Certified(String),
+    /// Somebody whom a channel has told apart, by their identity.
+    Channel(String),
+    /// Whoever has signed.
+    Signer(Proof),
+}
+
+impl Speaker {
+    /// Whoever asks on a connection with a certificate, or without one.
+    pub(super) fn on_connection(identity: Option<String>) -> Self {
+        identity.map_or(Self::Operator, Self::Certified)
+    }
 }
 
 /// Where a hold can be decided.
@@ -45,27 +65,46 @@ enum Door {
 /// Passes a verdict on. Answers once it is durable.
 pub(super) async fn decide(state: &State, spoken: Spoken) -> Result<Resolved, Problem> {
     state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
-    let Spoken { id, verdict, comment, shown_sha256, identity } = spoken;
+    let Spoken { id, verdict, comment, shown_sha256, speaker } = spoken;
     let (hold, door) = door(state, id).await?;
     // A grant can only be taken back, and not by a channel, whose message was about what waits.
-    let takes_back = (hold.state, verdict) == (HoldState::Granted, Verdict::Reject) && identity.is_none();
+    let is_grant_rejected = (hold.state, verdict) == (HoldState::Granted, Verdict::Reject);
+    let takes_back = is_grant_rejected && !matches!(speaker, Speaker::Channel(_));
     if hold.state != HoldState::Held && !takes_back {
         return Err(ended(HoldView::clone(&hold)));
     }
     if shown_sha256.is_some_and(|shown| shown != hold.frame_sha256) {
         return Err(Kind::NotWhatWasShown.into());
     }
-    match (door, identity) {
-        (Door::Gate(gate), None) => gate.rpc.resolve(id, verdict, comment).await.map_err(problem),
-        (Door::Gate(gate), Some(identity)) => {
+    match (door, speaker) {
+        (Door::Gate(gate), Speaker::Operator) => {
+            gate.rpc.resolve(id, verdict, comment).await.map_err(problem)
+        }
+        (Door::Gate(gate), Speaker::Certified(identity) | Speaker::Channel(identity)) => {
             gate.rpc.resolve_as(id, verdict, comment, identity).await.map_err(problem)
         }
-        (Door::Record, None) => {
+        (Door::Gate(gate), Speaker::Signer(proof)) => {
+            gate.rpc.resolve_signed(id, verdict, comment, proof).await.map_err(problem)
+        }
+        (Door::Record, Speaker::Operator) => {
             let now = record::resolve(state, id, verdict, comment.as_deref()).await?;
             Ok(Resolved { id, state: now })
         }
-        (Door::Record, Some(_)) => Err(no_gate()),
+        // Whose identity or key it is, is written in the policy of a gate.
+        (Door::Record, _) => Err(no_gate()),
     }
+}
+
+/// Whether a gate that runs knows whom `identity` means: where certificates are asked for, nobody else is let in.
+pub(super) async fn check_listed(state: &State, identity: &str) -> Result<(), Problem> {
+    for gate in state.hub.gates() {
+        let asked = tokio::time::timeout(INFO, gate.rpc.person(identity.to_owned())).await;
+        if let Ok(Ok(Some(_))) = asked {
+            return Ok(());
+        }
+    }
+    let text = format!("no gate that runs has a policy whose `people` have the identity `{identity}`");
+    Err(Problem::new(Kind::NotAllowed, text))
 }
 
 /// Says whether a call ran of which nobody knew. Answers once it is durable.
@@ -74,15 +113,24 @@ pub(super) async fn resolve_unknown(
     id: HoldId,
     has_run: bool,
     comment: Option<String>,
+    identity: Option<String>,
 ) -> Result<Resolved, Problem> {
     state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
     let (hold, door) = door(state, id).await?;
-    if hold.state != HoldState::Unknown {
-        return Err(ended(HoldView::clone(&hold)));
+    match hold.state {
+        HoldState::Unknown => {}
+        state if state.is_open() => {
+            return Err(Problem::new(Kind::NotUnknown, format!("it is {state}")));
+        }
+        _ => return Err(ended(HoldView::clone(&hold))),
     }
-    match door {
-        Door::Gate(gate) => gate.rpc.resolve_unknown(id, has_run, comment).await.map_err(problem),
-        Door::Record => {
+    match (door, identity) {
+        (Door::Gate(gate), None) => gate.rpc.resolve_unknown(id, has_run, comment).await.map_err(problem),
+        (Door::Gate(gate), Some(identity)) => {
+            gate.rpc.resolve_unknown_as(id, has_run, comment, identity).await.map_err(problem)
+        }
+        (Door::Record, Some(_)) => Err(no_gate()),
+        (Door::Record, None) => {
             let now = record::resolve_unknown(state, id, has_run, comment.as_deref()).await?;
             Ok(Resolved { id, state: now })
         }
@@ -158,7 +206,8 @@ async fn show(gate: &Arc<GateClient>, id: HoldId) -> Result<HoldView, Problem> {
     gate.rpc.show(id).await.map_err(problem)
 }
 
-fn ended(hold: HoldView) -> Problem {
+/// It does not wait any more.
+pub(super) fn ended(hold: HoldView) -> Problem {
     let by = hold.votes.last().map(|vote| format!(" by {}", vote.by)).unwrap_or_default();
     let detail = format!("it is {}{by}", hold.state);
     Problem { hold: Some(Box::new(hold)), ..Problem::new(Kind::Ended, detail) }

@@ -99,6 +99,7 @@ impl Gate {
     ///
     /// `NotFound` if there is none that counts.
     pub async fn revoke(&self, of: HoldId, who: &Principal) -> Result<(), ResolveError> {
+        self.not_the_client(of, who)?;
         if !matches!(who, Principal::User { .. }) {
             return Err(ResolveError::NotAllowed(who.clone()));
         }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Gate, quorum::Weighed};
 use crate::{
+    audit::{AuditEvent, Occasion},
     hold::{
         Approval, Assurance, BadProof, HoldId, HoldRecord, Proof, Said, State, Verdict, Vote, Withdrawal,
         kept_comment,
@@ -50,6 +51,12 @@ pub enum ResolveError {
     /// The call is one's own, or one's agent's.
     #[error("whoever asked for a call, or owns the agent that did, cannot approve it")]
     OwnCall,
+    /// The client itself, or a process that it has started.
+    #[error(
+        "this comes from a process that the agent's client has started (or that cannot be seen from here), and whoever asks does not \
+         decide: use a terminal of your own; if that is one inside of the client, see `--danger-client-decides` in `holdshort run --help`"
+    )]
+    AskedByClient,
     /// The rules ask for people, and the policy does not say who they are.
     #[error("the policy asks for certain people and names none: nobody can approve this")]
     NobodyMay,
@@ -134,6 +141,7 @@ impl Gate {
         comment: Option<&str>,
     ) -> Result<State, ResolveError> {
         let said = said.into();
+        self.not_the_client(id, approver)?;
         match self.resolve_there(id, &said, approver, comment).await {
             Some(resolved) => resolved,
             None => self.resolve_here(id, said, approver, comment).await,
@@ -227,7 +235,13 @@ impl Gate {
         approver: &Principal,
         comment: Option<&str>,
     ) -> Result<State, ResolveError> {
+        self.not_the_client(id, approver)?;
         let comment = person(approver, comment)?;
+        if let Principal::Channel { identity } = approver
+            && self.policy().people().behind(identity).is_none()
+        {
+            return Err(ResolveError::NotAllowed(approver.clone()));
+        }
         let (state, found) = if has_run { (State::Ran, "it ran") } else { (State::NotRun, "it did not run") };
         let comment = comment.map(|comment| format!(": {comment}")).unwrap_or_default();
         let note = format!("{approver} found out that {found}{comment}");
@@ -249,6 +263,19 @@ impl Gate {
             }
             Err(error) => tracing::error!(hold = %id, %error, "a withdrawal could not be recorded"),
         }
+    }
+
+    /// Refuses the client, whatever it has got somebody to sign, and puts on record that it has tried.
+    pub(super) fn not_the_client(&self, id: HoldId, approver: &Principal) -> Result<(), ResolveError> {
+        let Principal::Client { .. } = approver else { return Ok(()) };
+        tracing::warn!(hold = %id, %approver, "a process that the client has started tried to decide, and was refused");
+        self.store.ride_along(AuditEvent {
+            hold: Some(id),
+            who: Some(approver.to_string()),
+            note: Some("a process that the client has started tried to decide".to_owned()),
+            ..AuditEvent::new(Occasion::VerdictRefused, self.instance(), Timestamp::now())
+        });
+        Err(ResolveError::AskedByClient)
     }
 
     async fn announce_now(&self, id: HoldId, state: State, vote: Option<Vote>) {

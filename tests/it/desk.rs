@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     browser::{Answer, Desk, field},
+    keys::FileKey,
     program::{Home, PATIENCE, Wrapped, until},
 };
 
@@ -415,6 +416,107 @@ fn a_program_decides_with_a_token_that_may() {
     assert_eq!(past["holds"].as_array().unwrap().len(), 1);
     assert!(home.holdshort(["desk", "token", "revoke", "reader"]).status.success());
     assert_eq!(desk.ask("GET", "/holds", &reader, "").problem(), "not-signed-in");
+    home.verify();
+}
+
+#[test]
+fn a_program_passes_on_what_a_person_has_signed() {
+    let home = Home::new();
+    let (ann, eve) = (key(&home, "ann"), key(&home, "eve"));
+    let policy = format!(
+        "version: 1\npeople:\n  ann: {{roles: [finance], ssh_keys: ['{}']}}\nrules:\n  \
+         - {{name: all, tool: '*', action: hold, approvers: [finance], signed: true}}\n",
+        ann.line
+    );
+    let policy = home.file("policy.yaml", &policy);
+    let mut command = home.command();
+    command.args(["run", "--server", "billing", "--policy"]).arg(policy).args(["--", "sh", "-c", ANSWERING]);
+    let mut gate = Wrapped::start(command);
+    gate.send(&call(1, "pay", &json!({"amount": 1})));
+    gate.send(&call(2, "pay", &json!({"amount": 2})));
+    let ids = home.wait_for_holds(2);
+    let (desk, _) = desk(&home, 2);
+    let token = token(&home, &["ci", "--scope", "read", "--scope", "decide"]);
+    let statement =
+        |id: &str, query: &str| desk.ask("GET", &format!("/holds/{id}/statement?{query}"), &token, "");
+    let say = |id: &str, verdict: &str, body: Value| {
+        desk.ask("POST", &format!("/holds/{id}/{verdict}"), &token, &body.to_string())
+    };
+    let proof = |key: &FileKey, text: &str| serde_json::to_value(key.sign(text)).unwrap();
+    // The statement is about this call and this verdict.
+    let approval = statement(&ids[0], "verdict=approve&comment=seen").body;
+    let hold = desk.ask("GET", &format!("/holds/{}", ids[0]), &token, "").json();
+    assert!(
+        approval.contains(&format!("frame-sha256: {}\n", hold["frame_sha256"].as_str().unwrap())),
+        "{approval}"
+    );
+    assert_eq!(statement(&ids[0], "").problem(), "invalid");
+    assert_eq!(statement(&ids[0], "verdict=perhaps").problem(), "invalid");
+    // Without a signature, with that of somebody else, or about something else: refused.
+    assert_eq!(say(&ids[0], "approve", json!({"comment": "seen"})).problem(), "not-allowed");
+    let other = statement(&ids[1], "verdict=approve&comment=seen").body;
+    let rejection = statement(&ids[0], "verdict=reject&comment=seen").body;
+    for (signed, by) in [(&approval, &eve), (&other, &ann), (&rejection, &ann)] {
+        let refused = say(&ids[0], "approve", json!({"comment": "seen", "proof": proof(by, signed)}));
+        assert_eq!(refused.problem(), "not-allowed", "{signed}");
+    }
+    let mut altered = proof(&ann, &approval);
+    altered["statement"] = json!(approval.replace("verdict: approve", "verdict: reject"));
+    assert_eq!(say(&ids[0], "reject", json!({"reason": "seen", "proof": altered})).problem(), "not-allowed");
+    assert_eq!(say(&ids[0], "approve", json!({"proof": {"statement": approval}})).problem(), "invalid");
+    assert_eq!(home.wait_for_holds(2), ids);
+    let said = say(&ids[0], "approve", json!({"comment": "seen", "proof": proof(&ann, &approval)}));
+    assert_eq!((said.status, said.json()["state"].clone()), (200, json!("forwarding")), "{said:?}");
+    assert_eq!(gate.receive()["id"], 1, "it ran");
+    let hold = desk.ask("GET", &format!("/holds/{}", ids[0]), &token, "").json();
+    assert_eq!(hold["votes"][0]["person"], "ann");
+    assert_eq!(hold["votes"][0]["proof"]["statement"], json!(approval), "it can be proven later");
+    assert_eq!(statement(&ids[0], "verdict=approve").problem(), "ended");
+    home.verify();
+}
+
+fn key(home: &Home, name: &str) -> FileKey {
+    FileKey::new(home.path(), name, &["-t", "ed25519"])
+}
+
+#[test]
+fn a_program_says_what_became_of_a_call_of_which_nobody_knew() {
+    let home = Home::new();
+    let policy = home.file("policy.yaml", HOLD_ALL);
+    let mut command = home.command();
+    command.args(["run", "--server", "billing", "--policy"]).arg(policy);
+    command.args(["--", "sh", "-c", "while read -r line; do :; done"]);
+    let mut dead = Wrapped::start(command);
+    dead.send(&call(1, "pay", &json!({"amount": 1})));
+    dead.send(&call(2, "pay", &json!({"amount": 2})));
+    let ids = home.wait_for_holds(2);
+    for id in &ids {
+        assert!(home.holdshort(["approve", id]).status.success());
+    }
+    dead.process.kill().unwrap();
+    dead.process.wait().unwrap();
+    let mut gate = gate(&home);
+    let state = |id: &str| -> Option<Value> {
+        let output = home.holdshort(["show", id, "--json"]);
+        Some(serde_json::from_slice::<Value>(&output.stdout).ok()?["state"].clone())
+    };
+    until(|| (state(&ids[0])? == "unknown" && state(&ids[1])? == "unknown").then_some(()));
+    gate.send(&call(3, "pay", &json!({"amount": 3})));
+    let (desk, _) = desk(&home, 1);
+    let (decides, reads) =
+        (token(&home, &["ci", "--scope", "decide"]), token(&home, &["cd", "--scope", "read"]));
+    let say =
+        |id: &str, token: &str, body: &str| desk.ask("POST", &format!("/holds/{id}/resolve"), token, body);
+    assert_eq!(say(&ids[0], &reads, "{\"ran\":true}").problem(), "not-allowed");
+    for bad in ["{}", "{\"ran\":\"yes\"}", "{\"ran\":true,\"more\":1}", "[true]"] {
+        assert_eq!(say(&ids[0], &decides, bad).problem(), "invalid", "{bad}");
+    }
+    let waiting = home.holds().into_iter().find(|hold| hold["state"] == "held").unwrap();
+    assert_eq!(say(waiting["id"].as_str().unwrap(), &decides, "{\"ran\":true}").problem(), "not-unknown");
+    let said = say(&ids[0], &decides, "{\"ran\":true,\"comment\":\"the ledger has it\"}");
+    assert_eq!((said.status, said.json()["state"].clone()), (200, json!("ran")), "{said:?}");
+    assert_eq!(say(&ids[1], &decides, "{\"ran\":false}").json()["state"], "not_run");
+    assert_eq!(say(&ids[0], &decides, "{\"ran\":false}").problem(), "ended", "that is known now");
     home.verify();
 }
 

@@ -251,6 +251,7 @@ async fn connection(
             (Stream::Tls(Box::new(stream)), is_http2, certificate)
         }
     };
+    let certificate = certificate.and_then(|certificate| certificate.agent());
     let client = Arc::new(Client { pulse: Arc::clone(&pulse), peer, certificate });
     let io = TokioIo::new(Noticed::new(stream, pulse));
     let service = service_fn(move |request| answer(Arc::clone(&worker), Arc::clone(&client), request));

@@ -1,6 +1,6 @@
 //! The byte streams under HTTP: plain, or with TLS.
 //!
-//! Used by the listener and by the connections to servers. It checks certificates and never looks at what is inside.
+//! Used by the listener, by that of a desk, and by the connections to servers. It checks certificates and never looks at what is inside.
 
 use std::{
     fs, io,
@@ -25,13 +25,13 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::identity::agent_named;
-use crate::principal::Principal;
+use crate::principal::{Principal, certificate_identity};
 
 /// Bytes up to which several pieces are written as one.
 const SMALL_WRITE_BYTES: usize = 1024;
 
 /// A connection, plain or encrypted.
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -135,6 +135,8 @@ pub struct ServerTlsFiles {
     pub client_roots: Option<PathBuf>,
     /// Whether a client without a certificate may show who it is in another way.
     pub client_certificate_is_optional: bool,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
 }
 
 /// Certificates or a key cannot be used.
@@ -203,14 +205,46 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Shakes hands on `stream`. The agent that the client's certificate names, if it has shown one.
-    pub(super) async fn accept(
+    /// Shakes hands on `stream`. The client's certificate, if it has shown one.
+    pub(crate) async fn accept(
         &self,
         stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Option<Arc<Principal>>)> {
+    ) -> io::Result<(TlsStream<TcpStream>, Option<ClientCertificate>)> {
         let stream = TlsAcceptor::from(self.config.load_full()).accept(stream).await?;
-        let agent = stream.get_ref().1.peer_certificates().and_then(|chain| agent_of(chain.first()?));
-        Ok((TlsStream::Server(stream), agent))
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
+        Ok((TlsStream::Server(stream), shown.map(ClientCertificate)))
+    }
+}
+
+/// A certificate that a client has shown, and that the listener has verified.
+pub(crate) struct ClientCertificate(CertificateDer<'static>);
+
+impl ClientCertificate {
+    /// The agent that it names: by its first URI or DNS name, else by its common name.
+    pub(crate) fn agent(&self) -> Option<Arc<Principal>> {
+        agent_named(&self.name(|_| None)?)
+    }
+
+    /// The identity of the person that it names, for `people:` in policies: by its first mail address, URI or DNS name, else by
+    /// its common name. None, if that cannot be an identity.
+    pub(crate) fn person(&self) -> Option<String> {
+        certificate_identity(&self.name(|name| match name {
+            GeneralName::RFC822Name(address) => Some((*address).to_owned()),
+            _ => None,
+        })?)
+    }
+
+    /// The first alternative name that `other` takes, or that is a URI or a DNS name; else the common name.
+    fn name(&self, other: impl Fn(&GeneralName<'_>) -> Option<String>) -> Option<String> {
+        let (_, certificate) = X509Certificate::from_der(&self.0).ok()?;
+        let alternative = certificate.subject_alternative_name().ok().flatten().and_then(|names| {
+            names.value.general_names.iter().find_map(|name| match name {
+                GeneralName::URI(name) | GeneralName::DNSName(name) => Some((*name).to_owned()),
+                other_name => other(other_name),
+            })
+        });
+        let common = || Some(certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned());
+        alternative.or_else(common)
     }
 }
 
@@ -234,21 +268,9 @@ fn server_config(files: &ServerTlsFiles) -> Result<Arc<ServerConfig>, TlsError> 
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let spoken = [files.http2.then_some(&b"h2"[..]), Some(b"http/1.1")];
+    config.alpn_protocols = spoken.into_iter().flatten().map(<[u8]>::to_vec).collect();
     Ok(Arc::new(config))
-}
-
-/// The agent that a verified certificate names: by its first URI or DNS name, else by its common name.
-fn agent_of(certificate: &CertificateDer<'_>) -> Option<Arc<Principal>> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let alternative = certificate.subject_alternative_name().ok().flatten().and_then(|names| {
-        names.value.general_names.iter().find_map(|name| match name {
-            GeneralName::URI(name) | GeneralName::DNSName(name) => Some((*name).to_owned()),
-            _ => None,
-        })
-    });
-    let common = || Some(certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned());
-    agent_named(&alternative.or_else(common)?)
 }
 
 impl ClientTls {

@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// The longest that anything in these tests may take before it counts as never.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Lets the process that has started a gate decide at it.
+pub(crate) const CLIENT_DECIDES: &str = "HOLDSHORT_DANGER_CLIENT_DECIDES";
+
 /// A home directory with its own state, configuration and runtime directories.
 pub(crate) struct Home {
     dir: TempDir,
@@ -50,6 +53,8 @@ impl Home {
             command.env_remove(variable);
         }
         command.env("XDG_RUNTIME_DIR", self.path());
+        // The tests are the client and the person at once. Those of `lineage` take it away again.
+        command.env(CLIENT_DECIDES, "true");
         command
     }
 
