@@ -86,6 +86,7 @@ pub struct ClientQuestion {
 }
 
 /// What a state of ours says.
+#[derive(Clone, Copy)]
 struct Sealed {
     hold: HoldId,
     round: u8,
@@ -355,4 +356,58 @@ fn question(hold: &NewHold) -> Option<String> {
     // Behind a mark that begins every row, so that no row can look like a line of ours.
     rows.iter().for_each(|row| message.push_str(&format!("\n| {row}")));
     (message.chars().count() <= QUESTION_CHARS_MAX).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        gate::{GateLimits, Released, Screened},
+        policy::Source,
+    };
+
+    /// A call that comes back with `state`, or is made for the first time.
+    fn call(gate: &Gate, state: Option<&str>) -> Box<HeldCall> {
+        let state = state.map(|state| format!(",\"requestState\":\"{state}\"")).unwrap_or_default();
+        let line = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"danger\",\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{{}}}}{state}}}}}"
+        );
+        let caller = Caller::new(&Principal::Anyone, "server".into());
+        match gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap()) {
+            Screened::Hold(held) => held,
+            other => panic!("it is held, not {other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_whose_time_is_over_is_refused_and_the_hold_is_as_it_was() {
+        let text = "version: 1\nwaiting: {default: 1s, grant: 10m}\nrules: [{name: danger, tool: danger, action: hold, timeout: 5m}]\n";
+        let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text: text.into() }]).unwrap();
+        let gate = Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default());
+        let Released::Refuse(refusal) = gate.hold(call(&gate, None)).await else { panic!("it comes back") };
+        let answer: serde_json::Value = serde_json::from_str(&refusal.text).unwrap();
+        let state = answer["requestState"].as_str().unwrap();
+        let hold = gate.detached().await.unwrap().remove(0).hold;
+        let key = key(&gate.seal, &gate.store).await.unwrap();
+        let sealed = Sealed::read(key, state, &hold).unwrap();
+        let until = hold.expires_at + Duration::from_secs(600);
+        assert_eq!(sealed.until.as_second(), until.as_second(), "as long as an approval can count");
+        // The same, but that its time is over: now, and long ago.
+        for until in [Timestamp::now(), Timestamp::UNIX_EPOCH] {
+            let over = Sealed { until, ..sealed }.write(key, &hold).unwrap();
+            let back = gate.record(call(&gate, Some(&over))).await.map(|held| held.id());
+            let Err(Released::Refuse(refusal)) = back.map_err(|released| *released) else { panic!("refused") };
+            assert!(refusal.text.contains("the time of this requestState is over"), "{}", refusal.text);
+        }
+        let events = gate.store.audit_events(0, 100).await.unwrap();
+        let noted = events.iter().filter(|event| event.line.contains("the time of this requestState is over"));
+        assert_eq!(noted.count(), 2);
+        let waiting: Vec<_> = gate.detached().await.unwrap().iter().map(|record| record.hold.id).collect();
+        assert_eq!(waiting, [hold.id], "nobody is asked anew");
+        gate.record(call(&gate, Some(state))).await.expect("whose time is not over still counts");
+    }
 }

@@ -14,9 +14,6 @@ use crate::{
 /// The raw JSON token by which a client recognises the progress of a request.
 pub(super) type ProgressToken = Box<str>;
 
-/// Requests of one client that may be without an answer at the same time.
-pub(super) const REQUESTS_MAX: usize = 65_536;
-
 /// What the session wants to read in an answer, besides passing it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
@@ -88,12 +85,13 @@ impl Calls {
         !matches!(self.0.get(id), None | Some(Call::Forwarded { cancelled: true, .. }))
     }
 
-    /// Whether one more request may begin. Cancelled ones, which may never be answered, are forgotten first.
-    pub(super) fn has_room(&mut self) -> bool {
-        if self.0.len() >= REQUESTS_MAX {
+    /// Whether one more request may begin, where `requests_max` may be in flight. Cancelled ones, which may never be answered, are
+    /// forgotten first.
+    pub(super) fn has_room(&mut self, requests_max: usize) -> bool {
+        if self.0.len() >= requests_max {
             self.0.retain(|_, call| !matches!(call, Call::Forwarded { cancelled: true, hold: None, .. }));
         }
-        self.0.len() < REQUESTS_MAX
+        self.0.len() < requests_max
     }
 
     /// Begins a request; gives the one whose id it takes over.

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    calls::{Call, Calls, Interest, ProgressToken, REQUESTS_MAX},
+    calls::{Call, Calls, Interest, ProgressToken},
     outbox::{Downstream, Upstream},
     tools,
     waiting::progress_value,
@@ -65,12 +65,14 @@ pub struct SessionLimits {
     pub client_frame_bytes_max: usize,
     /// The longest line of the server that is read, in bytes.
     pub server_frame_bytes_max: usize,
+    /// Requests of the client that may be without an answer at the same time, and as many questions about tasks.
+    pub requests_max: usize,
 }
 
 impl Default for SessionLimits {
-    /// 16 MiB from the client; 64 MiB from the server, whose results carry images and files.
+    /// 16 MiB from the client; 64 MiB from the server, whose results carry images and files; 65,536 requests.
     fn default() -> Self {
-        Self { client_frame_bytes_max: 16 << 20, server_frame_bytes_max: 64 << 20 }
+        Self { client_frame_bytes_max: 16 << 20, server_frame_bytes_max: 64 << 20, requests_max: 65_536 }
     }
 }
 
@@ -128,6 +130,8 @@ struct Session<DW, UW> {
     modern: Option<bool>,
     downstream: Downstream<DW>,
     upstream: Upstream<UW>,
+    /// Requests that may be without an answer, and questions about tasks.
+    requests_max: usize,
     calls: Calls,
     asking: tasks::Asking,
     questions: questions::Questions,
@@ -173,6 +177,7 @@ pub async fn run<DR, DW, UR, UW>(
         modern: None,
         downstream: Downstream::new(client_writer),
         upstream: Upstream::new(server_writer),
+        requests_max: limits.requests_max,
         calls: Calls::default(),
         asking: tasks::Asking::default(),
         questions: questions::Questions::default(),
@@ -382,8 +387,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text));
         }
-        if !self.calls.has_room() || self.asking.is_full() {
-            let text = format!("{REQUESTS_MAX} requests are without an answer, which is the limit");
+        let requests_max = self.requests_max;
+        if !self.calls.has_room(requests_max) || self.asking.len() >= requests_max {
+            let text = format!("{requests_max} requests are without an answer, which is the limit");
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
         }
         if let Some(asked) = TaskRequest::parse(&frame).filter(|asked| self.caller.is_answered_here(asked)) {

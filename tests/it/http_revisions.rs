@@ -383,25 +383,14 @@ fn a_place_elsewhere_is_not_passed_on() {
     }
 }
 
-#[test]
-fn an_argument_that_a_header_repeats_otherwise_gets_no_further() {
-    let server = Server::start(Box::new(|request, say| {
-        let asked: Value = serde_json::from_slice(&request.body).unwrap();
-        let result = if asked["method"] == "tools/list" {
-            json!({"resultType": "complete", "tools": [{"name": "danger", "inputSchema": {"type": "object", "properties": {
-                "region": {"type": "string", "x-mcp-header": "Region"},
-            }}}]})
-        } else {
-            json!({"resultType": "complete", "content": []})
-        };
-        say(&answer(
-            "200 OK",
-            "",
-            &json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string(),
-        ));
-    }));
-    let policy = "version: 1\nrules:\n  - {name: all, tool: danger, action: allow}\n";
-    let proxy = Proxy::before(&server, policy, "");
+/// A list of one tool, whose argument `region` clients repeat in a header.
+const TOOLS: &str = r#"{"resultType":"complete","tools":[{"name":"danger","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}]}"#;
+const EMPTY: &str = r#"{"resultType":"complete","content":[]}"#;
+const ALLOW: &str = "version: 1\nrules:\n  - {name: all, tool: danger, action: allow}\n";
+
+/// Calls through `proxy`, whose server answers lists with [`TOOLS`], before it was asked for one and after that. `calls`: those that
+/// the server has seen.
+fn repeated_arguments_are_compared(proxy: &Proxy, calls: impl Fn() -> usize) {
     let call = |region: &[&str]| {
         let request = String::from_utf8(modern(1, "{\"region\":\"eu west\"}", "")).unwrap();
         let headers: String = region.iter().map(|value| format!("mcp-param-region: {value}\r\n")).collect();
@@ -422,10 +411,39 @@ fn an_argument_that_a_header_repeats_otherwise_gets_no_further() {
     for agreeing in [&[][..], &["eu west"], &["=?base64?ZXUgd2VzdA==?="]] {
         assert_eq!(call(agreeing).status(), 200, "{agreeing:?}");
     }
-    let asked = server.asked().len();
+    let before = calls();
+    assert_eq!(before, 4);
     for other in [&["us"][..], &["=?base64?dXM=?="], &["=?base64?ZXUgd2VzdA?="], &["eu west", "eu west"]] {
         let refused = call(other);
         assert_eq!((refused.status(), &refused.json()["error"]["code"]), (400, &json!(-32020)), "{other:?}");
     }
-    assert_eq!(server.asked().len(), asked, "the server has seen none of them");
+    assert_eq!(calls(), before, "the server has seen none of them");
+}
+
+#[test]
+fn an_argument_that_a_header_repeats_otherwise_gets_no_further() {
+    let server = Server::start(Box::new(|request, say| {
+        let asked = request.json();
+        let result = if asked["method"] == "tools/list" { TOOLS } else { EMPTY };
+        let id = &asked["id"];
+        say(&answer("200 OK", "", &format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}")));
+    }));
+    let proxy = Proxy::before(&server, ALLOW, "");
+    let calls = || server.asked().iter().filter(|asked| asked.json()["method"] == "tools/call").count();
+    repeated_arguments_are_compared(&proxy, calls);
+}
+
+#[test]
+fn an_argument_that_a_header_repeats_otherwise_does_not_reach_a_server_on_stdio() {
+    let seen = tempfile::NamedTempFile::new().unwrap();
+    let path = seen.path().display();
+    let script = format!(
+        r#"while read -r line; do case "$line" in
+        *tools/list*) echo '{{"jsonrpc":"2.0","id":2,"result":{TOOLS}}}' ;;
+        *) echo call >> '{path}'; echo '{{"jsonrpc":"2.0","id":1,"result":{EMPTY}}}' ;;
+        esac; done"#
+    );
+    let command = serde_json::to_string(&["sh", "-c", &script]).unwrap();
+    let proxy = Proxy::start(ALLOW, &format!("upstreams: [{{name: lines, path: /mcp, command: {command}}}]\n"));
+    repeated_arguments_are_compared(&proxy, || std::fs::read_to_string(seen.path()).unwrap().lines().count());
 }

@@ -12,7 +12,10 @@ use holdshort::{
     policy::{Policy, Source},
     principal::Principal,
     store::{Store, TaskAnswer},
+    transport::session::SessionLimits,
 };
+
+use crate::support::session::{POLICY, Session};
 
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}"#;
 
@@ -198,4 +201,47 @@ async fn an_answer_is_kept_whole_or_its_absence_explained() {
         let is_note = matches!(gate.store().answer_of(hold).await.unwrap(), Some(TaskAnswer::Result(_)));
         assert_eq!(is_note, !says.contains("failed"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_wait_for_results_of_tasks_and_one_that_is_taken_back_makes_room() {
+    const WAITING_MAX: u32 = 3;
+    let limits = SessionLimits { requests_max: WAITING_MAX as usize, ..SessionLimits::default() };
+    let mut session = Session::start(POLICY, limits);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger","arguments":{},"task":{}}}"#;
+    session.client_sends(format!("{call}\n").as_bytes()).await;
+    let begun: serde_json::Value = serde_json::from_str(&session.client_receives().await.unwrap()).unwrap();
+    let task = begun["result"]["task"]["taskId"].as_str().unwrap().to_owned();
+    let result = |id: u32| {
+        format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tasks/result\",\"params\":{{\"taskId\":\"{task}\"}}}}\n"
+        )
+    };
+    for id in 10..10 + WAITING_MAX {
+        session.client_sends(result(id).as_bytes()).await;
+        assert_eq!(session.client_receives().await, None, "{id} waits");
+    }
+    session.client_sends(result(20).as_bytes()).await;
+    let refused = session.client_receives().await.expect("one more is refused");
+    assert!(refused.contains("\"id\":20,\"error\":{\"code\":-32603") && refused.contains("limit"), "{refused}");
+    let cancelled = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":11}}\n";
+    session.client_sends(cancelled.as_bytes()).await;
+    session.client_sends(result(21).as_bytes()).await;
+    assert_eq!(session.client_receives().await, None, "there is room again");
+    let hold = session.gate.detached().await.unwrap().remove(0).hold.id;
+    let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
+    session.gate.resolve(hold, Verdict::Approve, &alice, None).await.unwrap();
+    let sent = session.server_receives().await.expect("the call is sent");
+    assert!(sent.contains("tools/call"), "{sent}");
+    let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"hs_{hold}\",\"result\":{{\"content\":[]}}}}\n");
+    session.server_sends(answer.as_bytes()).await;
+    let mut answered = Vec::new();
+    while let Some(line) = session.client_receives().await {
+        let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(answer["result"]["content"], serde_json::json!([]), "{line}");
+        answered.push(answer["id"].as_u64().unwrap());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [10, 12, 21], "who took the question back hears nothing");
+    assert_eq!(session.server_receives().await, None, "it ran once");
 }

@@ -5,7 +5,7 @@
 //! two with one id in one process. This file decides nothing and changes no line.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -35,10 +35,10 @@ use super::{
     settings::HttpLimits,
 };
 use crate::{
-    gate::{Caller, Refusal},
+    gate::{Caller, ListedTools, Refusal},
     hold::HoldId,
     jsonrpc::{ErrorCode, Frame, Kind, Line, LineCodec, RequestId, scan::members, sse::event_of},
-    mcp::{Initialize, Progress, VERSION_WITH_BATCHES, method},
+    mcp::{self, Initialize, Progress, VERSION_WITH_BATCHES, method},
     principal::Principal,
     transport::{
         session::{Lifecycle, SessionLimits},
@@ -106,11 +106,17 @@ struct Piped {
 
 /// Where the session's messages go.
 #[derive(Default)]
-struct Router(Mutex<Ways>);
+struct Router {
+    ways: Mutex<Ways>,
+    /// The tools that the server has listed, in this process or in others for the same requests without a session.
+    listed: Arc<Mutex<ListedTools>>,
+}
 
 #[derive(Default)]
 struct Ways {
     calls: HashMap<RequestId, mpsc::Sender<Bytes>>,
+    /// Those of them that ask for the server's tools.
+    lists: HashSet<RequestId>,
     /// Requests by the raw token of their progress.
     tokens: HashMap<Box<str>, RequestId>,
     /// The stream on which the server speaks first.
@@ -160,7 +166,7 @@ impl LineServers {
     fn begin(&self, proxy: &Proxy, principal: &Arc<Principal>) -> Result<(HeaderValue, Arc<Piped>), Nowhere> {
         let id = HoldId::random().map_err(|_| Nowhere::NoProcess)?.to_string();
         let header = HeaderValue::try_from(&id).map_err(|_| Nowhere::NoProcess)?;
-        let piped = self.start(proxy, principal)?;
+        let piped = self.start(proxy, principal, Arc::default())?;
         lock(&self.running).by_id.insert(id.into(), Arc::clone(&piped));
         Ok((header, piped))
     }
@@ -186,19 +192,20 @@ impl LineServers {
         principal: &Arc<Principal>,
         id: Option<&RequestId>,
     ) -> Result<Arc<Piped>, Nowhere> {
-        let found = {
+        let (found, listed) = {
             let mut running = lock(&self.running);
             running.shared.retain(|piped| piped.is_alive());
+            let mut own = running.shared.iter().filter(|piped| piped.principal == *principal);
             let is_free = |piped: &&Arc<Piped>| {
-                piped.principal == *principal
-                    && id.is_none_or(|id| !lock(&piped.router.0).calls.contains_key(id))
+                id.is_none_or(|id| !lock(&piped.router.ways).calls.contains_key(id))
             };
-            running.shared.iter().find(is_free).cloned()
+            let listed = own.clone().next().map(|piped| Arc::clone(&piped.router.listed));
+            (own.find(is_free).cloned(), listed)
         };
         let piped = match found {
             Some(piped) => piped,
             None => {
-                let piped = self.start(proxy, principal)?;
+                let piped = self.start(proxy, principal, listed.unwrap_or_default())?;
                 lock(&self.running).shared.push(Arc::clone(&piped));
                 piped
             }
@@ -207,7 +214,12 @@ impl LineServers {
         Ok(piped)
     }
 
-    fn start(&self, proxy: &Proxy, principal: &Arc<Principal>) -> Result<Arc<Piped>, Nowhere> {
+    fn start(
+        &self,
+        proxy: &Proxy,
+        principal: &Arc<Principal>,
+        listed: Arc<Mutex<ListedTools>>,
+    ) -> Result<Arc<Piped>, Nowhere> {
         {
             let running = lock(&self.running);
             if running.by_id.len() + running.shared.len() >= PROCESSES_MAX {
@@ -223,7 +235,7 @@ impl LineServers {
         let (far_reader, near_writer) = tokio::io::duplex(PIPE_BYTES);
         let (to_session, lines) = mpsc::channel(MESSAGES_WAITING_MAX);
         let lifecycle = Lifecycle::default();
-        let router = Arc::<Router>::default();
+        let router = Arc::new(Router { listed, ..Router::default() });
         let gate = Arc::clone(&proxy.gate);
         let mut caller = Caller::new(principal, Arc::clone(&self.settings.name));
         caller.wait = self.settings.wait;
@@ -283,14 +295,14 @@ async fn route(reader: DuplexStream, router: Weak<Router>, line_bytes_max: usize
     }
     // Whoever still waits hears that nothing comes.
     if let Some(router) = router.upgrade() {
-        *lock(&router.0) = Ways::default();
+        *lock(&router.ways) = Ways::default();
     }
 }
 
 impl Router {
     /// To whom `message` goes. Nobody: it is about nothing that anybody waits for.
     fn way_of(&self, message: &Frame) -> Option<mpsc::Sender<Bytes>> {
-        let mut ways = lock(&self.0);
+        let mut ways = lock(&self.ways);
         if message.kind() == Kind::Response {
             if ways.initialize.as_ref() == message.id() {
                 ways.initialize = None;
@@ -298,7 +310,12 @@ impl Router {
                 ways.has_batches =
                     answer.is_some_and(|answer| answer.protocol_version == VERSION_WITH_BATCHES);
             }
-            return ways.forget(message.id()?);
+            let id = message.id()?;
+            if ways.lists.contains(id) {
+                // Before the client can call any of them.
+                lock(&self.listed).learn(&mcp::tool_definitions(message.result().unwrap_or("{}")));
+            }
+            return ways.forget(id);
         }
         let token =
             message.params().filter(|_| message.method() == Some(method::PROGRESS)).and_then(Progress::parse);
@@ -316,6 +333,7 @@ impl Router {
 impl Ways {
     fn forget(&mut self, id: &RequestId) -> Option<mpsc::Sender<Bytes>> {
         self.tokens.retain(|_, other| other != id);
+        self.lists.remove(id);
         self.calls.remove(id)
     }
 }
@@ -334,7 +352,7 @@ impl Drop for Waiting {
         if self.is_answered {
             return;
         }
-        lock(&self.piped.router.0).forget(&self.id);
+        lock(&self.piped.router.ways).forget(&self.id);
         let line = format!(
             "{{\"jsonrpc\":\"2.0\",\"method\":\"{}\",\"params\":{{\"requestId\":{},\"reason\":\"the client has gone\"}}}}\n",
             method::CANCELLED,
@@ -357,12 +375,12 @@ impl Piped {
     }
 
     fn is_busy(&self) -> bool {
-        let ways = lock(&self.router.0);
+        let ways = lock(&self.router.ways);
         !ways.calls.is_empty() || ways.listener.as_ref().is_some_and(|listener| !listener.is_closed())
     }
 
     fn has_batches(&self) -> bool {
-        lock(&self.router.0).has_batches
+        lock(&self.router.ways).has_batches
     }
 
     /// One message of its client.
@@ -391,7 +409,7 @@ impl Piped {
         };
         let (way, mut messages) = mpsc::channel(MESSAGES_WAITING_MAX);
         {
-            let mut ways = lock(&self.router.0);
+            let mut ways = lock(&self.router.ways);
             if ways.calls.contains_key(&id) {
                 let text = "a request with this id is still without an answer";
                 let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
@@ -402,8 +420,10 @@ impl Piped {
             }
             ways.calls.insert(id.clone(), way);
             ways.newest = Some(id.clone());
-            if frame.method() == Some(method::INITIALIZE) {
-                ways.initialize = Some(id.clone());
+            match frame.method() {
+                Some(method::INITIALIZE) => ways.initialize = Some(id.clone()),
+                Some(method::TOOLS_LIST) => drop(ways.lists.insert(id.clone())),
+                _ => {}
             }
         }
         let mut waiting = Waiting { piped: Arc::clone(&self), id, _open: open, is_answered: false };
@@ -454,7 +474,7 @@ impl Piped {
         };
         let (way, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
         {
-            let mut ways = lock(&self.router.0);
+            let mut ways = lock(&self.router.ways);
             if ways.listener.as_ref().is_some_and(|listener| !listener.is_closed()) {
                 return body::text(StatusCode::CONFLICT, "this session has its stream already");
             }
@@ -566,10 +586,17 @@ pub(super) async fn answer(
         };
     }
     let piped = if modern { servers.share(proxy, principal, frame.id()) } else { of_session() };
-    match piped {
-        Ok(piped) => piped.take(frame, takes_events, *limits).await,
-        Err(nowhere) => nowhere.into_response(),
+    let piped = match piped {
+        Ok(piped) => piped,
+        Err(nowhere) => return nowhere.into_response(),
+    };
+    if modern {
+        let agreed = headers::arguments_agree(&head.headers, &lock(&piped.router.listed), &frame);
+        if let Err(mismatch) = agreed {
+            return mismatch.into_response(&frame);
+        }
     }
+    piped.take(frame, takes_events, *limits).await
 }
 
 /// A batch where the session's revision has batches, each message in it as if it had come alone.

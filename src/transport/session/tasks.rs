@@ -15,7 +15,6 @@ use crate::{
     jsonrpc::{ErrorCode, Frame, RequestId},
     mcp::TaskRequest,
     store::TaskAnswer,
-    transport::calls::REQUESTS_MAX,
 };
 
 /// Questions about tasks that have no answer yet, by their ids. Some wait as long as the tasks do.
@@ -28,9 +27,9 @@ impl Asking {
         self.0.contains_key(id)
     }
 
-    /// Whether as many are without an answer as may be.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.len() >= REQUESTS_MAX
+    /// How many are without an answer.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// It has its answer, or needs none. `false`: there is none by this id.
