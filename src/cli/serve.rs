@@ -27,7 +27,7 @@ use crate::{
     digest::Digest,
     exit::Exit,
     gate::Gate,
-    hold::{Absence, Assurance},
+    hold::Assurance,
     policy::Policy,
     reachable,
     store::Location,
@@ -128,7 +128,7 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     tracing::info!("stopping: nothing new begins, calls that run may end");
     process.shown.stopping();
     stop.cancel();
-    process.gate.detach_all(Absence::Stopping);
+    proxy.stop();
     tokio::task::spawn_blocking(move || workers.join()).await?;
     process.close().await;
     Ok(())

@@ -400,11 +400,14 @@ mod tests {
         for until in [Timestamp::now(), Timestamp::UNIX_EPOCH] {
             let over = Sealed { until, ..sealed }.write(key, &hold).unwrap();
             let back = gate.record(call(&gate, Some(&over))).await.map(|held| held.id());
-            let Err(Released::Refuse(refusal)) = back.map_err(|released| *released) else { panic!("refused") };
+            let Err(Released::Refuse(refusal)) = back.map_err(|released| *released) else {
+                panic!("refused")
+            };
             assert!(refusal.text.contains("the time of this requestState is over"), "{}", refusal.text);
         }
         let events = gate.store.audit_events(0, 100).await.unwrap();
-        let noted = events.iter().filter(|event| event.line.contains("the time of this requestState is over"));
+        let noted =
+            events.iter().filter(|event| event.line.contains("the time of this requestState is over"));
         assert_eq!(noted.count(), 2);
         let waiting: Vec<_> = gate.detached().await.unwrap().iter().map(|record| record.hold.id).collect();
         assert_eq!(waiting, [hold.id], "nobody is asked anew");

@@ -32,7 +32,10 @@ use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -53,7 +56,7 @@ use self::{
     tls::ServerTls,
     upstream::{NoResponse, Upstream, UpstreamBody},
 };
-use crate::{gate::Gate, principal::Principal};
+use crate::{gate::Gate, hold::Absence, principal::Principal};
 
 /// A reverse proxy: the gate, and the servers behind it.
 pub struct Proxy {
@@ -66,6 +69,7 @@ pub struct Proxy {
     accounts: Accounts,
     /// The tasks that keep held calls or record ends.
     tasks: TaskTracker,
+    is_stopping: AtomicBool,
 }
 
 /// Where requests may go, and from where they may come.
@@ -92,7 +96,19 @@ impl Proxy {
             anyone: Arc::new(Principal::Anyone),
             accounts: Accounts::default(),
             tasks: TaskTracker::new(),
+            is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// From now on nothing new begins: what clients ask is refused, and what waits loses its callers. What runs goes on.
+    pub fn stop(&self) {
+        // In this order, and the other way round where a call begins to wait: one of the two finds it.
+        self.is_stopping.store(true, SeqCst);
+        self.gate.detach_all(Absence::Stopping);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(SeqCst)
     }
 
     /// From now on it does what `settings` say. Calls that wait or run go on as they began; what was known
@@ -199,12 +215,17 @@ async fn answer(
 ) -> Result<Response<Pulsed<Body>>, Infallible> {
     let call = client.pulse.begin_call();
     let routes = worker.proxy.routes.load_full();
+    let is_in_pieces = checks::is_in_pieces(&request);
     let admitted = match admit(&worker, &client, &request, &routes) {
         Ok(admitted) => admitted,
-        Err(away) => return Ok(call.on_call(away.into_response())),
+        Err(away) => {
+            let mut response = away.into_response();
+            checks::nothing_after(&mut response, is_in_pieces);
+            return Ok(call.on_call(response));
+        }
     };
     let is_get = *request.method() == Method::GET;
-    let response = match admitted.behind {
+    let mut response = match admitted.behind {
         Behind::Lines(at) => {
             let (servers, limits) = (&routes.lines[at], &routes.limits);
             Box::pin(lines::answer(&worker.proxy, servers, &admitted.principal, limits, request)).await
@@ -222,6 +243,7 @@ async fn answer(
             }
         }
     };
+    checks::nothing_after(&mut response, is_in_pieces);
     let is_endless = is_get || response.extensions().get::<Endless>().is_some();
     Ok(if is_endless { call.on_stream(response) } else { call.on_call(response) })
 }

@@ -19,6 +19,9 @@ rules:
 
 const RESULT: &str = r#"{"content":[{"type":"text","text":"done"}]}"#;
 
+/// The head of a stream that ends with its connection.
+const EVENTS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+
 fn call(id: u32, tool: &str) -> String {
     format!(
         "{{\"jsonrpc\":\"2.0\", \"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"{tool}\",\"arguments\":{{}}}}}}"
@@ -171,9 +174,8 @@ fn a_client_whose_connection_is_gone_can_still_take_its_call_back() {
 
 #[test]
 fn events_of_a_server_pass_as_they_are_and_false_answers_do_not() {
-    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     let server = Server::start(Box::new(|_, say| {
-        say(HEAD);
+        say(EVENTS);
         say(b"id: 1\ndata:\n\n: hello\n\nretry: 5\r\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\r\n\r\n");
         say(b"data: {\"jsonrpc\":\"2.0\",\"id\":99,\"result\":{}}\n\n");
         say(b"data: {\"jsonrpc\":\"2.0\",\"id\":4,\"res");
@@ -214,13 +216,25 @@ fn a_proxy_that_is_told_to_stop_lets_calls_end_and_answers_what_waits() {
     let mut held = proxy.connect();
     held.send(&post("/mcp", &[], &call(2, "danger")));
     proxy.home.wait_for_holds(1);
+    let mut idle = ["danger", "safe"].map(|tool| {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[], &call(1, "never")));
+        assert_eq!(client.message().unwrap().status(), 200);
+        (client, tool)
+    });
     let killed = Command::new("kill").arg(proxy.process.id().to_string()).status().unwrap();
     assert!(killed.success());
     assert!(held.message().unwrap().text().contains("PENDING"));
+    for (client, tool) in &mut idle {
+        client.send(&post("/mcp", &[], &call(3, tool)));
+        let refused = client.message().unwrap();
+        assert_eq!((refused.status(), &refused.json()["id"]), (503, &json!(3)), "{tool}: nothing new begins");
+    }
     go.send(()).unwrap();
     assert_eq!(running.message().unwrap().status(), 200, "a call that runs ends");
     assert!(until(|| proxy.process.try_wait().unwrap()).success());
     until_state(&proxy, "held");
+    assert_eq!(server.asked().len(), 1);
 }
 
 /// What a request is, byte by byte, and the status that it gets; 0 where the connection is only closed.
@@ -238,11 +252,6 @@ fn what_is_not_a_plain_request_gets_no_further() {
     let with = |headers: &[(&str, &str)]| String::from_utf8(post("/mcp", headers, &body)).unwrap();
     let at = |path: &str| String::from_utf8(post(path, &[], &body)).unwrap();
     let many: String = (0..200).map(|number| format!("x-{number}: y\r\n")).collect();
-    let chunked = |body: &str| {
-        format!(
-            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{body}"
-        )
-    };
     let modern = |headers: &[(&str, &str)]| {
         let body = body.replace(
             "\"arguments\":{}",
@@ -272,9 +281,6 @@ fn what_is_not_a_plain_request_gets_no_further() {
         ("two lengths", head("content-length: 3\r\n"), 400),
         ("an unknown coding", head("transfer-encoding: xchunked\r\n"), 400),
         ("a coding after chunked", head("transfer-encoding: chunked, identity\r\n"), 400),
-        ("a chunk size with a prefix", chunked("0x5\r\nhello\r\n0\r\n\r\n"), 400),
-        ("a chunk size with a sign", chunked("+5\r\nhello\r\n0\r\n\r\n"), 400),
-        ("a chunk size beyond counting", chunked("fffffffffffffffff\r\nhello\r\n0\r\n\r\n"), 400),
         ("a folded header", head("x-a: b\r\n c\r\n"), 400),
         ("a space before the colon", head("x-a : b\r\n"), 400),
         ("a websocket", with(&[("connection", "upgrade"), ("upgrade", "websocket")]), 400),
@@ -363,9 +369,8 @@ fn a_redirect_is_not_followed_and_not_passed_on() {
 
 #[test]
 fn an_approved_call_whose_answer_comes_on_another_stream_is_answered() {
-    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     let server = Server::start(Box::new(|request, say| {
-        say(HEAD);
+        say(EVENTS);
         if request.first.starts_with("GET") {
             say(b"id: 2\ndata: {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"content\":[]}}\n\n");
         } else {
@@ -389,4 +394,111 @@ fn an_approved_call_whose_answer_comes_on_another_stream_is_answered() {
     assert!(client.message().unwrap().text().contains("\"id\":3"));
     assert_eq!(server.asked().last().unwrap().header("last-event-id"), Some("1"));
     until_state(&proxy, "answered");
+}
+
+#[test]
+fn a_stream_that_ends_without_the_answer_says_so_and_of_an_approved_call_nobody_knows() {
+    let server = Server::start(Box::new(|_, say| {
+        say(EVENTS);
+        say(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n");
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let ended = |answer: &str| answer.contains("\"code\":-32603") && answer.contains("the tool may have run");
+    let answer = proxy.post(&[], &call(1, "safe"));
+    assert!(ended(answer.text()), "{}", answer.text());
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &[], &call(2, "danger")));
+    decide(&proxy, &["approve"]);
+    let answer = client.message().unwrap();
+    assert!(ended(answer.text()), "{}", answer.text());
+    until_state(&proxy, "unknown");
+}
+
+#[test]
+fn a_server_asks_its_client_on_one_stream_while_another_call_of_the_session_is_held() {
+    let (answered, answers) = std::sync::mpsc::channel::<()>();
+    let answers = std::sync::Mutex::new(answers);
+    let server = Server::start(Box::new(move |request, say| {
+        let message = request.json();
+        let Some(tool) = message["params"]["name"].as_str() else {
+            answered.send(()).unwrap();
+            return say(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+        };
+        say(EVENTS);
+        if tool == "safe" {
+            say(b"data: {\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"roots/list\"}\n\n");
+            answers.lock().unwrap().recv().unwrap();
+        }
+        let id = &message["id"];
+        say(format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{RESULT}}}\n\n").as_bytes());
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let session = [("mcp-session-id", "s-1")];
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &session, &call(2, "danger")));
+    proxy.home.wait_for_holds(1);
+    let mut asking = proxy.connect();
+    asking.send(&post("/mcp", &session, &call(1, "safe")));
+    assert_eq!(asking.head().unwrap().status(), 200);
+    let question = String::from_utf8(asking.chunk()).unwrap();
+    assert!(question.contains("roots/list"), "{question}");
+    let roots = r#"{"jsonrpc":"2.0","id":"q","result":{"roots":[]}}"#;
+    assert_eq!(proxy.post(&session, roots).status(), 202);
+    let answer = String::from_utf8(asking.chunk()).unwrap();
+    assert!(answer.contains("\"id\":1") && answer.contains("done"), "{answer}");
+    assert_eq!(proxy.post(&session, roots).status(), 400, "it is answered once");
+    let asked: Vec<String> = server.asked().iter().map(|asked| asked.text().to_owned()).collect();
+    assert_eq!(asked, [call(1, "safe"), roots.to_owned()], "the held call has nothing to do with it");
+    decide(&proxy, &["approve"]);
+    assert!(held.message().unwrap().text().contains("done"));
+}
+
+#[test]
+fn held_calls_of_one_session_cannot_share_an_id_or_a_progress_token() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let with_token = |id| {
+        call(id, "danger").replace(
+            "\"arguments\":{}",
+            &format!("\"arguments\":{{\"n\":{id}}},\"_meta\":{{\"progressToken\":\"p\"}}"),
+        )
+    };
+    let mut waiting = Vec::new();
+    for (session, holds) in [("s-1", 1), ("s-2", 2)] {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("mcp-session-id", session)], &with_token(1)));
+        proxy.home.wait_for_holds(holds);
+        waiting.push(client);
+    }
+    for again in [with_token(2), call(1, "danger")] {
+        let refused = proxy.post(&[("mcp-session-id", "s-1")], &again);
+        assert_eq!((refused.status(), &refused.json()["error"]["code"]), (400, &json!(-32600)), "{again}");
+    }
+    assert_eq!(proxy.home.holds().len(), 2, "what waits is not disturbed");
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
+    let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut clients = Vec::new();
+    for (number, session) in ["s-1", "s-2"].into_iter().enumerate() {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("mcp-session-id", session)], &call(1, "danger")));
+        proxy.home.wait_for_holds(number + 1);
+        clients.push(client);
+    }
+    let mut ending = proxy.connect();
+    ending.send(b"DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: s-1\r\n\r\n");
+    assert_eq!(ending.message().unwrap().status(), 200);
+    assert!(clients[0].message().is_some(), "its request ends");
+    proxy.home.wait_for_holds(1);
+    let history: Value = serde_json::from_slice(&proxy.home.holdshort(["history", "--json"]).stdout).unwrap();
+    let states: Vec<&Value> = history.as_array().unwrap().iter().map(|hold| &hold["state"]).collect();
+    assert!(states.contains(&&json!("withdrawn")) && states.len() <= 2, "{history}");
+    let asked = server.asked();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].first.starts_with("DELETE /up "), "{:?}", asked[0]);
+    assert_eq!(asked[0].header("mcp-session-id"), Some("s-1"));
 }

@@ -14,33 +14,79 @@ const POLICY: &str = "version: 1\nrules:\n  - {name: safe, tool: safe, action: a
 const CALL: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"safe","arguments":{}}}"#;
 
+/// The call in two pieces. `lines`: of the head; `extension`: of the first size; `behind`: what follows in the same breath.
+fn in_pieces(lines: &str, extension: &str, behind: &str) -> String {
+    let (one, other) = CALL.split_at(20);
+    format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}\r\n\
+         {:x}{extension}\r\n{one}\r\n{:X}\r\n{other}\r\n0\r\nx-trailer: 1\r\n\r\n{behind}",
+        one.len(),
+        other.len()
+    )
+}
+
 #[test]
-fn however_a_body_is_framed_the_server_gets_one_request_with_a_length() {
+fn a_body_in_pieces_becomes_one_request_with_a_length_and_nothing_behind_it_is_one() {
     let server = Server::of_result(r#"{"content":[]}"#);
     let proxy = Proxy::before(&server, POLICY, "");
-    let chunked = |lines: &str, extension: &str| {
-        let (one, other) = CALL.split_at(20);
-        format!(
-            "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}transfer-encoding: chunked\r\n\r\n\
-             {:x}{extension}\r\n{one}\r\n{:X}\r\n{other}\r\n0\r\nx-trailer: 1\r\n\r\n",
-            one.len(),
-            other.len()
-        )
-    };
-    let behind = "GET /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    for request in [chunked("", ""), chunked("", ";name=value"), chunked("content-length: 5\r\n", "")] {
+    let behind = String::from_utf8(post("/mcp", &[], CALL)).unwrap();
+    const CHUNKED: &str = "transfer-encoding: chunked\r\n";
+    let (before, after) =
+        (format!("content-length: 5\r\n{CHUNKED}"), format!("{CHUNKED}content-length: 5\r\n"));
+    for (lines, extension) in [(CHUNKED, ""), (CHUNKED, ";name=value"), (&before, ""), (&after, "")] {
         let mut client = proxy.connect();
-        // Whatever follows is another request, or nothing at all.
-        client.send(format!("{request}{behind}").as_bytes());
-        assert_eq!(client.message().unwrap().status(), 200, "{request}");
+        client.send(in_pieces(lines, extension, &behind).as_bytes());
+        let answer = client.message().unwrap();
+        assert_eq!(
+            (answer.status(), answer.header("connection")),
+            (200, Some("close")),
+            "{lines}{extension}"
+        );
+        assert!(client.message().is_none(), "nobody can hide a request behind it");
     }
-    let asked: Vec<_> = server.asked().into_iter().filter(|asked| asked.first.starts_with("POST")).collect();
-    assert_eq!(asked.len(), 3);
+    let asked = server.asked();
+    assert_eq!(asked.len(), 4);
     for request in asked {
         assert_eq!(request.text(), CALL);
         assert_eq!(request.header("content-length"), Some(&*CALL.len().to_string()));
         assert_eq!((request.header("transfer-encoding"), request.header("x-trailer")), (None, None));
     }
+}
+
+#[test]
+fn a_body_whose_end_could_be_elsewhere_gets_no_further_and_neither_does_what_is_behind_it() {
+    let server = Server::of_result(r#"{"content":[]}"#);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let behind = String::from_utf8(post("/mcp", &[], CALL)).unwrap();
+    let chunked = |body: &str| {
+        in_pieces("transfer-encoding: chunked\r\n", "", "").split("\r\n\r\n").next().unwrap().to_owned()
+            + "\r\n\r\n"
+            + body
+            + &behind
+    };
+    for (what, request) in [
+        (
+            "pieces in HTTP/1.0",
+            in_pieces("transfer-encoding: chunked\r\n", "", &behind).replace("HTTP/1.1", "HTTP/1.0"),
+        ),
+        (
+            "a coding behind a control character",
+            in_pieces("transfer-encoding: \u{b}chunked\r\n", "", &behind),
+        ),
+        ("a size with a prefix", chunked("0x5\r\nhello\r\n0\r\n\r\n")),
+        ("a size with a sign", chunked("+5\r\nhello\r\n0\r\n\r\n")),
+        ("a size that is none", chunked("_\r\nhello\r\n0\r\n\r\n")),
+        ("a size beyond counting", chunked("fffffffffffffffff\r\nhello\r\n0\r\n\r\n")),
+        ("a size whose line ends with LF", chunked("5\nhello\n0\n\n")),
+        ("an extension with a line end", chunked("5;a\nb\r\nhello\r\n0\r\n\r\n")),
+        ("more than the size says", chunked("3\r\nhello\r\n0\r\n\r\n")),
+    ] {
+        let mut client = proxy.connect();
+        client.send(request.as_bytes());
+        assert_eq!(client.message().unwrap().status(), 400, "{what}");
+        assert!(client.message().is_none(), "{what}: and the connection is closed");
+    }
+    assert!(server.asked().is_empty(), "nothing of it has reached the server");
 }
 
 /// A frame of HTTP/2 (RFC 9113 §4.1).

@@ -206,6 +206,69 @@ fn oauth_passes_where_it_is_told_to_and_names_this_proxy_where_it_is_told_to() {
 }
 
 #[test]
+fn a_description_at_a_place_of_the_servers_own_is_found_once_a_challenge_has_named_it() {
+    let server = Server::start(Box::new(|request, say| {
+        let host = request.header("host").unwrap();
+        let (place, kind) = match request.first.split(' ').nth(1).unwrap() {
+            "/own/place" => {
+                return say(&json("200 OK", "", &format!("{{\"resource\":\"http://{host}/up\"}}")));
+            }
+            "/own/stream" => {
+                return say(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n",
+                );
+            }
+            _ => match request.header("x-name") {
+                None => ("/own/place", "401 Unauthorized"),
+                Some("stream") => ("/own/stream", "401 Unauthorized"),
+                Some("endpoint") => ("/up", "403 Forbidden"),
+                Some(_) => ("/own/elsewhere", "401 Unauthorized"),
+            },
+        };
+        let host = if place == "/own/elsewhere" { "169.254.169.254" } else { host };
+        let challenge = format!("www-authenticate: Bearer resource_metadata=\"http://{host}{place}\"\r\n");
+        say(&json(kind, &challenge, "{}"));
+    }));
+    for mode in ["pass", "rewrite", "off"] {
+        let config = format!(
+            "upstreams: [{{name: test, path: /mcp, url: \"http://{}/up\", oauth: {mode}, headers: {{x-own: {{value: key}}}}}}]\n",
+            server.address
+        );
+        let proxy = Proxy::start(POLICY, &config);
+        let host = proxy.address.to_string();
+        let ask = |method: &str, path: &str| {
+            let mut client = proxy.connect();
+            client.send(format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes());
+            client.message().unwrap()
+        };
+        assert_eq!(ask("GET", "/own/place").status(), 404, "{mode}: no challenge has named it");
+        for name in [None, Some("stream"), Some("endpoint"), Some("elsewhere")] {
+            let named = [("host", &*host), ("x-name", name.unwrap_or_default())];
+            assert!([401, 403].contains(&proxy.post(&named, &call("safe")).status()));
+        }
+        let description = ask("GET", "/own/place");
+        if mode == "off" {
+            assert_eq!(description.status(), 404);
+            continue;
+        }
+        let resource = if mode == "rewrite" {
+            format!("http://{host}/mcp")
+        } else {
+            format!("http://{}/up", server.address)
+        };
+        assert_eq!(description.json(), json!({"resource": resource}), "{mode}");
+        assert_eq!(asked_with(&server, "x-own"), None, "our credential is not for strangers");
+        let asked = server.asked().len();
+        assert_eq!(ask("POST", "/own/place").status(), 404, "it is only read");
+        assert_eq!(ask("GET", "/own/place/x").status(), 404, "and nothing beside it");
+        assert_eq!(ask("GET", "/up").status(), 404, "nor the endpoint itself");
+        assert_eq!(ask("GET", "/own/elsewhere").status(), 404, "nor what is named elsewhere");
+        assert_eq!(server.asked().len(), asked);
+        assert_eq!(ask("GET", "/own/stream").status(), 502, "what is no description is not passed on");
+    }
+}
+
+#[test]
 fn limits_of_a_principal_are_told_and_left_again() {
     let server = Server::of_result(RESULT);
     let proxy =

@@ -444,6 +444,29 @@ fn an_argument_that_a_header_repeats_otherwise_does_not_reach_a_server_on_stdio(
         esac; done"#
     );
     let command = serde_json::to_string(&["sh", "-c", &script]).unwrap();
-    let proxy = Proxy::start(ALLOW, &format!("upstreams: [{{name: lines, path: /mcp, command: {command}}}]\n"));
+    let proxy =
+        Proxy::start(ALLOW, &format!("upstreams: [{{name: lines, path: /mcp, command: {command}}}]\n"));
     repeated_arguments_are_compared(&proxy, || std::fs::read_to_string(seen.path()).unwrap().lines().count());
+}
+
+#[test]
+fn a_stream_of_the_era_without_sessions_has_no_ids_no_questions_and_one_answer() {
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let server = Server::start(Box::new(|_, say| {
+        say(HEAD);
+        say(b"id: 7\nretry: 5\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"roots/list\"}\n\n");
+        say(b"id: 8\ndata: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"resultType\":\"complete\"}}\n\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"resultType\":\"second\"}}\n\n");
+    }));
+    let proxy = Proxy::before(&server, ALLOW, "");
+    let mut client = proxy.connect();
+    client.send(&modern(1, "{}", ""));
+    let expected = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n\
+                    data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"resultType\":\"complete\"}}\n\n";
+    assert_eq!(client.message().unwrap().text(), expected);
+    let version = [("mcp-protocol-version", "2026-07-28")];
+    let response = proxy.post(&version, r#"{"jsonrpc":"2.0","id":"q","result":{"roots":[]}}"#);
+    assert_eq!((response.status(), &response.json()["error"]["code"]), (400, &json!(-32600)));
+    assert_eq!(server.asked().len(), 1, "clients of this revision answer nothing");
 }

@@ -227,3 +227,49 @@ fn whoever_asks_for_the_result_of_a_task_waits_for_it_and_so_many_may() {
     assert_eq!(sent.len(), 1, "it ran once");
     assert_eq!(sent[0].1["params"]["task"], Value::Null, "a server without tasks is not asked for one");
 }
+
+#[test]
+fn whoever_waits_for_the_result_of_a_task_hears_what_the_server_says_meanwhile() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let server = Server::start(Box::new(move |request, say| {
+        let message = request.json();
+        if message["method"] != "tools/call" {
+            return say(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+        }
+        say(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":\"p\",\"progress\":1}}\n\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"id\":\"false\",\"result\":{}}\n\n");
+        say(b"data: {\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"roots/list\"}\n\n");
+        gone.lock().unwrap().recv().unwrap();
+        let id = &message["id"];
+        say(format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"content\":[]}}}}\n\n").as_bytes());
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let session = [("mcp-session-id", "s-1")];
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"danger","arguments":{},"task":{},"_meta":{"progressToken":"p"}}}"#;
+    let task = proxy.post(&session, call).json()["result"]["task"]["taskId"].as_str().unwrap().to_owned();
+    let result =
+        format!(r#"{{"jsonrpc":"2.0","id":2,"method":"tasks/result","params":{{"taskId":"{task}"}}}}"#);
+    let mut waiting = proxy.connect();
+    waiting.send(&post("/mcp", &session, &result));
+    assert_eq!(waiting.head().unwrap().status(), 200, "it is kept waiting with events");
+    decide(&proxy, "approve");
+    let mut next = || loop {
+        let event = String::from_utf8(waiting.chunk()).unwrap();
+        if event.contains("data: ") {
+            break event;
+        }
+    };
+    let progress = next();
+    assert!(progress.contains(r#""progressToken":"p","progress":1"#), "{progress}");
+    let question = next();
+    assert!(question.contains("roots/list"), "{question}");
+    let roots = r#"{"jsonrpc":"2.0","id":"q","result":{"roots":[]}}"#;
+    assert_eq!(proxy.post(&session, roots).status(), 202);
+    assert_eq!(server.asked().last().unwrap().text(), roots, "the server has its answer");
+    go.send(()).unwrap();
+    let answer = next();
+    assert!(answer.contains(r#""id":2"#) && answer.contains(r#""content":[]"#), "{answer}");
+    assert_eq!(asked(&server, "tools/call").len(), 1, "it ran once");
+}

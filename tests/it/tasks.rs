@@ -223,8 +223,12 @@ async fn so_many_wait_for_results_of_tasks_and_one_that_is_taken_back_makes_room
     }
     session.client_sends(result(20).as_bytes()).await;
     let refused = session.client_receives().await.expect("one more is refused");
-    assert!(refused.contains("\"id\":20,\"error\":{\"code\":-32603") && refused.contains("limit"), "{refused}");
-    let cancelled = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":11}}\n";
+    assert!(
+        refused.contains("\"id\":20,\"error\":{\"code\":-32603") && refused.contains("limit"),
+        "{refused}"
+    );
+    let cancelled =
+        "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":11}}\n";
     session.client_sends(cancelled.as_bytes()).await;
     session.client_sends(result(21).as_bytes()).await;
     assert_eq!(session.client_receives().await, None, "there is room again");

@@ -44,6 +44,19 @@ pub(super) enum Door {
     Metadata,
 }
 
+/// Whether the body of `request` comes in pieces (RFC 9112 §7.1).
+pub(super) fn is_in_pieces<B>(request: &Request<B>) -> bool {
+    request.version() != Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING)
+}
+
+/// Ends the connection with `response` if its request came in pieces: where that ends is a question that something before us may have
+/// answered otherwise, so nothing that follows is taken for a request.
+pub(super) fn nothing_after<B>(response: &mut Response<B>, is_in_pieces: bool) {
+    if is_in_pieces {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 /// Which server `request` is for, and what of it.
 pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, Door), TurnedAway> {
     let headers = request.headers();

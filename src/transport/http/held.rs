@@ -19,6 +19,7 @@ use super::{
     accounts::Open,
     body::{self, Body},
     headers,
+    oauth::Login,
     post::{self, After, Asked},
     sessions::HeldHere,
     tasks,
@@ -131,6 +132,10 @@ impl Waiting {
             return Err(Box::new(post::refused(&call.refusal(&text), held.asked.modern)));
         };
         let here = session.hold(id, call.id(), call.progress_token());
+        let proxy = &held.exchange.worker.proxy;
+        if proxy.is_stopping() {
+            proxy.gate.detach(call.id(), Absence::Stopping);
+        }
         Ok(Self {
             hold: call.id(),
             here,
@@ -285,8 +290,8 @@ impl Waiting {
                 if is_gone {
                     return gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
                 }
-                let Held { exchange, head, .. } = self.held;
-                tasks::run(exchange, head, *approved, None).await;
+                let Held { exchange, head, asked } = self.held;
+                tasks::run(exchange, head, asked.session, *approved, None).await;
             }
         }
     }
@@ -379,6 +384,7 @@ impl Waiting {
         if witness.is_of_edited() {
             headers::drop_mirrored_arguments(&mut head.headers);
         }
+        let login = Login::of(&exchange, &head.headers, &head.uri);
         let request = post::request_upstream(&exchange, head, permitted);
         let sent = tokio::select! {
             biased;
@@ -387,7 +393,7 @@ impl Waiting {
             () = answer.closed() => return,
         };
         let response = match sent {
-            Ok(response) => answered(&exchange, &asked, response, witness),
+            Ok(response) => answered(&exchange, &asked, response, witness, login),
             Err(error) => {
                 let refusal = not_answered(&exchange, &error, unanswered, witness).await;
                 post::refused(&refusal, asked.modern)
@@ -490,17 +496,15 @@ fn answered(
     asked: &Asked,
     response: Response<UpstreamBody>,
     mut witness: Witness,
+    login: Option<Login>,
 ) -> Response<Body> {
-    if response.status().is_success() || witness.is_of_edited() {
-        return post::pass_on(
-            exchange,
-            asked,
-            response,
-            After { witness: Some(witness), ..After::default() },
-        );
-    }
-    witness.answered();
-    post::pass_on(exchange, asked, response, After::default())
+    let after = if response.status().is_success() || witness.is_of_edited() {
+        After { witness: Some(witness), login, ..After::default() }
+    } else {
+        witness.answered();
+        After { login, ..After::default() }
+    };
+    post::pass_on(exchange, asked, response, after)
 }
 
 /// An approved call has got no response: what goes on record, and what the client hears.

@@ -31,6 +31,7 @@ use super::{
     batch,
     body::{self, Body},
     headers::{self, SESSION_ID},
+    held::KEEPALIVE,
     post,
     settings::HttpLimits,
 };
@@ -58,9 +59,6 @@ const PIPE_BYTES: usize = 256 * 1024;
 
 /// Messages that wait for a client that reads slowly.
 const MESSAGES_WAITING_MAX: usize = 16;
-
-/// What keeps a stream open where nothing is to be said.
-const KEEPALIVE: Bytes = Bytes::from_static(b": waiting\n\n");
 
 /// A server behind a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,9 +194,8 @@ impl LineServers {
             let mut running = lock(&self.running);
             running.shared.retain(|piped| piped.is_alive());
             let mut own = running.shared.iter().filter(|piped| piped.principal == *principal);
-            let is_free = |piped: &&Arc<Piped>| {
-                id.is_none_or(|id| !lock(&piped.router.ways).calls.contains_key(id))
-            };
+            let is_free =
+                |piped: &&Arc<Piped>| id.is_none_or(|id| !lock(&piped.router.ways).calls.contains_key(id));
             let listed = own.clone().next().map(|piped| Arc::clone(&piped.router.listed));
             (own.find(is_free).cloned(), listed)
         };
@@ -579,6 +576,9 @@ pub(super) async fn answer(
         Ok(modern) => modern,
         Err(mismatch) => return mismatch.into_response(&frame),
     };
+    if frame.kind() == Kind::Request && proxy.is_stopping() {
+        return post::stopping(&frame);
+    }
     if frame.method() == Some(method::INITIALIZE) {
         return match servers.begin(proxy, principal) {
             Ok((id, piped)) => with_session(piped.ask(frame, takes_events, limits).await, id),

@@ -20,6 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::AbortHandle,
@@ -252,8 +253,19 @@ async fn connection(
         }
     };
     let certificate = certificate.and_then(|certificate| certificate.agent());
-    let client = Arc::new(Client { pulse: Arc::clone(&pulse), peer, certificate });
-    let io = TokioIo::new(Noticed::new(stream, pulse));
+    let client = Client { pulse, peer, certificate };
+    speak(worker, client, stream, is_http2).await
+}
+
+/// Serves `client` on `stream` until either side has had enough.
+async fn speak(
+    worker: Arc<Worker>,
+    client: Client,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    is_http2: bool,
+) -> Result<(), Broken> {
+    let io = TokioIo::new(Noticed::new(stream, Arc::clone(&client.pulse)));
+    let client = Arc::new(client);
     let service = service_fn(move |request| answer(Arc::clone(&worker), Arc::clone(&client), request));
     if is_http2 {
         http2::Builder::new(TokioExecutor::new())
@@ -278,3 +290,6 @@ async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; 3];
     Ok(stream.peek(&mut first).await? == first.len() && first == *b"PRI")
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +23,7 @@ use super::{
     headers::{self, PROTOCOL_VERSION, SESSION_ID},
     held::{self, Held},
     legacy::Opening,
-    oauth::Rewriting,
+    oauth::Login,
     sessions::{NoSession, Session},
     tasks,
     traced::traced,
@@ -213,6 +213,7 @@ pub(super) fn session(
 /// What needs neither the gate nor the server.
 pub(super) fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) -> Option<Response<Body>> {
     match frame.kind() {
+        Kind::Request if exchange.worker.proxy.is_stopping() => Some(stopping(frame)),
         Kind::Notification if frame.method() == Some(method::CANCELLED) => {
             let id = frame.params().and_then(Cancelled::parse)?.request;
             let cancelled = asked.session.cancel(exchange.gate(), &id);
@@ -249,6 +250,17 @@ pub(super) fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) ->
         }
         _ => None,
     }
+}
+
+/// Nothing new begins: what the client of the request `frame` hears.
+pub(super) fn stopping(frame: &Frame) -> Response<Body> {
+    let text = "this proxy is about to end, and has not done anything about this request: send it again";
+    let mut response = body::json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        error_response(frame.id(), ErrorCode::INTERNAL_ERROR, text, None),
+    );
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The body of a request of `version`, whole.
@@ -369,10 +381,10 @@ async fn forward(exchange: &Exchange, head: Parts, permitted: Permitted, asked: 
     } else {
         None
     };
-    let rewriting = Rewriting::of(exchange, &head.headers, &head.uri);
+    let login = Login::of(exchange, &head.headers, &head.uri);
     let request = request_upstream(exchange, head, permitted);
     let mut response = match exchange.send(request).await {
-        Ok(response) => pass_on(exchange, asked, response, After { open, rewriting, ..After::default() }),
+        Ok(response) => pass_on(exchange, asked, response, After { open, login, ..After::default() }),
         Err(error) => unreachable(exchange, asked, &error),
     };
     if asked.is_subscription {
@@ -420,8 +432,8 @@ pub(super) struct After {
     pub(super) witness: Option<Witness>,
     /// The stream's part of what its principal may have open.
     pub(super) open: Option<Open>,
-    /// What is put in the place of what in a challenge.
-    pub(super) rewriting: Option<Rewriting>,
+    /// What a challenge may say.
+    pub(super) login: Option<Login>,
     /// Where the answer may be a stream of 2024-11-05.
     pub(super) opening: Option<Opening>,
 }
@@ -440,8 +452,8 @@ pub(super) fn pass_on(
         return no_answer(asked, "the server answered with a redirect, which is not followed");
     }
     headers::for_client(&mut head.headers);
-    if let Some(rewriting) = &after.rewriting {
-        rewriting.challenge(&mut head.headers);
+    if let Some(login) = &after.login {
+        login.challenge(&exchange.upstream.named_places, &mut head.headers);
     }
     learn_session(exchange, asked, &head);
     let is_stream = headers::is_type(head.headers.get(header::CONTENT_TYPE), "text/event-stream");

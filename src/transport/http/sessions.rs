@@ -14,7 +14,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{
+    sync::mpsc::{Sender, WeakSender},
+    time::Instant,
+};
 
 use super::watch::{Interest, Witness};
 use crate::{
@@ -79,6 +82,8 @@ pub(super) struct Session {
     awaited: Mutex<HashMap<RequestId, Witness>>,
     /// What is to be read of answers that come on a stream of the session's own.
     interests: Mutex<HashMap<RequestId, Interest>>,
+    /// Where its client waits for the result of a task.
+    beside: Mutex<Option<WeakSender<Bytes>>>,
     /// Seconds since the process began.
     used: AtomicU64,
 }
@@ -190,6 +195,7 @@ impl Sessions {
             questions: Mutex::default(),
             awaited: Mutex::default(),
             interests: Mutex::default(),
+            beside: Mutex::default(),
             used: AtomicU64::new(self.now()),
         })
     }
@@ -263,6 +269,18 @@ impl Session {
             change(&mut caller);
             caller
         });
+    }
+
+    /// On `stream` its client waits for the result of a task: what servers say beside the answers of tasks can be said there.
+    pub(super) fn listens_beside(&self, stream: WeakSender<Bytes>) {
+        if self.is_one_client() {
+            *lock(&self.beside) = Some(stream);
+        }
+    }
+
+    /// The stream on which that is said, if its client has one.
+    pub(super) fn beside(&self) -> Option<Sender<Bytes>> {
+        lock(&self.beside).as_ref()?.upgrade()
     }
 
     /// Whether only one client can be behind it: then an id is used once at a time.

@@ -14,7 +14,7 @@ use super::{
     body::{self, Body},
     headers::{self, PROTOCOL_VERSION, SESSION_ID},
     legacy::Opening,
-    oauth::Rewriting,
+    oauth::Login,
     post::{self, After, Asked},
     sessions::Session,
     watch::Interest,
@@ -81,7 +81,7 @@ fn asked(session: Arc<Session>) -> Asked {
 }
 
 async fn pass(exchange: &Exchange, head: Parts, asked: &Asked, open: Option<Open>) -> Response<Body> {
-    let rewriting = Rewriting::of(exchange, &head.headers, &head.uri);
+    let login = Login::of(exchange, &head.headers, &head.uri);
     // Who opens a stream without a session, and not to go on with one, may speak 2024-11-05.
     let is_first = head.method == Method::GET
         && !head.headers.contains_key(SESSION_ID)
@@ -95,7 +95,7 @@ async fn pass(exchange: &Exchange, head: Parts, asked: &Asked, open: Option<Open
         headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
     match exchange.send(onward).await {
         Ok(response) => {
-            let after = After { open, rewriting, opening, ..After::default() };
+            let after = After { open, login, opening, ..After::default() };
             post::pass_on(exchange, asked, response, after)
         }
         Err(error) => post::unreachable(exchange, asked, &error),

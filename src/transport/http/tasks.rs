@@ -1,7 +1,8 @@
 //! Calls that wait as tasks, over HTTP: questions about them, and the call itself once it is approved.
 //!
 //! Called by `post`. The call is sent by a task of ours, with the head of the question that found it approved; its answer is
-//! kept for the next question. What the server says beside the answer has no reader and is dropped.
+//! kept for the next question. What the server says beside the answer goes to a client that waits for a result in the same session;
+//! where there is none it has no reader and is dropped.
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::{
     headers,
     held::KEEPALIVE,
     post::{self, Asked},
+    sessions::Session,
     upstream::{NoResponse, UpstreamBody},
     watch::{Witness, one_line},
 };
@@ -30,8 +32,11 @@ use crate::{
         ErrorCode, Frame, Kind, RequestId, error_response,
         sse::{Events, event_of},
     },
-    mcp::{TaskRequest, TaskVerb, method},
+    mcp::{Progress, TaskRequest, TaskVerb, method},
 };
+
+/// Events that wait for a client that reads slowly.
+const CHUNKS_MAX: usize = 16;
 
 /// A question about a task of ours.
 struct Asking {
@@ -92,9 +97,12 @@ impl Asking {
             () = answer.closed() => false,
             () = sleep(limits.head_after), if takes_events => true,
         };
-        let (chunks, relayed) = mpsc::channel(1);
+        let (chunks, relayed) = mpsc::channel(CHUNKS_MAX);
         if !waited || answer.send(body::event_stream(Body::Relay(relayed))).is_err() {
             return self.given_up(finding).await;
+        }
+        if self.task.verb == TaskVerb::Result {
+            self.asked.session.listens_beside(chunks.downgrade());
         }
         let mut ticks = interval_at(Instant::now() + limits.keepalive_every, limits.keepalive_every);
         loop {
@@ -131,7 +139,8 @@ impl Asking {
                 Polled::Later => {}
                 Polled::Run { answer, approved, tool } => {
                     let tasks = &self.exchange.worker.proxy.tasks;
-                    tasks.spawn(run(self.exchange.clone(), self.head.clone(), *approved, Some(tool)));
+                    let (exchange, session) = (self.exchange.clone(), Arc::clone(&self.asked.session));
+                    tasks.spawn(run(exchange, self.head.clone(), session, *approved, Some(tool)));
                     if let Some(answer) = answer {
                         return Some((StatusCode::OK, answer));
                     }
@@ -170,7 +179,7 @@ impl Asking {
             }
         };
         let status = response.status();
-        match read(response, id, self.exchange.limits().server_frame_bytes_max).await {
+        match read(response, id, self.exchange.limits().server_frame_bytes_max, None).await {
             Some(answer) => {
                 let told = followed.told_in(&answer);
                 (status, told.unwrap_or_else(|| answer.into_bytes().into_line()))
@@ -180,8 +189,15 @@ impl Asking {
     }
 }
 
-/// Sends an approved call, and keeps what the server answers. `tool`: what the head has to name, where it is that of a question.
-pub(super) async fn run(exchange: Exchange, mut head: Parts, approved: Approved, tool: Option<Arc<str>>) {
+/// Sends an approved call, and keeps what the server answers; what it says beside that is for a client in `session`. `tool`: what the head
+/// has to name, where it is that of a question.
+pub(super) async fn run(
+    exchange: Exchange,
+    mut head: Parts,
+    session: Arc<Session>,
+    approved: Approved,
+    tool: Option<Arc<str>>,
+) {
     let hold = approved.hold();
     let Some(id) = approved.request_id().cloned() else { return };
     let edited = approved.edited();
@@ -205,7 +221,7 @@ pub(super) async fn run(exchange: Exchange, mut head: Parts, approved: Approved,
         }
     };
     let status = response.status();
-    let answer = match read(response, &id, exchange.limits().server_frame_bytes_max).await {
+    let answer = match read(response, &id, exchange.limits().server_frame_bytes_max, Some(&session)).await {
         Some(answer) => task_answer(hold, &answer, edited.as_deref()),
         None if !status.is_success() => {
             unusable_answer(hold, &format!("the HTTP status {} without a result", status.as_u16()))
@@ -216,8 +232,13 @@ pub(super) async fn run(exchange: Exchange, mut head: Parts, approved: Approved,
     witness.kept(answer).await;
 }
 
-/// The answer to the request `id` in a response.
-async fn read(response: Response<UpstreamBody>, id: &RequestId, bytes_max: usize) -> Option<Frame> {
+/// The answer to the request `id` in a response. What else is in it can be said `beside`.
+async fn read(
+    response: Response<UpstreamBody>,
+    id: &RequestId,
+    bytes_max: usize,
+    beside: Option<&Session>,
+) -> Option<Frame> {
     let (head, mut body) = response.into_parts();
     let is_stream = headers::is_type(head.headers.get(header::CONTENT_TYPE), "text/event-stream");
     let mut events = Events::new(bytes_max);
@@ -234,15 +255,35 @@ async fn read(response: Response<UpstreamBody>, id: &RequestId, bytes_max: usize
         events.push(chunk);
         while let Some(event) = events.next_event().ok()? {
             let data = event.data().filter(|_| event.name() == "message");
-            if let Some(answer) = data.and_then(|data| answer_to(id, data)) {
-                return Some(answer);
+            match data.and_then(|data| Frame::from_server(one_line(data)).ok()) {
+                Some(frame) if frame.kind() == Kind::Response && frame.id() == Some(id) => {
+                    return Some(frame);
+                }
+                Some(frame) if frame.kind() == Kind::Response => {}
+                Some(frame) => drop(beside.map(|session| say_beside(session, frame))),
+                None => {}
             }
         }
     }
-    answer_to(id, message.freeze())
+    let frame = Frame::from_server(one_line(message.freeze())).ok()?;
+    (frame.kind() == Kind::Response && frame.id() == Some(id)).then_some(frame)
 }
 
-fn answer_to(id: &RequestId, message: Bytes) -> Option<Frame> {
-    let frame = Frame::from_server(one_line(message)).ok()?;
-    (frame.kind() == Kind::Response && frame.id() == Some(id)).then_some(frame)
+/// A notification or a request of the server, while the call of a task runs: it goes to the client that waits for a result. One that reads
+/// nothing is told nothing.
+fn say_beside(session: &Session, message: Frame) {
+    let Some(stream) = session.beside() else { return };
+    let Ok(room) = stream.try_reserve() else { return };
+    let passes = match message.kind() {
+        Kind::Request => message.id().is_some_and(|id| session.ask(id)),
+        _ => {
+            let of_progress = message.method() == Some(method::PROGRESS);
+            let progress = message.params().filter(|_| of_progress).and_then(Progress::parse);
+            // Nothing that the server could say of a call which it does not have is true.
+            !progress.is_some_and(|progress| session.is_held_token(progress.token))
+        }
+    };
+    if passes {
+        room.send(event_of(&message.into_bytes().into_line()));
+    }
 }

@@ -28,7 +28,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{legacy::Streams, sessions::Sessions, settings::UpstreamSettings, tls::Stream};
+use super::{
+    legacy::Streams, oauth::NamedPlaces, sessions::Sessions, settings::UpstreamSettings, tls::Stream,
+};
 
 /// How long a connection is kept unused. Many servers close theirs after 5 s; a request must not meet that.
 const IDLE_MAX: Duration = Duration::from_secs(4);
@@ -53,6 +55,8 @@ pub(super) struct Upstream {
     pub(super) sessions: Sessions,
     /// The streams of clients that speak 2024-11-05.
     pub(super) streams: Streams,
+    /// Where its challenges say that it describes itself.
+    pub(super) named_places: NamedPlaces,
     /// Unused connections, by worker.
     idle: Vec<Mutex<Vec<Idle>>>,
 }
@@ -195,6 +199,7 @@ impl Upstream {
             settings,
             sessions,
             streams: Streams::default(),
+            named_places: NamedPlaces::default(),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
         }
     }
