@@ -88,7 +88,7 @@ pub(in crate::transport) struct Routes {
 impl Proxy {
     /// A proxy that does what `settings` say, for `workers` workers.
     pub fn new(gate: Arc<Gate>, settings: HttpSettings, workers: usize) -> Self {
-        let routes = ArcSwap::from_pointee(Routes::new(settings, workers, &[]));
+        let routes = ArcSwap::from_pointee(Routes::new(settings, workers, (&[], &[])));
         Self {
             gate,
             routes,
@@ -111,11 +111,11 @@ impl Proxy {
         self.is_stopping.load(SeqCst)
     }
 
-    /// From now on it does what `settings` say. Calls that wait or run go on as they began; what was known
-    /// of sessions on HTTP is forgotten, and servers on stdio that are still named go on.
+    /// From now on it does what `settings` say. Calls that wait or run go on as they began, and servers that are still named, at the same
+    /// place or by the same command, keep their sessions.
     pub fn change(&self, settings: HttpSettings) {
         let known = self.routes.load_full();
-        self.routes.store(Arc::new(Routes::new(settings, self.workers, &known.lines)));
+        self.routes.store(Arc::new(Routes::new(settings, self.workers, (&known.upstreams, &known.lines))));
     }
 }
 
@@ -127,8 +127,8 @@ enum Behind {
 }
 
 impl Routes {
-    /// `known`: servers on stdio that may be running already.
-    fn new(settings: HttpSettings, workers: usize, known: &[Arc<LineServers>]) -> Self {
+    /// `known`: servers that may have sessions already.
+    fn new(settings: HttpSettings, workers: usize, known: (&[Arc<Upstream>], &[Arc<LineServers>])) -> Self {
         let on_http = settings.upstreams.iter().enumerate();
         let on_http = on_http.map(|(at, one)| (&one.path, &one.host, Behind::Http(at)));
         let on_lines = settings.commands.iter().enumerate();
@@ -139,9 +139,10 @@ impl Routes {
             hosts.extend(host.clone());
             by_path.entry(path.clone()).or_default().push((host.clone(), behind));
         }
-        let upstreams = settings.upstreams.into_iter().map(|one| Arc::new(Upstream::new(one, workers)));
+        let upstreams = settings.upstreams.into_iter();
+        let upstreams = upstreams.map(|one| Arc::new(Upstream::new(one, workers).knowing(known.0)));
         let lines = settings.commands.into_iter().map(|one| {
-            let same = known.iter().find(|known| known.settings == one);
+            let same = known.1.iter().find(|known| known.settings == one);
             same.cloned().unwrap_or_else(|| Arc::new(LineServers::new(one)))
         });
         Self {

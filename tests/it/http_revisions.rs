@@ -211,6 +211,31 @@ fn a_configuration_is_read_again_on_sighup_and_what_needs_a_new_start_is_said() 
     until(|| (proxy.post(&[], &call(1, "safe")).status() == 404).then_some(()));
 }
 
+#[test]
+fn what_waits_when_the_configuration_is_read_again_can_still_be_taken_back() {
+    let server = server_of("2025-11-25", "one");
+    let own = format!("upstreams:\n  - {{name: test, path: /mcp, url: \"http://{}/up\"}}\n", server.address);
+    let proxy = Proxy::start(POLICY, &own);
+    let session = [("mcp-session-id", "s-1")];
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &session, &call(5, "danger")));
+    proxy.home.wait_for_holds(1);
+    let other = own.replace("upstreams:\n", "").replace("test", "other").replace("/mcp", "/other");
+    proxy.home.file("serve.yaml", &format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{own}{other}"));
+    let id = rustix::process::Pid::from_child(&proxy.process);
+    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    until(|| {
+        let mut client = proxy.connect();
+        client.send(&post("/other", &[], &call(1, "never")));
+        (client.message().unwrap().status() == 200).then_some(())
+    });
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#;
+    assert_eq!(proxy.post(&session, cancelled).status(), 202);
+    assert!(client.message().is_some(), "its request ends");
+    proxy.home.wait_for_holds(0);
+    assert!(server.asked().is_empty(), "the server has seen neither the call nor the cancellation");
+}
+
 /// A call of 2026-07-28, with `more` among its parameters, and its headers.
 fn modern(id: u32, arguments: &str, more: &str) -> Vec<u8> {
     let body = format!(

@@ -61,7 +61,7 @@ pub(super) enum NoSession {
 pub(super) struct Sessions {
     server: Arc<str>,
     /// How long clients are kept waiting, where an operator has set it.
-    wait: Option<Wait>,
+    wait: Mutex<Option<Wait>>,
     began: Instant,
     by_id: Mutex<HashMap<Box<str>, Arc<Session>>>,
     without: Mutex<HashMap<Arc<Principal>, Arc<Session>>>,
@@ -138,7 +138,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Sessions {
     pub(super) fn new(server: Arc<str>, wait: Option<Wait>) -> Self {
-        Self { server, wait, began: Instant::now(), by_id: Mutex::default(), without: Mutex::default() }
+        let (by_id, without) = (Mutex::default(), Mutex::default());
+        Self { server, wait: Mutex::new(wait), began: Instant::now(), by_id, without }
+    }
+
+    /// From now on clients are kept waiting so long.
+    pub(super) fn wait_so_long(&self, wait: Option<Wait>) {
+        *lock(&self.wait) = wait;
+        let mut all: Vec<_> = lock(&self.by_id).values().cloned().collect();
+        all.extend(lock(&self.without).values().cloned());
+        all.iter().for_each(|session| session.change(|caller| caller.wait = wait));
     }
 
     /// The client that sends `id` as its session, or no session.
@@ -185,7 +194,7 @@ impl Sessions {
     }
 
     fn of(&self, principal: &Arc<Principal>, mut caller: Caller) -> Arc<Session> {
-        caller.wait = self.wait;
+        caller.wait = *lock(&self.wait);
         Arc::new(Session {
             principal: Arc::clone(principal),
             id: OnceLock::new(),

@@ -52,11 +52,11 @@ pub(super) struct Upstream {
     /// What the configuration says.
     pub(super) settings: UpstreamSettings,
     /// Its sessions, and who speaks to it without one.
-    pub(super) sessions: Sessions,
+    pub(super) sessions: Arc<Sessions>,
     /// The streams of clients that speak 2024-11-05.
-    pub(super) streams: Streams,
+    pub(super) streams: Arc<Streams>,
     /// Where its challenges say that it describes itself.
-    pub(super) named_places: NamedPlaces,
+    pub(super) named_places: Arc<NamedPlaces>,
     /// Unused connections, by worker.
     idle: Vec<Mutex<Vec<Idle>>>,
 }
@@ -197,11 +197,31 @@ impl Upstream {
         let sessions = Sessions::new(Arc::clone(&settings.name), settings.wait);
         Self {
             settings,
-            sessions,
-            streams: Streams::default(),
-            named_places: NamedPlaces::default(),
+            sessions: Arc::new(sessions),
+            streams: Arc::default(),
+            named_places: Arc::default(),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
         }
+    }
+
+    /// The same with all that is known of its clients, if it is one of `known`: whose session is whose, and what waits in it.
+    pub(super) fn knowing(self, known: &[Arc<Self>]) -> Self {
+        let Some(same) = known.iter().find(|known| known.is_same_server(&self)) else { return self };
+        same.sessions.wait_so_long(self.settings.wait);
+        Self {
+            sessions: Arc::clone(&same.sessions),
+            streams: Arc::clone(&same.streams),
+            named_places: Arc::clone(&same.named_places),
+            ..self
+        }
+    }
+
+    fn is_same_server(&self, other: &Self) -> bool {
+        let place = |upstream: &Self| {
+            let target = &upstream.settings.target;
+            (target.host.clone(), target.port, target.uri.clone(), target.tls.is_some())
+        };
+        self.settings.name == other.settings.name && place(self) == place(other)
     }
 
     /// Sends `request` on a connection of `worker`, and gives the head of the response with its body still to come.
