@@ -2,12 +2,15 @@
 //!
 //! Run by hand: `cargo bench --bench fleet`; it needs the programs of PostgreSQL. A call is screened, held, announced, approved by
 //! whoever hears of it, released, and its answer recorded: three commits, each on the disk before it has an effect. With
-//! `--waiting COUNT`, so many calls wait at four gates on one database and are then all decided.
+//! `--waiting COUNT`, so many calls wait at four processes on one database and are then all decided; it also tells what they take there
+//! (`docs/scale.md`).
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::{
+    io::{BufRead, BufReader, Write},
     path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,15 +35,26 @@ mod postgres;
 
 const CALLERS: usize = 64;
 const SECONDS_EACH: u64 = 5;
-const GATES: usize = 4;
+const GATES: u64 = 4;
+
+/// Makes of this program one of the processes that have calls.
+const GATE: &str = "--gate";
+
+/// What such a process says.
+const WAITING: &str = "waiting";
+const DONE: &str = "done";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|word| word == GATE) {
+        return gate_process(&runtime, &arguments[at + 1..]);
+    }
     let directory = tempfile::Builder::new().prefix("fleet-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     // The server of the database may be somebody else.
     open_to_all(directory.path())?;
     let cluster = postgres::Cluster::durable(directory.path());
-    let waiting = std::env::args().skip_while(|word| word != "--waiting").nth(1);
+    let waiting = arguments.iter().skip_while(|word| *word != "--waiting").nth(1);
     if let Some(count) = waiting {
         return waiting_calls(&runtime, &cluster, count.parse()?);
     }
@@ -125,18 +139,121 @@ fn gated(runtime: &Runtime, location: &Location) -> Result<f64, Box<dyn std::err
     })
 }
 
-/// `count` calls wait at several gates on one database; then all are decided, each at the gate that has its caller.
+/// `count` calls wait at several processes on one database; then all are decided, each at the gate that has its caller.
 fn waiting_calls(
     runtime: &Runtime,
     cluster: &postgres::Cluster,
     count: u64,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let location: Location = cluster.url(&cluster.database()).parse()?;
+    let name = cluster.database();
+    let url = cluster.url(&name);
+    let (begin, before) = (Instant::now(), written(cluster, &name)?);
+    let mut processes = Vec::new();
+    for number in 0..GATES {
+        processes.push(Process::start(&url, number, count)?);
+    }
+    for process in &mut processes {
+        process.says(WAITING)?;
+    }
+    println!("{count} calls wait at {GATES} processes, after {:.1} s", begin.elapsed().as_secs_f64());
+    show_costs(cluster, &name, count, before)?;
+    // What is done to look at them does not count.
+    let before = written(cluster, &name)?;
+    let begin = Instant::now();
+    for process in &mut processes {
+        writeln!(process.stdin, "decide")?;
+    }
+    for process in &mut processes {
+        process.says(DONE)?;
+    }
+    println!(
+        "all are decided, released and answered, on record, after {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    show_costs(cluster, &name, count, before)?;
+    for mut process in processes {
+        drop(process.stdin);
+        assert!(process.child.wait()?.success());
+    }
+    let (begin, store) = (Instant::now(), Store::open_at(&url.parse()?, &"reader".into()));
+    let found = runtime.block_on(store.verify(None))?;
+    println!("the record is proved after {:.1} s", begin.elapsed().as_secs_f64());
+    assert!(found.is_sound() && found.holds == count, "{:?}", found.broken);
+    Ok(())
+}
+
+/// How much the server has written ahead, since it was made.
+const WAL_BYTES: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+
+/// How many bytes were written ahead until now, and how much was committed.
+fn written(cluster: &postgres::Cluster, name: &str) -> Result<(u64, u64), Box<dyn std::error::Error>> {
+    // Readers roll back; what asks here is some ten of them.
+    let commits = format!("SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'");
+    Ok((cluster.ask(name, WAL_BYTES).parse()?, cluster.ask(name, &commits).parse()?))
+}
+
+/// Tells what the calls take: connections, what was written ahead and committed since `before`, and what each table has of one call.
+fn show_costs(
+    cluster: &postgres::Cluster,
+    name: &str,
+    count: u64,
+    before: (u64, u64),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let now = written(cluster, name)?;
+    let connections = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND application_name = 'holdshort'"
+    );
+    println!("  {} connections to the database", cluster.ask("postgres", &connections));
+    println!("  {} commits, {} B a call written ahead", now.1 - before.1, (now.0 - before.0) / count);
+    cluster.ask(name, "VACUUM ANALYZE");
+    for table in ["holds", "frames", "audit"] {
+        let of = format!(
+            "SELECT round(pg_table_size('{table}') / {count}.0) || ' B and ' || round(pg_indexes_size('{table}') / {count}.0) \
+             || ' B of indexes, ' || round((SELECT count(*) FROM {table}) / {count}.0, 1) || ' rows'"
+        );
+        println!("  {table:6} {} a call", cluster.ask(name, &of));
+    }
+    Ok(())
+}
+
+/// Another process of this program, with a gate of its own.
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(url: &str, number: u64, of_all: u64) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([GATE, url, &number.to_string(), &of_all.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let stdin = child.stdin.take().ok_or("it has no stdin")?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("it has no stdout")?);
+        Ok(Self { child, stdin, stdout })
+    }
+
+    /// Waits until it says `word`.
+    fn says(&mut self, word: &str) -> Result<(), Box<dyn std::error::Error>> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        if line.trim() == word { Ok(()) } else { Err(format!("a gate has failed: {line:?}").into()) }
+    }
+}
+
+/// What such a process does: its share of all calls waits, and is decided when it is told to.
+fn gate_process(runtime: &Runtime, arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let [url, number, of_all] = arguments else {
+        return Err("a gate has a URL, a number and a count".into());
+    };
+    let (location, number, of_all) = (url.parse()?, number.parse::<u64>()?, of_all.parse::<u64>()?);
+    let share = (number..of_all).step_by(usize::try_from(GATES)?);
+    let count = share.clone().count();
     runtime.block_on(async {
-        let gates: Vec<_> = (0..GATES).map(|number| gate(&location, &format!("bench-{number}"))).collect();
-        let (begin, mut calls) = (Instant::now(), JoinSet::new());
-        for number in 0..count {
-            let gate = Arc::clone(&gates[usize::try_from(number)? % GATES]);
+        let gate = gate(&location, &format!("bench-{number}"));
+        let mut calls = JoinSet::new();
+        for number in share {
+            let gate = Arc::clone(&gate);
             calls.spawn(async move {
                 let caller = Caller::new(&Principal::client(), "billing".into());
                 match gate.hold(call(&gate, &caller, number)).await {
@@ -145,26 +262,21 @@ fn waiting_calls(
                 }
             });
         }
-        while gates.iter().map(|gate| gate.holds().len() as u64).sum::<u64>() < count {
+        while gate.holds().len() < count {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("{count} calls wait at {GATES} gates, after {:.1} s", begin.elapsed().as_secs_f64());
-        let begin = Instant::now();
-        for gate in &gates {
-            for hold in gate.holds() {
-                let gate = Arc::clone(gate);
-                tokio::spawn(async move { gate.resolve(hold.id, Verdict::Approve, &approver(), None).await });
-            }
+        println!("{WAITING}");
+        tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+        for hold in gate.holds() {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.resolve(hold.id, Verdict::Approve, &approver(), None).await });
         }
         while let Some(ended) = calls.join_next().await {
             ended?;
         }
-        println!(
-            "all are decided, released and answered, on record, after {:.1} s",
-            begin.elapsed().as_secs_f64()
-        );
-        let found = gates[0].store().verify(None).await?;
-        assert!(found.is_sound() && found.holds == count, "{:?}", found.broken);
+        println!("{DONE}");
+        // Until nobody needs its connections to be counted any more.
+        tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
         Ok(())
     })
 }

@@ -388,8 +388,12 @@ impl Reader {
             self.fail(said, "L1 is not a way to deploy a gate", hint);
         }
         if level == Assurance::L4 {
-            let hint = "write L3: on one file, whoever can write it is not kept out";
-            self.fail(said, "L4 takes a record that several gates share", hint);
+            let hint = "write L3, and ask for two signed approvals in rules: docs/identity.md";
+            self.fail(
+                said,
+                "L4 takes more than this version does: nobody else witnesses the log by itself",
+                hint,
+            );
         }
         if level >= Assurance::L2 && !agents.is_asked_for() {
             let hint = "give agents tokens or certificates below `agents` or `tls`";

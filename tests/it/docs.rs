@@ -131,7 +131,7 @@ fn commands_that_are_not_run_are_known_ones() {
                 (Some("holdshort"), Some(command)) => {
                     assert!(known.contains(&format!("\n  {command} ")), "{}: {line}", block.place);
                 }
-                (Some("cargo"), Some("run" | "install" | "check" | "test")) | (None, _) => {}
+                (Some("cargo"), Some("run" | "install" | "check" | "test" | "bench")) | (None, _) => {}
                 (Some(script), _) => assert!(root().join(script).is_file(), "{}: {line}", block.place),
             }
         }
