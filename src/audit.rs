@@ -78,6 +78,8 @@ pub enum Occasion {
     ToolChanged,
     /// Someone has accepted a definition of a tool, which counts from now on; `note` says which one counted before.
     ToolAccepted,
+    /// More calls of a server were held within a minute than people can look at; `note` says how many. The hold is the last of them.
+    Burst,
     /// Events were lost, because too many waited or the disk failed; `note` says how many.
     EventsDropped,
 }

@@ -10,5 +10,6 @@ pub mod follow;
 pub mod lineage;
 pub mod place;
 pub mod policies;
+pub(crate) mod rate;
 pub mod server;
 pub mod tools;

@@ -21,7 +21,6 @@ mod open;
 mod pages;
 mod policies;
 mod problem;
-mod rate;
 mod record;
 mod session;
 mod sessions;
@@ -36,11 +35,11 @@ pub use self::address::{Address, AddressError, PORT_DEFAULT, Wire};
 use self::{
     hub::Hub,
     keys::{Keys, KeysError},
-    rate::Rate,
     session::Sessions,
 };
 use crate::{
     channels::{Channels, Dispatcher, Links},
+    control::rate::Rate,
     gate::Gate,
     hold::HoldId,
     store::{Location, Store},

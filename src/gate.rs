@@ -8,6 +8,7 @@
 //! [`Gate::hold`], which alone writes the end down and only then lets it take effect.
 
 mod approvals;
+mod bursts;
 mod continuation;
 mod fleet;
 mod keep;
@@ -395,6 +396,8 @@ pub struct Gate {
     moved: Notify,
     /// The calls that people are to hear of again.
     reminders: reminders::Reminders,
+    /// Counts what is held, for the alarm.
+    bursts: bursts::Bursts,
     /// What is known of the servers' tools.
     tools: tools::KnownTools,
     /// Taken by whoever counts votes.
@@ -429,6 +432,7 @@ impl Gate {
             news,
             moved: Notify::new(),
             reminders: reminders::Reminders::default(),
+            bursts: bursts::Bursts::default(),
             tools: tools::KnownTools::default(),
             voting: tokio::sync::Mutex::new(()),
             continuations: continuation::Continuations::default(),

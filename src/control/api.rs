@@ -443,6 +443,8 @@ pub mod error_code {
     pub const NOT_ALLOWED: i32 = 3;
     /// The request itself is wrong.
     pub const INVALID: i32 = 2;
+    /// Too many verdicts have had no effect. The data says after how many seconds one may be tried again.
+    pub const TOO_OFTEN: i32 = 7;
     /// The record cannot be written or read.
     pub const UNAVAILABLE: i32 = 1;
 }

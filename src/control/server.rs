@@ -36,13 +36,14 @@ use super::{
     lineage::ClientProcess,
     place::Registration,
     policies::PolicyView,
+    rate::Rate,
     tools::{self, ToolView},
 };
 use crate::{
     audit::{BadCheckpoint, Checkpoint},
     digest::Digest,
     gate::{Gate, News, ResolveError},
-    hold::{HoldId, HoldRecord, NewHold, Proof, Said, Verdict},
+    hold::{HoldId, HoldRecord, NewHold, Proof, Said, State, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, StoreError},
@@ -97,7 +98,9 @@ pub fn start(gate: Arc<Gate>, about: About, registration: Registration) -> io::R
     let thread = thread::Builder::new().name("holdshort-control".to_owned()).spawn(move || {
         runtime.block_on(async {
             match UnixListener::from_std(listener) {
-                Ok(listener) => accept(listener, Desk { gate, about }, stopped).await,
+                Ok(listener) => {
+                    accept(listener, Desk { gate, about, fruitless: Rate::fruitless() }, stopped).await
+                }
                 Err(error) => tracing::error!(%error, "the control socket cannot be served"),
             }
         });
@@ -204,9 +207,42 @@ async fn serve_one(
 struct Desk {
     gate: Arc<Gate>,
     about: About,
+    /// Verdicts that had no effect: each costs a look into the record, and whoever floods the gate with them hinders the others.
+    fruitless: Rate,
 }
 
 impl Desk {
+    /// One verdict, of whoever says it.
+    async fn decide(
+        &self,
+        id: HoldId,
+        said: impl Into<Said>,
+        by: &Principal,
+        comment: Option<&str>,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        self.fruitless.look().map_err(too_often)?;
+        self.came_to(id, self.gate.resolve(id, said, by, comment).await)
+    }
+
+    /// What somebody has found out about a call of which nobody knew whether it ran.
+    async fn find_out(
+        &self,
+        id: HoldId,
+        has_run: bool,
+        by: &Principal,
+        comment: Option<&str>,
+    ) -> Result<Resolved, ErrorObjectOwned> {
+        self.fruitless.look().map_err(too_often)?;
+        self.came_to(id, self.gate.resolve_unknown(id, has_run, by, comment).await)
+    }
+
+    fn came_to(&self, id: HoldId, state: Result<State, ResolveError>) -> Result<Resolved, ErrorObjectOwned> {
+        state.map(|state| Resolved { id, state }).map_err(|error| {
+            let _ = self.fruitless.take();
+            resolve_error(&error)
+        })
+    }
+
     /// A hold of this process, or of the record.
     async fn record(&self, id: HoldId) -> Result<HoldRecord, ErrorObjectOwned> {
         if let Some(hold) = self.gate.held(id).filter(|hold| hold.quorum.is_none()) {
@@ -309,8 +345,7 @@ impl ControlServer for Desk {
         verdict: Verdict,
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        let state = self.gate.resolve(id, verdict, approver(extensions)?, comment.as_deref()).await;
-        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+        self.decide(id, verdict, approver(extensions)?, comment.as_deref()).await
     }
 
     async fn resolve_signed(
@@ -322,8 +357,7 @@ impl ControlServer for Desk {
         proof: Proof,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let said = Said { proof: Some(proof), ..verdict.into() };
-        let state = self.gate.resolve(id, said, approver(extensions)?, comment.as_deref()).await;
-        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+        self.decide(id, said, approver(extensions)?, comment.as_deref()).await
     }
 
     async fn approve(
@@ -336,8 +370,7 @@ impl ControlServer for Desk {
     ) -> Result<Resolved, ErrorObjectOwned> {
         let remember = remember.map(|asked| (asked.seconds, asked.same));
         let said = Said { verdict: Verdict::Approve, remember, arguments, proof: None };
-        let state = self.gate.resolve(id, said, approver(extensions)?, comment.as_deref()).await;
-        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+        self.decide(id, said, approver(extensions)?, comment.as_deref()).await
     }
 
     async fn remembered(&self) -> Result<Vec<RememberedView>, ErrorObjectOwned> {
@@ -358,8 +391,7 @@ impl ControlServer for Desk {
         identity: String,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let somebody = vouched_for(extensions, &identity)?;
-        let state = self.gate.resolve(id, verdict, &somebody, comment.as_deref()).await;
-        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+        self.decide(id, verdict, &somebody, comment.as_deref()).await
     }
 
     async fn resolve_unknown(
@@ -369,8 +401,7 @@ impl ControlServer for Desk {
         has_run: bool,
         comment: Option<String>,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        let state = self.gate.resolve_unknown(id, has_run, approver(extensions)?, comment.as_deref()).await;
-        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+        self.find_out(id, has_run, approver(extensions)?, comment.as_deref()).await
     }
 
     async fn resolve_unknown_as(
@@ -382,8 +413,7 @@ impl ControlServer for Desk {
         identity: String,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let somebody = vouched_for(extensions, &identity)?;
-        let state = self.gate.resolve_unknown(id, has_run, &somebody, comment.as_deref()).await;
-        state.map(|state| Resolved { id, state }).map_err(|error| resolve_error(&error))
+        self.find_out(id, has_run, &somebody, comment.as_deref()).await
     }
 
     async fn person(&self, identity: String) -> Result<Option<String>, ErrorObjectOwned> {
@@ -554,6 +584,11 @@ fn invalid(error: BadCheckpoint) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error_code::INVALID, error.to_string(), None::<()>)
 }
 
+fn too_often(seconds: u64) -> ErrorObjectOwned {
+    let message = format!("too many verdicts have had no effect: the next one counts in {seconds} s");
+    ErrorObjectOwned::owned(error_code::TOO_OFTEN, message, Some(seconds))
+}
+
 fn unavailable(error: StoreError) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error_code::UNAVAILABLE, error.to_string(), None::<()>)
 }
@@ -607,7 +642,7 @@ mod tests {
     fn desk() -> Desk {
         let policy = Arc::new(Policy::hold_everything());
         let gate = Gate::new("gate".into(), policy, Store::in_memory(), GateLimits::default());
-        Desk { gate: Arc::new(gate), about: About::default() }
+        Desk { gate: Arc::new(gate), about: About::default(), fruitless: Rate::fruitless() }
     }
 
     /// Lets a call with `arguments` wait at the gate.
@@ -645,6 +680,34 @@ mod tests {
         let second = desk.holds(Some(last)).await.unwrap();
         assert_eq!((second.holds.len(), second.next), (1, None));
         assert!(!first.holds.iter().any(|hold| hold.id == second.holds[0].id), "none twice");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_verdicts_without_effect_ends_and_leaves_the_record_alone() {
+        let desk = desk();
+        let by = Principal::User { uid: 1000, name: None };
+        let code =
+            async |id| desk.decide(id, Verdict::Approve, &by, None).await.err().map(|error| error.code());
+        let mut refused = 0;
+        while code(HoldId([7; 16])).await == Some(error_code::NOT_FOUND) {
+            refused += 1;
+            assert!(refused < 10_000, "it goes on for ever");
+        }
+        assert!(refused >= 600, "{refused}");
+        assert_eq!(code(HoldId([7; 16])).await, Some(error_code::TOO_OFTEN));
+    }
+
+    #[tokio::test]
+    async fn verdicts_that_have_an_effect_are_not_counted() {
+        let desk = desk();
+        let by = Principal::User { uid: 1000, name: None };
+        for id in 0..700 {
+            let hold = wait(&desk, id, "{}");
+            while desk.gate.held(hold).is_none() {
+                tokio::task::yield_now().await;
+            }
+            assert!(desk.decide(hold, Verdict::Approve, &by, None).await.is_ok(), "{id}");
+        }
     }
 
     #[tokio::test]

@@ -244,6 +244,10 @@ fn kind_of(refused: &ErrorObjectOwned) -> Kind {
         error_code::ENDED => Kind::Ended,
         error_code::NOT_ALLOWED => Kind::NotAllowed,
         error_code::INVALID => Kind::ReasonMissing,
+        error_code::TOO_OFTEN => {
+            let seconds = refused.data().and_then(|data| data.get().parse().ok());
+            Kind::TooOften(seconds.unwrap_or(1))
+        }
         _ => Kind::Unavailable,
     }
 }

@@ -174,6 +174,7 @@ impl Gate {
         // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
         if is_new && is_there {
             self.reminders.add(&held.hold, held.deadline);
+            self.count_burst(&held.hold);
             fail_point!("hold.before_announce");
             self.announce(News::Held(Arc::clone(&held.hold)));
         }

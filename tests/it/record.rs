@@ -152,6 +152,27 @@ fn a_tail_that_follows_tells_each_event_as_it_comes() {
 }
 
 #[test]
+fn more_held_calls_than_people_can_look_at_are_on_record_as_a_burst() {
+    const BURST: usize = 100;
+    let home = Home::new();
+    let mut gate = gate(&home, None);
+    for number in 1..BURST {
+        gate.send(
+            &CALL.replace(r#""id":1"#, &format!(r#""id":{}"#, number + 1)).replace(
+                r#""name":"danger""#,
+                &format!(r#""name":"danger","arguments":{{"number":{number}}}"#),
+            ),
+        );
+    }
+    home.wait_for_holds(BURST);
+    end(gate);
+    let told: Vec<_> = events(&home, &["audit", "export"]);
+    let told: Vec<_> = told.iter().filter(|event| event["kind"] == "burst").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["server"], "billing");
+}
+
+#[test]
 fn a_configuration_that_is_read_again_is_on_record_and_so_is_one_that_is_not_taken() {
     use crate::support::http::{Proxy, Server};
     let server = Server::of_result("{}");

@@ -9,7 +9,7 @@ use std::{
 
 /// A bucket of permits that fills again evenly.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     permits_max: f64,
     every: Duration,
     left: Mutex<(f64, Instant)>,
@@ -17,13 +17,19 @@ pub(super) struct Rate {
 
 impl Rate {
     /// Keys that are wrong: ten at once, then one in six seconds. (They have 256 bits: this is for the log and the processor.)
-    pub(super) fn wrong_keys() -> Self {
+    pub(crate) fn wrong_keys() -> Self {
         Self::new(10, Duration::from_secs(6))
     }
 
     /// Verdicts: sixty at once, then one a second.
-    pub(super) fn verdicts() -> Self {
+    pub(crate) fn verdicts() -> Self {
         Self::new(60, Duration::from_secs(1))
+    }
+
+    /// Verdicts that have no effect: six hundred at once, then ten a second. More than a desk lets through, so that nobody there can use up
+    /// what others need.
+    pub(crate) fn fruitless() -> Self {
+        Self::new(600, Duration::from_millis(100))
     }
 
     fn new(permits_max: u32, every: Duration) -> Self {
@@ -32,11 +38,16 @@ impl Rate {
     }
 
     /// Takes a permit, if one is left; else says how many seconds it takes until there is one.
-    pub(super) fn take(&self) -> Result<(), u64> {
-        self.take_at(Instant::now())
+    pub(crate) fn take(&self) -> Result<(), u64> {
+        self.permit(Instant::now(), 1.0)
     }
 
-    fn take_at(&self, now: Instant) -> Result<(), u64> {
+    /// The same, and leaves the permit there.
+    pub(crate) fn look(&self) -> Result<(), u64> {
+        self.permit(Instant::now(), 0.0)
+    }
+
+    fn permit(&self, now: Instant, taken: f64) -> Result<(), u64> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = now.saturating_duration_since(left.1).as_secs_f64();
         let permits = (left.0 + elapsed / self.every.as_secs_f64()).min(self.permits_max);
@@ -44,7 +55,7 @@ impl Rate {
             *left = (permits, now);
             return Err(self.every.mul_f64(1.0 - permits).as_secs() + 1);
         }
-        *left = (permits - 1.0, now);
+        *left = (permits - taken, now);
         Ok(())
     }
 }
@@ -58,13 +69,13 @@ mod tests {
         let rate = Rate::new(3, Duration::from_secs(10));
         let now = Instant::now();
         for _ in 0..3 {
-            assert_eq!(rate.take_at(now), Ok(()));
+            assert_eq!(rate.permit(now, 1.0), Ok(()));
         }
-        assert_eq!(rate.take_at(now), Err(11));
-        assert!(rate.take_at(now + Duration::from_secs(9)).is_err());
-        assert_eq!(rate.take_at(now + Duration::from_secs(10)), Ok(()));
-        assert!(rate.take_at(now + Duration::from_secs(10)).is_err());
+        assert_eq!(rate.permit(now, 1.0), Err(11));
+        assert!(rate.permit(now + Duration::from_secs(9), 1.0).is_err());
+        assert_eq!(rate.permit(now + Duration::from_secs(10), 1.0), Ok(()));
+        assert!(rate.permit(now + Duration::from_secs(10), 1.0).is_err());
         let later = now + Duration::from_secs(3600);
-        assert_eq!((0..4).filter(|_| rate.take_at(later).is_ok()).count(), 3, "never more than a burst");
+        assert_eq!((0..4).filter(|_| rate.permit(later, 1.0).is_ok()).count(), 3, "never more than a burst");
     }
 }
