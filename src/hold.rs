@@ -444,6 +444,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_reason_of_ten_mebibytes_is_kept_in_so_many_characters_and_with_a_mark() {
+        let kept = kept_comment(Some(&"é".repeat(5 << 20))).unwrap();
+        assert_eq!(kept, format!("{}… (cut)", "é".repeat(COMMENT_CHARS_MAX)));
+        let whole = "é".repeat(COMMENT_CHARS_MAX);
+        assert_eq!(kept_comment(Some(&format!("  {whole}\n"))), Some(whole));
+        assert_eq!((kept_comment(Some(" \n")), kept_comment(None)), (None, None));
+    }
+
+    #[test]
     fn an_id_reads_back_and_nothing_else_does() {
         for id in [HoldId([0; 16]), HoldId([255; 16]), HoldId(*b"0123456789abcdef")] {
             assert_eq!(id.to_string().len(), HOLD_ID_CHARS);

@@ -291,6 +291,49 @@ fn limits_of_a_principal_are_told_and_left_again() {
 }
 
 #[test]
+fn what_waits_of_one_agent_takes_nothing_from_another() {
+    let server = Server::of_result(RESULT);
+    let config = "agents: {header: {name: x-agent, from: [127.0.0.1]}}\nlimits: {held_mib_per_agent: 1}\n";
+    let proxy = Proxy::before(&server, POLICY, config);
+    let long = format!("\"danger\",\"arguments\":{{\"x\":\"{}\"}}", "x".repeat(600 << 10));
+    let long = call("danger").replace("\"danger\"", &long);
+    let mut held = Vec::new();
+    for (number, agent) in ["build", "night"].into_iter().enumerate() {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("x-agent", agent)], &long));
+        proxy.home.wait_for_holds(number + 1);
+        held.push(client);
+    }
+    let refused = proxy.post(&[("x-agent", "build")], &long);
+    assert!(refused.text().contains("10000 calls or 1 MiB of this agent wait already"), "{}", refused.text());
+    assert_eq!(proxy.post(&[("x-agent", "build")], &call("safe")).status(), 200, "all else goes on");
+    assert_eq!(proxy.home.holds().len(), 2);
+}
+
+#[test]
+fn so_many_connections_are_served_and_what_waits_on_one_is_not_disturbed() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "limits: {connections: 2}\n");
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &call("danger")));
+    let hold = proxy.home.wait_for_holds(1).remove(0);
+    let mut idle = proxy.connect();
+    idle.send(&post("/mcp", &[], &call("safe")));
+    assert_eq!(idle.message().unwrap().status(), 200);
+    let mut away = proxy.connect();
+    let _ = away.try_send(&post("/mcp", &[], &call("safe")));
+    assert!(away.message().is_none(), "one more is turned away");
+    drop(idle);
+    until(|| {
+        let mut client = proxy.connect();
+        client.try_send(&post("/mcp", &[], &call("safe"))).ok()?;
+        client.message().filter(|answer| answer.status() == 200)
+    });
+    assert!(proxy.home.holdshort(["approve", &hold]).status.success());
+    assert!(held.message().unwrap().text().contains("\"content\":[]"));
+}
+
+#[test]
 fn a_configuration_is_refused_with_the_place_of_what_is_wrong() {
     let home = crate::support::program::Home::new();
     let refused = |text: &str| {

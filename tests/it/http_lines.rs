@@ -1,6 +1,6 @@
 //! A server that speaks stdio, offered over HTTP by `holdshort serve`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     http::{Message, Proxy, post},
@@ -13,10 +13,15 @@ const REFUND: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{
 const READ: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_order","arguments":{"order":"A-1042"}}}"#;
 
 fn proxy() -> Proxy {
+    limited("")
+}
+
+/// The same with `more` of a configuration.
+fn limited(more: &str) -> Proxy {
     let program = env!("CARGO_BIN_EXE_holdshort");
     Proxy::start(
         POLICY,
-        &format!("upstreams: [{{name: billing, path: /mcp, command: [\"{program}\", demo-server]}}]\n"),
+        &format!("upstreams: [{{name: billing, path: /mcp, command: [\"{program}\", demo-server]}}]\n{more}"),
     )
 }
 
@@ -93,4 +98,52 @@ fn requests_without_sessions_share_a_process_unless_their_ids_are_the_same() {
     assert!(text(&answer).as_str().unwrap().contains("A-1042"), "the same id elsewhere is another request");
     assert!(proxy.home.holdshort(["reject", &hold, "--reason", "No."]).status.success());
     assert!(held.message().unwrap().text().contains("REJECTED"));
+}
+
+#[test]
+fn so_many_calls_of_an_agent_may_be_without_an_answer() {
+    let proxy = limited("limits: {held_per_agent: 1}\n");
+    let id = session(&proxy);
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[("mcp-session-id", &id)], REFUND));
+    proxy.home.wait_for_holds(1);
+    let refused = proxy.post(&[("mcp-session-id", &id)], &READ.replace("\"id\":1", "\"id\":2"));
+    assert_eq!((refused.status(), &refused.json()["id"]), (429, &json!(2)));
+    assert!(
+        refused.text().contains("1 calls or 64 MiB of this agent have no answer yet"),
+        "{}",
+        refused.text()
+    );
+    let ping = r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#;
+    assert_eq!(proxy.post(&[("mcp-session-id", &id)], ping).json()["result"], json!({}), "all else goes on");
+}
+
+#[test]
+fn so_many_subscriptions_of_an_agent_stay_open_and_none_keeps_the_proxy_from_ending() {
+    let script = r#"while read -r line; do case "$line" in *subscriptions/listen*)
+        echo '{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{}}' ;;
+        esac; done"#;
+    let command = serde_json::to_string(&["sh", "-c", script]).unwrap();
+    let mut proxy = Proxy::start(
+        POLICY,
+        &format!(
+            "upstreams: [{{name: lines, path: /mcp, command: {command}}}]\nlimits: {{streams_per_agent: 1}}\n"
+        ),
+    );
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "subscriptions/listen")];
+    let listen = |id: u32| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}}}}"#
+        )
+    };
+    let mut open = proxy.connect();
+    open.send(&post("/mcp", &headers, &listen(1)));
+    assert_eq!(open.head().unwrap().status(), 200);
+    assert!(String::from_utf8(open.chunk()).unwrap().contains("acknowledged"));
+    let refused = proxy.post(&headers, &listen(2));
+    assert_eq!((refused.status(), &refused.json()["error"]["code"]), (429, &json!(-32603)));
+    let id = rustix::process::Pid::from_child(&proxy.process);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(until(|| proxy.process.try_wait().unwrap()).success());
+    assert!(!proxy.said().contains("still running"), "{}", proxy.said());
 }

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::codec::FramedRead;
 
 use super::{
-    Proxy,
+    Endless, Proxy,
     accounts::{Account, Open},
     batch,
     body::{self, Body},
@@ -263,9 +263,10 @@ impl LineServers {
         running.shared.retain(keeps);
     }
 
-    /// Ends them all.
+    /// Ends them all, whatever is still waited for.
     pub(super) fn stop(&self) {
-        *lock(&self.running) = Running::default();
+        let Running { by_id, shared } = std::mem::take(&mut *lock(&self.running));
+        by_id.into_values().chain(shared).for_each(|piped| piped.lifecycle.stop.cancel());
     }
 }
 
@@ -400,6 +401,7 @@ impl Piped {
     /// A request: its answer as one message, or as events if the client takes them and it takes long.
     async fn ask(self: Arc<Self>, frame: Frame, takes_events: bool, limits: &HttpLimits) -> Response<Body> {
         let Some(id) = frame.id().cloned() else { return body::empty(StatusCode::ACCEPTED) };
+        let is_subscription = frame.method() == Some(method::SUBSCRIPTIONS_LISTEN);
         let open = match self.may_wait(&frame, limits) {
             Ok(open) => open,
             Err(refusal) => return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal),
@@ -446,22 +448,31 @@ impl Piped {
         }
         let (chunks, relayed) = mpsc::channel(MESSAGES_WAITING_MAX);
         tokio::spawn(relay(messages, first, chunks, Some(waiting), limits.keepalive_every));
-        body::event_stream(Body::Relay(relayed))
+        let mut response = body::event_stream(Body::Relay(relayed));
+        if is_subscription {
+            response.extensions_mut().insert(Endless);
+        }
+        response
     }
 
-    /// A call's part of what its principal may have open: whether it will be held is for the session to see.
+    /// A request's part of what its principal may have open: of a call whether it will be held is for the session to see.
     fn may_wait(&self, frame: &Frame, limits: &HttpLimits) -> Result<Option<Open>, Refusal> {
-        if frame.method() != Some(method::TOOLS_CALL) {
-            return Ok(None);
-        }
         let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
-        self.account.hold(frame.bytes().len(), calls, bytes).map(Some).ok_or_else(|| {
-            let text = format!(
-                "{calls} calls or {} MiB of this agent have no answer yet, which is the limit; the tool did not run",
-                bytes >> 20
-            );
-            Refusal::invalid(frame.id().cloned(), ErrorCode::INTERNAL_ERROR, text)
-        })
+        let (open, full) = match frame.method() {
+            Some(method::TOOLS_CALL) => {
+                let text = format!(
+                    "{calls} calls or {} MiB of this agent have no answer yet, which is the limit; the tool did not run",
+                    bytes >> 20
+                );
+                (self.account.hold(frame.bytes().len(), calls, bytes), text)
+            }
+            Some(method::SUBSCRIPTIONS_LISTEN) => {
+                (self.account.stream(limits.streams_per_principal_max), post::STREAMS_FULL.to_owned())
+            }
+            _ => return Ok(None),
+        };
+        let refused = || Refusal::invalid(frame.id().cloned(), ErrorCode::INTERNAL_ERROR, full);
+        open.map(Some).ok_or_else(refused)
     }
 
     /// The stream on which the server speaks first; there is one at a time.
