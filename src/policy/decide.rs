@@ -32,26 +32,16 @@ impl Policy {
 
     /// Whether calls of `tool` are denied whatever their arguments, whoever makes them, and whenever.
     pub fn always_denies(&self, server: &str, tool: &str) -> bool {
-        let call = Call { server, tool: Some(tool), ..Call::default() };
-        let mode = self.settings.mode(&call);
-        if mode < Mode::Enforce {
-            return false;
-        }
-        let candidates = self.candidates(&call);
-        let rules = candidates.iter().filter_map(|&at| self.rules.get(at as usize));
-        let mut is_let_through = false;
-        for rule in rules.filter(|rule| rule.counts_in(mode)) {
-            match (rule.effect, &rule.condition) {
-                (Effect::Deny, None) => return true,
-                (Effect::Deny, Some(_)) => {}
-                (Effect::Hold | Effect::Allow, _) => is_let_through = true,
-            }
-        }
-        !is_let_through && self.default_in(mode).0 == Effect::Deny
+        self.always_says(server, tool, &[Effect::Deny])
     }
 
     /// Whether no call of `tool` passes by itself, whatever its arguments: each is held or denied.
     pub fn never_allows(&self, server: &str, tool: &str) -> bool {
+        self.always_says(server, tool, &[Effect::Deny, Effect::Hold])
+    }
+
+    /// Whether the decision on any call of `tool` is one of `effects`, which are the strictest.
+    fn always_says(&self, server: &str, tool: &str, effects: &[Effect]) -> bool {
         let call = Call { server, tool: Some(tool), ..Call::default() };
         let mode = self.settings.mode(&call);
         if mode < Mode::Enforce {
@@ -59,15 +49,15 @@ impl Policy {
         }
         let candidates = self.candidates(&call);
         let rules = candidates.iter().filter_map(|&at| self.rules.get(at as usize));
-        let mut is_let_through = self.default_in(mode).0 == Effect::Allow;
+        let mut may_differ = !effects.contains(&self.default_in(mode).0);
         for rule in rules.filter(|rule| rule.counts_in(mode)) {
-            match (rule.effect, &rule.condition) {
-                (Effect::Deny | Effect::Hold, None) => return true,
-                (Effect::Deny | Effect::Hold, Some(_)) => {}
-                (Effect::Allow, _) => is_let_through = true,
+            match (effects.contains(&rule.effect), &rule.condition) {
+                (true, None) => return true,
+                (true, Some(_)) => {}
+                (false, _) => may_differ = true,
             }
         }
-        !is_let_through
+        !may_differ
     }
 
     /// What the rules say of `call` that count in `mode`.
