@@ -59,13 +59,14 @@ impl HoldId {
 impl fmt::Display for HoldId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = u128::from_be_bytes(self.0);
-        for position in 0..HOLD_ID_CHARS {
+        let mut text = [0; HOLD_ID_CHARS];
+        for (position, letter) in text.iter_mut().enumerate() {
             // 26 characters carry 130 bits: the first one holds the three highest bits alone.
             let shift = 5 * (HOLD_ID_CHARS - 1 - position);
             let index = usize::try_from((number >> shift) & 31).map_err(|_| fmt::Error)?;
-            fmt::Write::write_char(f, char::from(ALPHABET[index]))?;
+            *letter = ALPHABET[index];
         }
-        Ok(())
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

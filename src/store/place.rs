@@ -22,8 +22,9 @@ use super::{
 /// "HOLD", in the header of the file: tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x484F_4C44;
 
-/// Pages kept in memory by the connection that writes, in KiB: the working set of appending is a few pages.
-const WRITER_CACHE_KIB: i64 = 1024;
+/// Pages kept in memory by the connection that writes, in KiB, once there are so many: appending takes a few pages, but the random
+/// numbers of calls are all over their indexes.
+const WRITER_CACHE_KIB: i64 = 4096;
 
 /// The same for the connection that reads.
 const READER_CACHE_KIB: i64 = 512;
