@@ -17,4 +17,4 @@ pub use render::{ROW_GOES_ON, Shown, render, render_cut, unrender};
 pub use width::{columns, cut_columns, split_columns};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

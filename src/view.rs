@@ -174,7 +174,7 @@ fn words(flag: &Flag) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     /// What the rows of [`json_rows`] say.
-    fn rebuilt(rows: &[String]) -> String {
+    pub(crate) fn rebuilt(rows: &[String]) -> String {
         let mut text = String::new();
         let (mut goes_on, mut indent) = (false, 0);
         for row in rows {

@@ -52,7 +52,7 @@ async fn notify(title: &str, text: &str, older: Option<&str>) -> Result<String, 
     Ok(if is_number { name } else { String::new() })
 }
 
-fn notify_send(title: &str, text: &str, older: Option<&str>) -> Command {
+pub(super) fn notify_send(title: &str, text: &str, older: Option<&str>) -> Command {
     let mut command = Command::new("notify-send");
     command.args(["--app-name=Holdshort", "--urgency=normal", "--print-id"]);
     if let Some(older) = older.filter(|older| !older.is_empty()) {

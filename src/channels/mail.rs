@@ -108,6 +108,15 @@ impl Mail {
     }
 
     pub(super) async fn tell(&self, telling: &Telling<'_>, name: &str) -> Result<Option<String>, NotSent> {
+        let (letter, id) = self.letter(telling, name)?;
+        self.send(letter).await?;
+        // Later ones belong to the first.
+        let first = telling.message.filter(|_| telling.news != News::Held).map(str::to_owned);
+        Ok(Some(first.unwrap_or(id)))
+    }
+
+    /// What is sent of a hold by the channel `name`, and the letter's Message-ID.
+    pub(super) fn letter(&self, telling: &Telling<'_>, name: &str) -> Result<(Letter, String), NotSent> {
         let message = Message::of(telling.hold, CALL_CHARS_MAX);
         let link = match self.decides_as().filter(|_| message.waits) {
             Some(address) => telling.links.link(name, &address, telling.hold),
@@ -123,23 +132,17 @@ impl Mail {
         if let Some(first) = telling.message {
             letter = letter.in_reply_to(first.to_owned()).references(first.to_owned());
         }
-        self.send(letter, text).await?;
-        // Later ones belong to the first.
-        let first = telling.message.filter(|_| telling.news != News::Held).map(str::to_owned);
-        Ok(Some(first.unwrap_or(id)))
+        Ok((self.written(letter, text)?, id))
     }
 
     pub(super) async fn test(&self) -> Result<(), NotSent> {
         let letter = Letter::builder().message_id(None).subject(subject("a test"));
-        self.send(
-            letter,
-            "This is a test of Holdshort: calls that wait for approval will be told here.\n".to_owned(),
-        )
-        .await
+        let words = "This is a test of Holdshort: calls that wait for approval will be told here.\n";
+        self.send(self.written(letter, words.to_owned())?).await
     }
 
-    async fn send(&self, letter: lettre::message::MessageBuilder, text: String) -> Result<(), NotSent> {
-        let letter = letter
+    fn written(&self, letter: lettre::message::MessageBuilder, text: String) -> Result<Letter, NotSent> {
+        letter
             .from(self.from.clone())
             .to(self.to.clone())
             .header(ContentType::TEXT_PLAIN)
@@ -150,7 +153,10 @@ impl Mail {
                 letter.headers_mut().insert_raw(HeaderValue::new(name, "auto-generated".to_owned()));
                 letter
             })
-            .map_err(|error| NotSent::Never(error.to_string()))?;
+            .map_err(|error| NotSent::Never(error.to_string()))
+    }
+
+    async fn send(&self, letter: Letter) -> Result<(), NotSent> {
         match self.transport.send(letter).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_permanent() => Err(NotSent::Never(words(&error))),

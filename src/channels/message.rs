@@ -20,7 +20,7 @@ const FACT_CHARS_MAX: usize = 300;
 const NAME_CHARS_MAX: usize = 120;
 
 /// What stands where a secret is.
-const HIDDEN: &str = "⟨hidden: looks like a secret⟩";
+pub(super) const HIDDEN: &str = "⟨hidden: looks like a secret⟩";
 
 /// What a message says.
 #[derive(Debug)]

@@ -8,13 +8,16 @@ use http::{HeaderValue, header};
 use serde_json::{Value, json};
 
 use super::{NotSent, Telling, endpoint::Endpoint, message::Message, signature::Secret};
-use crate::{digest::random_text, store::News};
+use crate::{digest::random_text, sanitize, store::News};
 
 /// Characters of a call that an alert shows.
 const CALL_CHARS_MAX: usize = 4000;
 
 /// The longest summary, in characters; PagerDuty takes 1,024.
 const SUMMARY_CHARS_MAX: usize = 500;
+
+/// The longest name of a server or a tool, in characters.
+const NAME_CHARS_MAX: usize = 200;
 
 /// One service of an account.
 #[derive(Debug)]
@@ -25,15 +28,25 @@ pub struct PagerDuty {
     pub(super) severity: &'static str,
 }
 
+/// By which PagerDuty knows what belongs to one hold.
+fn key_of(telling: &Telling<'_>) -> String {
+    format!("holdshort-{}", telling.hold.id)
+}
+
 impl PagerDuty {
     pub(super) async fn tell(&self, telling: &Telling<'_>) -> Result<Option<String>, NotSent> {
-        let key = format!("holdshort-{}", telling.hold.id);
+        self.enqueue(self.event(telling)).await?;
+        Ok(Some(key_of(telling)))
+    }
+
+    /// What is sent of a hold, but the key of the service.
+    pub(super) fn event(&self, telling: &Telling<'_>) -> Value {
         let action = match telling.news {
             News::Held | News::Waiting => "trigger",
             News::Voted => "acknowledge",
             News::Ended => "resolve",
         };
-        let mut event = json!({"event_action": action, "dedup_key": key});
+        let mut event = json!({"event_action": action, "dedup_key": key_of(telling)});
         if action == "trigger" {
             let message = Message::of(telling.hold, CALL_CHARS_MAX);
             let mut details: serde_json::Map<String, Value> = serde_json::Map::new();
@@ -47,10 +60,10 @@ impl PagerDuty {
             }
             event["payload"] = json!({
                 "summary": message.title.chars().take(SUMMARY_CHARS_MAX).collect::<String>(),
-                "source": telling.hold.server,
+                "source": sanitize::render_cut(&telling.hold.server, NAME_CHARS_MAX).text,
                 "severity": self.severity,
                 "timestamp": telling.hold.created_at,
-                "component": telling.hold.tool,
+                "component": sanitize::render_cut(&telling.hold.tool, NAME_CHARS_MAX).text,
                 "class": "approval",
                 "custom_details": details,
             });
@@ -58,8 +71,7 @@ impl PagerDuty {
             event["client_url"] = json!(telling.link);
             event["links"] = json!([{"href": telling.link, "text": "Open context"}]);
         }
-        self.enqueue(event).await?;
-        Ok(Some(key))
+        event
     }
 
     /// Raises an alert and takes it back.

@@ -158,16 +158,19 @@ struct Action {
 
 impl Slack {
     pub(super) async fn tell(&self, telling: &Telling<'_>) -> Result<Option<String>, NotSent> {
-        let message = Message::of(telling.hold, CALL_CHARS_MAX);
-        let mut body = self.body(&message, telling);
+        let mut body = self.body(telling);
         let Some(ts) = telling.message else {
+            // What is linked to is not fetched. (A message that changes keeps that.)
+            for link in ["unfurl_links", "unfurl_media"] {
+                body[link] = json!(false);
+            }
             return self.call("chat.postMessage", &body).await;
         };
         body["ts"] = json!(ts);
         self.call("chat.update", &body).await?;
         if telling.news == News::Waiting {
             // A message that changes makes no sound.
-            let text = format!("{} — still", escaped(&message.title));
+            let text = format!("{} — still", body["text"].as_str().unwrap_or_default());
             let reply = json!({"channel": self.conversation, "thread_ts": ts, "text": text});
             self.call("chat.postMessage", &reply).await?;
         }
@@ -217,7 +220,9 @@ impl Slack {
         Err(NotSent::Again { why, after: answer.pause() })
     }
 
-    fn body(&self, message: &Message, telling: &Telling<'_>) -> Value {
+    /// What is sent of a hold.
+    pub(super) fn body(&self, telling: &Telling<'_>) -> Value {
+        let message = Message::of(telling.hold, CALL_CHARS_MAX);
         let title: String = message.title.chars().take(HEADER_CHARS_MAX).collect();
         let mut blocks = vec![json!({"type": "header", "text": plain(&title)})];
         for facts in message.facts[..message.facts.len().min(FACTS_MAX)].chunks(FIELDS_MAX) {
@@ -258,8 +263,6 @@ impl Slack {
             // For notifications, and for clients that show no blocks.
             "text": escaped(&title),
             "blocks": blocks,
-            "unfurl_links": false,
-            "unfurl_media": false,
         })
     }
 

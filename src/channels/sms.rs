@@ -34,14 +34,18 @@ struct Said {
 
 impl Sms {
     pub(super) async fn tell(&self, telling: &Telling<'_>) -> Result<Option<String>, NotSent> {
+        self.send(&Self::text(telling)).await.map(Some)
+    }
+
+    /// What is sent of a hold.
+    pub(super) fn text(telling: &Telling<'_>) -> String {
         let message = Message::of(telling.hold, 0);
         let title: String = message.title.chars().take(TITLE_CHARS_MAX).collect();
         let left = between(jiff::Timestamp::now(), telling.hold.expires_at);
-        let text = match message.waits {
+        match message.waits {
             true => format!("Holdshort: {title} ({left} left). {}", telling.link),
             false => format!("Holdshort: {title}."),
-        };
-        self.send(&text).await.map(Some)
+        }
     }
 
     pub(super) async fn test(&self) -> Result<(), NotSent> {
@@ -50,12 +54,22 @@ impl Sms {
             .map(drop)
     }
 
-    async fn send(&self, text: &str) -> Result<String, NotSent> {
-        let body = url::form_urlencoded::Serializer::new(String::new())
+    /// The body of a message that says `text`.
+    pub(super) fn form(&self, text: &str) -> String {
+        url::form_urlencoded::Serializer::new(String::new())
             .append_pair("From", &self.from)
             .append_pair("To", &self.to)
             .append_pair("Body", text)
-            .finish();
+            .finish()
+    }
+
+    /// Where messages are posted, below the service's address.
+    pub(super) fn path(&self) -> String {
+        format!("/2010-04-01/Accounts/{}/Messages.json", self.account)
+    }
+
+    async fn send(&self, text: &str) -> Result<String, NotSent> {
+        let body = self.form(text);
         let basic = BASE64_STANDARD.encode(format!("{}:{}", self.account, self.token.expose()));
         let mut authorization = HeaderValue::try_from(format!("Basic {basic}"))
             .map_err(|_| NotSent::Never("its token is none".to_owned()))?;
@@ -64,8 +78,7 @@ impl Sms {
             (header::AUTHORIZATION, authorization),
             (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
         ];
-        let path = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
-        let answer = self.endpoint.post_to(&path, &headers, Bytes::from(body)).await?;
+        let answer = self.endpoint.post_to(&self.path(), &headers, Bytes::from(body)).await?;
         answer.check(true)?;
         let said: Result<Said, _> = serde_json::from_slice(&answer.body);
         said.map(|said| said.sid)

@@ -24,6 +24,13 @@ pub struct Teams {
 
 impl Teams {
     pub(super) async fn tell(&self, telling: &Telling<'_>) -> Result<Option<String>, NotSent> {
+        self.post(self.message(telling)).await?;
+        // There is no name; that something was said is what counts for the end.
+        Ok(Some(String::new()))
+    }
+
+    /// What is sent of a hold.
+    pub(super) fn message(&self, telling: &Telling<'_>) -> Value {
         let message = Message::of(telling.hold, CALL_CHARS_MAX);
         let mut body = vec![text(&message.title, &json!({"weight": "Bolder", "size": "Medium"}))];
         for (name, fact) in message.facts.iter().take(FACTS_MAX) {
@@ -35,39 +42,41 @@ impl Teams {
         if let Some(missing) = message.missing {
             body.push(text(&format!("Not the whole call: {missing}."), &json!({"isSubtle": true})));
         }
-        self.post(body, Some(telling.link)).await?;
-        // There is no name; that something was said is what counts for the end.
-        Ok(Some(String::new()))
+        around(body, Some(telling.link))
     }
 
     pub(super) async fn test(&self) -> Result<(), NotSent> {
         let words = "This is a test of Holdshort: calls that wait for approval will be told here.";
-        self.post(vec![text(words, &json!({}))], None).await
+        self.post(around(vec![text(words, &json!({}))], None)).await
     }
 
-    async fn post(&self, body: Vec<Value>, link: Option<&str>) -> Result<(), NotSent> {
-        let actions: Vec<Value> = link
-            .map(|link| json!({"type": "Action.OpenUrl", "title": "Open context", "url": link}))
-            .into_iter()
-            .collect();
-        let card = json!({
-            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
-            "type": "AdaptiveCard",
-            "version": "1.4",
-            "msteams": {"width": "Full"},
-            "body": body,
-            "actions": actions,
-        });
-        let message = json!({
-            "type": "message",
-            "attachments": [
-                {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": null, "content": card},
-            ],
-        });
+    async fn post(&self, message: Value) -> Result<(), NotSent> {
         let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let body = serde_json::to_vec(&message).map_err(|error| NotSent::Never(error.to_string()))?;
         self.endpoint.post(&headers, Bytes::from(body)).await?.check(true)
     }
+}
+
+/// A message with one card.
+fn around(body: Vec<Value>, link: Option<&str>) -> Value {
+    let actions: Vec<Value> = link
+        .map(|link| json!({"type": "Action.OpenUrl", "title": "Open context", "url": link}))
+        .into_iter()
+        .collect();
+    let card = json!({
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "msteams": {"width": "Full"},
+        "body": body,
+        "actions": actions,
+    });
+    json!({
+        "type": "message",
+        "attachments": [
+            {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": null, "content": card},
+        ],
+    })
 }
 
 /// A line of a card, in which nothing is markup.

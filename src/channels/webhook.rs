@@ -46,6 +46,17 @@ struct Data<'a> {
     url: &'a str,
 }
 
+/// The body that tells of a hold. Without the frame: its digest is there, and the arguments, which are what a program reads.
+pub(super) fn news(telling: &Telling<'_>) -> serde_json::Result<Vec<u8>> {
+    let hold = HoldView { frame: None, ..telling.hold.clone() }.as_news();
+    let data = Data { hold: &hold, url: telling.link };
+    envelope(&format!("hold.{}", telling.news.word()), Some(data))
+}
+
+fn envelope(kind: &str, data: Option<Data<'_>>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Envelope { r#type: kind, timestamp: Timestamp::now(), data })
+}
+
 /// A decision from outside.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,23 +93,19 @@ pub enum BadDecision {
 
 impl Webhook {
     pub(super) async fn tell(&self, telling: &Telling<'_>) -> Result<(), NotSent> {
-        // Without the frame: its digest is there, and the arguments, which are what a program reads.
-        let hold = HoldView { frame: None, ..telling.hold.clone() }.as_news();
-        let data = Some(Data { hold: &hold, url: telling.link });
-        self.send(telling.id, &format!("hold.{}", telling.news.word()), data).await
+        let body = news(telling).map_err(|error| NotSent::Never(error.to_string()))?;
+        self.send(telling.id, body).await
     }
 
     pub(super) async fn test(&self) -> Result<(), NotSent> {
         let id = random_text().map_err(|error| NotSent::Never(error.to_string()))?;
-        self.send(&format!("hs_test_{id}"), "test", None).await
+        let body = envelope("test", None).map_err(|error| NotSent::Never(error.to_string()))?;
+        self.send(&format!("hs_test_{id}"), body).await
     }
 
-    async fn send(&self, id: &str, kind: &str, data: Option<Data<'_>>) -> Result<(), NotSent> {
+    async fn send(&self, id: &str, body: Vec<u8>) -> Result<(), NotSent> {
         let never = |error: &dyn std::error::Error| NotSent::Never(error.to_string());
-        let now = Timestamp::now();
-        let body = serde_json::to_vec(&Envelope { r#type: kind, timestamp: now, data })
-            .map_err(|error| never(&error))?;
-        let at = now.as_second();
+        let at = Timestamp::now().as_second();
         let signature = self.keys.sign(id, at, &body);
         let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         for (name, value) in

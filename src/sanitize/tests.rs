@@ -1,5 +1,7 @@
 //! Scenarios for text that is not what it seems.
 
+pub(crate) mod corpus;
+
 use proptest::prelude::*;
 
 use super::*;

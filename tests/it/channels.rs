@@ -2,6 +2,7 @@
 //! itself, with the real program, the real desk and a real gate.
 
 mod mail;
+mod shapes;
 mod slack;
 mod told;
 mod webhook;

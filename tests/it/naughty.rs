@@ -1,28 +1,22 @@
-//! The Big List of Naughty Strings (the npm package of that name) in one call, on a terminal and on a page: what is shown is the call, to
-//! the last character, and nothing else.
+//! The Big List of Naughty Strings, and texts that imitate ours, in one call, on a terminal and on a page: what is shown is the call, to the last
+//! character, and nothing else; and the bytes of the call are rebuilt from either.
 
-use std::fs;
-
-use holdshort::view;
+use holdshort::{sanitize, view};
 use serde_json::{Value, json};
 
 use crate::{
     desk::{call, desk, gate},
-    support::{peers::installed, program::Home},
+    support::program::Home,
 };
+
+#[path = "../../src/sanitize/tests/corpus.rs"]
+mod corpus;
 
 /// Columns of the terminal that the test speaks of.
 const COLUMNS: usize = 100;
 
 /// What every row of a value begins with on a terminal.
 const GUTTER: &str = "  | ";
-
-fn naughty() -> Vec<String> {
-    let list = fs::read_to_string(installed("node_modules/big-list-of-naughty-strings/blns.json")).unwrap();
-    let list: Vec<String> = serde_json::from_str(&list).unwrap();
-    assert!(list.len() > 400, "the list is there");
-    list
-}
 
 /// The text of a piece of a page: tags left out, the five escapes undone.
 fn text_of(html: &str) -> String {
@@ -43,7 +37,7 @@ fn text_of(html: &str) -> String {
 fn what_is_shown_of_naughty_strings_is_what_they_are() {
     let home = Home::new();
     let mut gate = gate(&home);
-    let list = naughty();
+    let list = corpus::corpus();
     gate.send(&call(1, "pay", &json!({ "list": list })));
     let id = home.wait_for_holds(1).remove(0);
     // As JSON they are what they were.
@@ -61,6 +55,14 @@ fn what_is_shown_of_naughty_strings_is_what_they_are() {
         printed.chars().all(|c| c == '\n' || holdshort::sanitize::is_plain(c)),
         "and nothing acts on the terminal"
     );
+    // The frame is rebuilt from its rows.
+    let sent = call(1, "pay", &json!({ "list": list }));
+    let frame = printed.lines().skip_while(|line| !line.starts_with("frame ")).skip(1);
+    let frame: String = frame
+        .map_while(|row| row.strip_prefix(GUTTER))
+        .map(|row| row.trim_end_matches(sanitize::ROW_GOES_ON))
+        .collect();
+    assert_eq!(sanitize::unrender(&frame).as_deref(), Some(&*sent));
     // On a page: the same rows as text, and not one tag of theirs.
     let (desk, cookie) = desk(&home, 1);
     let page = desk.get(&format!("/holds/{id}"), &[("Cookie", &cookie)]).body;
@@ -85,6 +87,15 @@ fn what_is_shown_of_naughty_strings_is_what_they_are() {
         })
         .collect();
     assert_eq!(lines, expected);
+    let (_, raw) = page.split_once("aria-label=\"The whole message\">").unwrap();
+    let (raw, _) = raw.split_once("</div>").unwrap();
+    let mut pieces = raw.split("<span class=\"cover\">");
+    let first = pieces.next().unwrap().to_owned();
+    // Without the covers of what looks like a secret; what is under them stays.
+    let raw: String = std::iter::once(first)
+        .chain(pieces.map(|piece| piece.split_once("</span>").unwrap().1.to_owned()))
+        .collect();
+    assert_eq!(sanitize::unrender(&text_of(&raw)), Some(sent), "the frame is rebuilt from the page");
     assert_eq!(page.matches("<script").count(), 1, "the desk's own");
     assert!(!page.contains("onerror=alert") || page.contains("&#60;img"), "what looks like markup is text");
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use soketto::handshake;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-use super::{PEOPLE, call, gate, in_turn, knows, settled};
+use super::{PEOPLE, call, gate, in_turn, knows, settled, shapes};
 use crate::support::{
     browser::{Answer, Desk},
     http::{Message, Server, json as response},
@@ -48,6 +48,11 @@ fn workspace() -> Server {
         };
         say(&response("200 OK", "", &answer.to_string()));
     }))
+}
+
+/// Everything that was sent to this workspace is as Slack's own client would have it.
+fn assert_published(server: &Server) {
+    shapes::assert_published(&server.asked().iter().map(shapes::slack).collect::<Vec<_>>());
 }
 
 /// The other end of Socket Mode: a WebSocket that greets, sends what it is given, and gives back what is said to it.
@@ -274,6 +279,7 @@ fn a_call_is_shown_in_slack_and_approved_by_a_click_and_the_message_says_so() {
     assert_eq!(settled(&home, "chat"), 0);
     assert_eq!(asked(&server, "chat.postMessage").len(), 1);
     home.verify();
+    assert_published(&server);
 }
 
 #[test]
@@ -359,6 +365,7 @@ fn a_click_counts_only_from_slack_now_once_there_and_from_somebody_who_may() {
 
 #[test]
 fn a_message_that_cannot_show_the_whole_call_has_no_approve_button() {
+    let mut sent = Vec::new();
     for (arguments, clicks) in [
         (json!({"text": "x".repeat(3000)}), CLICKS),
         (json!({"password": "hunter2hunter2"}), CLICKS),
@@ -373,7 +380,9 @@ fn a_message_that_cannot_show_the_whole_call_has_no_approve_button() {
         let message = wait_for(&server, "chat.postMessage", 1).remove(0);
         assert_eq!(ids(&message), ["open"], "{message}");
         assert!(!message.to_string().contains("hunter2"));
+        sent.extend(server.asked().iter().map(shapes::slack));
     }
+    shapes::assert_published(&sent);
 }
 
 #[test]
@@ -424,6 +433,7 @@ fn votes_and_escalations_change_the_message_and_make_a_sound_where_they_should()
     assert_eq!(clicked(&desk, &click(ts, "U0BOB", "approve", &value, "")).status, 200);
     assert_eq!(gate.receive()["id"], 1, "it ran");
     wait_for(&server, "chat.update", 2);
+    assert_published(&server);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use super::{call, gate, heard, settled};
+use super::{call, gate, heard, settled, shapes};
 use crate::support::{
     browser::Desk,
     http::{Message, Server, json as response},
@@ -73,6 +73,7 @@ fn teams_gets_a_card_when_a_call_is_held_and_another_when_it_has_ended() {
     let second = card(&heard(&server, 2)[1]).to_string();
     assert!(second.contains("was rejected by") && second.contains("not today"), "{second}");
     assert_eq!(settled(&home, "team"), 0);
+    shapes::assert_published(&server.asked().iter().map(shapes::teams).collect::<Vec<_>>());
 }
 
 /// PagerDuty, as its Events API v2 says: keys that belong together, and errors for what is not an event.
@@ -149,6 +150,7 @@ fn pagerduty_is_triggered_acknowledged_by_a_vote_and_resolved_at_the_end() {
     let last = heard(&server, 3)[2].json();
     assert_eq!((&last["event_action"], &last["dedup_key"]), (&json!("resolve"), &event["dedup_key"]));
     assert_eq!(settled(&home, "pager"), 0);
+    shapes::assert_published(&server.asked().iter().map(shapes::pagerduty).collect::<Vec<_>>());
 }
 
 #[test]
@@ -206,6 +208,11 @@ fn an_sms_says_that_a_call_waits_and_each_number_is_told_on_its_own() {
     until(|| Some(to("+15551234567")).filter(|told| told.len() == 2 && told[1].contains("was rejected")));
     settled(&home, "phones/+15550000000");
     assert_eq!(to("+15550000000").len(), 1, "the end of what was never told is not told");
+    let account = "AC0123456789abcdef0123456789abcdef";
+    let sent = server.asked();
+    shapes::assert_published(
+        &sent.iter().map(|sent| shapes::twilio(sent, account, "token")).collect::<Vec<_>>(),
+    );
 }
 
 #[test]

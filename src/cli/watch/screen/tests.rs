@@ -9,6 +9,8 @@ use crate::{
     control::api::Watched,
     digest::Digest,
     hold::{HoldRecord, NewHold},
+    sanitize::{self, tests::corpus::corpus},
+    view,
 };
 
 fn hold(number: u8, tool: &str, arguments: &str) -> HoldView {
@@ -176,4 +178,68 @@ fn a_search_narrows_the_list_and_a_decision_elsewhere_is_told() {
     assert!(seen(&mut screen, 100, 10).contains("BECAME"));
     press(&mut screen, KeyCode::Esc);
     assert_eq!(press(&mut screen, KeyCode::Char('q')), Asked::End);
+}
+
+/// The rows of a terminal, each without the white space at its end.
+fn rows(screen: &mut Screen, columns: u16, height: u16) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(columns, height)).unwrap();
+    terminal.draw(|frame| draw(screen, frame)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let row_of = |row: u16| {
+        let (mut text, mut column) = (String::new(), 0);
+        while column < columns {
+            let symbol = buffer[(column, row)].symbol();
+            text.push_str(symbol);
+            // A wide character takes two cells.
+            column += u16::try_from(ratatui::text::Span::raw(symbol).width()).unwrap().max(1);
+        }
+        text.trim_end().to_owned()
+    };
+    (0..height).map(row_of).collect()
+}
+
+#[test]
+fn no_text_of_a_call_leaves_its_place_on_the_screen_and_all_of_it_comes_by() {
+    const COLUMNS: u16 = 120;
+    const HEIGHT: u16 = 40;
+    for text in corpus() {
+        let value = serde_json::Value::from(&*text);
+        let arguments = format!("{{\"a\":{value},{value}:1}}");
+        // In the arguments, and as a name (without one it is no call of a tool).
+        let named = hold(1, if text.is_empty() { "pay" } else { &text }, "{}");
+        for (mut call, arguments) in [(hold(1, "pay", &arguments), Some(&arguments)), (named, None)] {
+            call.reason.clone_from(&text);
+            let mut screen = with(std::slice::from_ref(&call));
+            // In the list a call is one row, between the head and the foot.
+            let list = rows(&mut screen, COLUMNS, HEIGHT);
+            assert!(list[0].contains("Holdshort") && list[1].starts_with("ID"), "{list:#?}");
+            assert!(list[3..list.len() - 1].iter().all(String::is_empty), "{text:?}: {list:#?}");
+            let seen = read(&mut screen, &call, COLUMNS, HEIGHT);
+            // The frame is rebuilt from what has been on the screen.
+            let frame = seen.iter().skip_while(|row| !row.starts_with("frame ")).skip(1);
+            let frame = frame.map_while(|row| row.strip_prefix("  | "));
+            let frame: String = frame.map(|row| row.trim_end_matches(sanitize::ROW_GOES_ON)).collect();
+            assert_eq!(sanitize::unrender(&frame), call.frame, "{text:?}: {seen:#?}");
+            for row in arguments.map_or_else(Vec::new, |raw| view::json_rows(raw, usize::from(COLUMNS) - 4)) {
+                assert!(seen.contains(&format!("  | {row}").trim_end().to_owned()), "{row:?} in {seen:#?}");
+            }
+        }
+    }
+}
+
+/// Reads `call` to its end, and gives all rows that have been on the screen; each screen holds nothing but what can be seen.
+fn read(screen: &mut Screen, call: &HoldView, columns: u16, height: u16) -> Vec<String> {
+    screen.shown(Ok(Box::new(call.clone())));
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        let now = rows(screen, columns, height);
+        assert!(now[0].contains("Holdshort"), "{now:#?}");
+        assert!(now.iter().flat_map(|row| row.chars()).all(sanitize::is_plain), "{now:#?}");
+        let detail = screen.detail.as_ref().unwrap();
+        seen = seen.into_iter().take(detail.top).chain(now[2..now.len() - 2].iter().cloned()).collect();
+        if detail.is_read {
+            return seen;
+        }
+        press(screen, KeyCode::Char(' '));
+    }
 }
