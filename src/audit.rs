@@ -443,6 +443,14 @@ pub enum Fault {
     /// State, votes, note or time differ from the last event.
     #[error("the state or the votes of hold {0} are not those of its last event")]
     Outcome(HoldId),
+    /// A vote that was signed, and whose signature is missing, is none, or is about something else.
+    #[error("a signed vote on hold {hold} is not what was signed: {why}")]
+    Signature {
+        /// The hold.
+        hold: HoldId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A remembered approval, its uses or its end are not what the events say.
     #[error("the remembered approval of hold {0} is not what its events say")]
     Remembered(HoldId),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::approval::{Approval, Edit, Remembered, Remembering, Said};
 pub use self::proof::{
     Assurance, BadProof, Context, NAMESPACE, NoStatement, Proof, STATEMENT_BYTES_MAX, Statement,
+    check_recorded,
 };
 pub use self::standing::{Arrival, NotDetached, Standing, State};
 pub use self::terms::{Quorum, Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};

@@ -8,11 +8,12 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{HoldId, NewHold, Verdict};
+use super::{HoldId, NewHold, Verdict, Vote};
 use crate::{
     digest::Digest,
     jsonrpc::Frame,
     mcp::call_sha256,
+    principal::key_identity,
     sshsig::{PublicKey, SIGNATURE_BYTES_MAX, Signature, SshError},
     view,
 };
@@ -121,6 +122,12 @@ pub enum BadProof {
     /// It speaks of something else. The word is that of the line.
     #[error("the signed statement is about something else than this call: its `{0}` is another")]
     Other(&'static str),
+    /// It is said to be signed by a key, and there is no signature.
+    #[error("there is no signature")]
+    Missing,
+    /// It was signed with another key than the one that it names.
+    #[error("another key has signed it")]
+    OtherKey,
     /// Its time is over.
     #[error("the signed statement counts no longer: it has expired")]
     Expired,
@@ -144,6 +151,32 @@ impl Proof {
         let statement = self.statement.parse().map_err(|_| BadProof::Unreadable)?;
         Ok((statement, signature.key().clone()))
     }
+}
+
+/// Whether `vote`, as it is on record, is what was signed about `hold`: if it was signed. Whose key that is, and whether it counted, the policy of
+/// that time says, and the gate did. How the call was written and shown then is not compared: it may have been made again since.
+///
+/// # Errors
+///
+/// With what is wrong.
+pub fn check_recorded(hold: &NewHold, vote: &Vote) -> Result<(), BadProof> {
+    let Some(proof) = &vote.proof else {
+        let is_of_key = vote.by.starts_with(&key_identity(""));
+        return if is_of_key { Err(BadProof::Missing) } else { Ok(()) };
+    };
+    let (statement, key) = proof.verified()?;
+    if vote.by != key_identity(&key.fingerprint()) {
+        return Err(BadProof::OtherKey);
+    }
+    let expected = Statement {
+        request: hold.id,
+        call: hold.call_sha256.unwrap_or(statement.call),
+        context: Context::of(hold).digest(),
+        verdict: vote.verdict,
+        reason: Digest::of(vote.comment.as_deref().unwrap_or_default().as_bytes()),
+        ..statement.clone()
+    };
+    statement.agrees_with(&expected)
 }
 
 /// What somebody says about one held call, in full: written so that it cannot be taken for a word about another one.

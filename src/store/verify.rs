@@ -15,7 +15,7 @@ use super::{
 use crate::{
     audit::{AuditEvent, AuditLine, Break, Checkpoint, EventKind, Fault, Occasion, Verification, link},
     digest::Digest,
-    hold::{HoldId, HoldRecord, State},
+    hold::{HoldId, HoldRecord, State, check_recorded},
 };
 
 /// From a number on, so that the first part has whatever comes before the first line too.
@@ -233,7 +233,13 @@ impl<'db> Pass<'db> {
                 AuditEvent { seq: last.seq, prev: last.prev, ..expected } == *last
             })
         };
-        Ok((!agrees).then_some(Fault::Outcome(id)))
+        if !agrees {
+            return Ok(Some(Fault::Outcome(id)));
+        }
+        // A chain can be made anew by whoever writes the record; a signature cannot.
+        let votes = record.votes.iter().map(|vote| check_recorded(&record.hold, vote));
+        let bad = votes.filter_map(Result::err).next();
+        Ok(bad.map(|error| Fault::Signature { hold: id, why: error.to_string() }))
     }
 
     /// What is left when all lines were right: holds that have not ended, holds without an event, and the checkpoint.

@@ -5,6 +5,8 @@ use std::{process::Command, sync::Arc};
 
 use bytes::Bytes;
 use holdshort::{
+    audit::{Fault, link},
+    digest::Digest,
     gate::{Caller, Gate, GateLimits, Released, ResolveError, Screened},
     hold::{Approval, Assurance, BadProof, Context, HoldId, Proof, Said, State, Statement, Verdict, Vote},
     jsonrpc::Frame,
@@ -296,6 +298,146 @@ async fn a_rule_that_wants_l1_wants_the_touch_of_a_security_key() {
     assert_eq!(approve(&gate, id, &people.ann).await.unwrap(), State::Forwarding);
     let vote = gate.store().hold(id).await.unwrap().unwrap().votes.remove(0);
     assert_eq!(vote.assurance, Some(Assurance::L3));
+}
+
+#[tokio::test]
+async fn both_kinds_of_security_keys_are_read_as_openssh_reads_them() {
+    let people = People::new();
+    let gate = people.gate("signed: true");
+    let (id, _released) = pay(&gate, 1).await;
+    let text = statement(&gate, id, Verdict::Approve, None).await.to_string();
+    for key in [SecurityKey::new(), SecurityKey::ecdsa()] {
+        let touched = key.sign(&text, true);
+        assert!(openssh_verifies(people.dir.path(), &key.line(), &touched), "{}", key.line());
+        let (_, found) = touched.verified().unwrap();
+        assert!(found.is_hardware() && key.line().contains(found.kind()), "{}", found.kind());
+        let untouched = key.sign(&text, false).verified();
+        assert_eq!(untouched.unwrap_err(), BadProof::Signature(SshError::NotTouched));
+        // One bit of what was signed, and one of the signature.
+        let other = Proof { statement: text.replace("approve", "approvf"), ..touched.clone() };
+        assert!(other.verified().is_err() && !openssh_verifies(people.dir.path(), &key.line(), &other));
+    }
+}
+
+/// What is changed of a vote.
+type Change = &'static dyn Fn(&mut serde_json::Value);
+
+/// Changes the votes of every hold as `change` says, in its row and in all lines, and makes a chain of them that is sound again: as whoever can
+/// write the file could.
+fn rewrite(path: &std::path::Path, change: impl Fn(&mut serde_json::Value)) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute_batch("DROP TRIGGER audit_is_not_changed").unwrap();
+    let changed = |text: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+        let votes = if value.is_array() { Some(&mut value) } else { value.get_mut("votes") };
+        let mut last = None;
+        for vote in votes.into_iter().flat_map(|votes| votes.as_array_mut().unwrap()) {
+            change(vote);
+            last = Some(vote["by"].clone());
+        }
+        // The event of a verdict names whoever voted last.
+        if let Some(last) = last.filter(|_| value.is_object()) {
+            value["who"] = last;
+        }
+        value
+    };
+    let rows: Vec<(i64, String)> = {
+        let mut holds = db.prepare("SELECT seq, votes FROM holds WHERE votes IS NOT NULL").unwrap();
+        holds.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    for (seq, votes) in rows {
+        let votes = changed(&votes).to_string();
+        db.execute("UPDATE holds SET votes = ?2 WHERE seq = ?1", rusqlite::params![seq, votes]).unwrap();
+    }
+    let lines: Vec<(i64, String)> = {
+        let mut lines = db.prepare("SELECT seq, line FROM audit ORDER BY seq").unwrap();
+        lines.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let mut before = None;
+    for (seq, line) in lines {
+        let mut event = changed(&line);
+        if let Some(before) = before {
+            event["prev"] = serde_json::json!(Digest::to_string(&before));
+        }
+        let before_it = Digest::from_hex(event["prev"].as_str().unwrap()).unwrap();
+        let text = event.to_string();
+        let hash = link(before_it, &text);
+        db.execute(
+            "UPDATE audit SET line = ?2, hash = ?3 WHERE seq = ?1",
+            rusqlite::params![seq, text, hash.0],
+        )
+        .unwrap();
+        before = Some(hash);
+    }
+}
+
+#[tokio::test]
+async fn a_signed_vote_that_was_altered_is_found_with_a_sound_chain_behind_it() {
+    let people = People::new();
+    let rewritten = |change: Change| {
+        let people = &people;
+        async move {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("record.db");
+            let store = Store::open(&path);
+            let gate = gate_of(people.policy("required_approvals: 2, signed: true"), &store);
+            let (id, released) = pay(&gate, 1).await;
+            assert_eq!(approve(&gate, id, &people.ann).await.unwrap(), State::Held);
+            assert_eq!(approve(&gate, id, &people.bob).await.unwrap(), State::Forwarding);
+            let Released::Resume(approved) = released.await.unwrap() else { panic!("it runs") };
+            gate.answered(approved.hold()).await;
+            // A rejection that is signed, and one that is not.
+            let (other, _released) = pay(&gate, 2).await;
+            let text = statement(&gate, other, Verdict::Reject, Some("no")).await.to_string();
+            assert_eq!(
+                say(&gate, other, Verdict::Reject, people.ann.sign(&text)).await.unwrap(),
+                State::Rejected
+            );
+            let (third, _released) = pay(&gate, 3).await;
+            assert_eq!(
+                gate.resolve(third, Verdict::Reject, &bob(), Some("no")).await.unwrap(),
+                State::Rejected
+            );
+            store.flush().await.unwrap();
+            rewrite(&path, change);
+            store.verify(None).await.unwrap().broken.map(|found| found.fault)
+        }
+    };
+    assert_eq!(rewritten(&|_| {}).await, None, "a chain made anew is sound");
+    let signature = |fault: &Option<Fault>| matches!(fault, Some(Fault::Signature { .. }));
+    let changes: [(&str, Change); 6] = [
+        ("another comment", &|vote| vote["comment"] = "sure".into()),
+        ("another key", &|vote| {
+            let by = vote["by"].as_str().unwrap().to_owned();
+            if by.starts_with("ssh:") {
+                vote["by"] = format!("{by}x").into();
+            }
+        }),
+        ("no signature", &|vote| {
+            vote.as_object_mut().unwrap().remove("proof");
+        }),
+        ("another statement", &|vote| {
+            if let Some(text) = vote.pointer("/proof/statement").and_then(|text| text.as_str()) {
+                let text =
+                    text.replace("verdict: reject", "verdict: approve").replace("expires: 20", "expires: 21");
+                vote["proof"]["statement"] = text.into();
+            }
+        }),
+        ("the approval as a rejection", &|vote| {
+            if vote["verdict"] == "approve" {
+                vote["verdict"] = "reject".into();
+            }
+        }),
+        ("no statement", &|vote| {
+            if vote.get("proof").is_some() {
+                vote["proof"]["statement"] = "".into();
+            }
+        }),
+    ];
+    for (what, change) in changes {
+        let found = rewritten(change).await;
+        assert!(signature(&found), "{what}: {found:?}");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use std::{
 
 use aws_lc_rs::{
     digest::{SHA256, SHA512, digest},
-    signature::{Ed25519KeyPair, KeyPair},
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use holdshort::hold::{NAMESPACE, Proof};
@@ -72,29 +73,54 @@ pub(crate) fn openssh_verifies(dir: &Path, line: &str, proof: &Proof) -> bool {
     piped(command, &proof.statement).0
 }
 
-/// A security key in memory: it signs as one of the kind sk-ssh-ed25519 does.
-pub(crate) struct SecurityKey {
-    pair: Ed25519KeyPair,
+/// A security key in memory: it signs as one of the kinds sk-ssh-ed25519 and sk-ecdsa-sha2-nistp256 does.
+pub(crate) enum SecurityKey {
+    Ed25519(Ed25519KeyPair),
+    Ecdsa(EcdsaKeyPair),
 }
 
-const KIND: &str = "sk-ssh-ed25519@openssh.com";
 const APPLICATION: &str = "ssh:";
 
 impl SecurityKey {
     pub(crate) fn new() -> Self {
-        Self { pair: Ed25519KeyPair::generate().unwrap() }
+        Self::Ed25519(Ed25519KeyPair::generate().unwrap())
+    }
+
+    pub(crate) fn ecdsa() -> Self {
+        Self::Ecdsa(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Ed25519(_) => "sk-ssh-ed25519@openssh.com",
+            Self::Ecdsa(_) => "sk-ecdsa-sha2-nistp256@openssh.com",
+        }
     }
 
     fn blob(&self) -> Vec<u8> {
-        [KIND.as_bytes(), self.pair.public_key().as_ref(), APPLICATION.as_bytes()]
-            .into_iter()
-            .flat_map(string)
-            .collect()
+        let kind = self.kind().as_bytes();
+        let parts: Vec<&[u8]> = match self {
+            Self::Ed25519(pair) => vec![kind, pair.public_key().as_ref(), APPLICATION.as_bytes()],
+            Self::Ecdsa(pair) => vec![kind, b"nistp256", pair.public_key().as_ref(), APPLICATION.as_bytes()],
+        };
+        parts.into_iter().flat_map(string).collect()
     }
 
     /// The line of its `.pub` file.
     pub(crate) fn line(&self) -> String {
-        format!("{KIND} {}", STANDARD.encode(self.blob()))
+        format!("{} {}", self.kind(), STANDARD.encode(self.blob()))
+    }
+
+    /// What the key itself signs, as its kind is written.
+    fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Ed25519(pair) => pair.sign(bytes).as_ref().to_vec(),
+            Self::Ecdsa(pair) => {
+                let signed = pair.sign(&SystemRandom::new(), bytes).unwrap();
+                let (r, s) = signed.as_ref().split_at(32);
+                [r, s].into_iter().flat_map(integer).collect()
+            }
+        }
     }
 
     /// Signs `statement`, with a touch or without one.
@@ -107,8 +133,8 @@ impl SecurityKey {
         by_key.push(flags);
         by_key.extend_from_slice(&counter);
         by_key.extend_from_slice(digest(&SHA256, &signed).as_ref());
-        let mut raw = string(KIND.as_bytes());
-        raw.extend(string(self.pair.sign(&by_key).as_ref()));
+        let mut raw = string(self.kind().as_bytes());
+        raw.extend(string(&self.raw(&by_key)));
         raw.push(flags);
         raw.extend_from_slice(&counter);
         let mut blob = b"SSHSIG\0\0\0\x01".to_vec();
@@ -122,6 +148,13 @@ impl SecurityKey {
             format!("-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----\n", rows.join("\n"));
         Proof { statement: statement.to_owned(), signature }
     }
+}
+
+/// A number that is not negative, as SSH writes it (RFC 4251, `mpint`).
+fn integer(bytes: &[u8]) -> Vec<u8> {
+    let digits: Vec<u8> = bytes.iter().copied().skip_while(|&byte| byte == 0).collect();
+    let sign = digits.first().filter(|&&first| first >= 0x80).map(|_| 0);
+    string(&sign.into_iter().chain(digits).collect::<Vec<u8>>())
 }
 
 fn string(bytes: &[u8]) -> Vec<u8> {
