@@ -60,6 +60,7 @@ pub use approval::{
 };
 pub use cases::{CaseOutcome, Report, run_tests};
 pub use convert::{Converted, convert, convert_file};
+use diagnostic::Lines;
 pub use diagnostic::{Diagnostic, PolicyErrors, Severity, Source};
 pub use diff::{CaseChange, Change, Difference, Direction, diff};
 pub use document::{NAME_CHARS_MAX, REASON_CHARS_MAX};
@@ -377,7 +378,8 @@ impl Policy {
         digest: Digest,
     ) -> Result<Self, PolicyErrors> {
         let place = drafts.first().map(|draft| Arc::clone(&draft.source));
-        let rules: Vec<Rule> = drafts.into_iter().map(rule).collect();
+        let mut lines = Lines::default();
+        let rules: Vec<Rule> = drafts.into_iter().map(|draft| rule(draft, &mut lines)).collect();
         let numbered = || (0..).zip(&rules);
         let patterns = numbered().flat_map(|(at, rule)| rule.tools.iter().map(move |tool| (tool, at)));
         let tools = Index::new(patterns).map_err(|error| {
@@ -504,9 +506,8 @@ impl Policy {
     }
 }
 
-fn rule(draft: Draft) -> Rule {
-    let text = &draft.source.text;
-    let line = text[..text.floor_char_boundary(draft.span.start)].matches('\n').count() + 1;
+fn rule(draft: Draft, lines: &mut Lines) -> Rule {
+    let line = lines.line(&draft.source, draft.span.start);
     let reason = draft.reason.clone().unwrap_or_else(|| match draft.effect {
         Effect::Allow => format!("the rule `{}` allows it", draft.name),
         Effect::Hold => format!("the rule `{}` asks for approval", draft.name),

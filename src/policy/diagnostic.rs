@@ -26,6 +26,29 @@ impl Source {
     }
 }
 
+/// Counts lines along files: rules come in the order of their files, so that each part of one is looked through once.
+#[derive(Default)]
+pub(super) struct Lines {
+    source: Option<Arc<Source>>,
+    at: usize,
+    line: usize,
+}
+
+impl Lines {
+    /// The line, from 1, of the byte `at` of `source`.
+    pub(super) fn line(&mut self, source: &Arc<Source>, at: usize) -> usize {
+        let at = source.text.floor_char_boundary(at);
+        let is_further =
+            self.at <= at && self.source.as_ref().is_some_and(|known| Arc::ptr_eq(known, source));
+        if !is_further {
+            *self = Self { source: Some(Arc::clone(source)), at: 0, line: 1 };
+        }
+        self.line += source.text[self.at..at].matches('\n').count();
+        self.at = at;
+        self.line
+    }
+}
+
 /// Whether a [`Diagnostic`] stands in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {

@@ -458,6 +458,24 @@ fn several_files_are_one_policy() {
 // --- documents that are refused --------------------------------------------------------------------------------------
 
 #[test]
+fn each_rule_says_where_it_is_written_whatever_the_order() {
+    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let one = "version: 1\nrules:\n  - {name: a, tool: a, action: deny}\n\n  # \u{e9}\n  - {name: b, tool: b, action: hold}\n\
+               mode: confirm_tools\napproved_tools: [x]\nblocked_tools: [w]\n";
+    let two = "version: 1\nblocked_tools: [z]\nrules:\n  - name: c\n    tool: c\n    action: hold\n";
+    let policy = Policy::parse(vec![source("one", one), source("two", two)]).unwrap();
+    let places: Vec<_> = policy.rules().iter().map(|rule| (rule.name(), rule.place())).collect();
+    let expected = [
+        ("a", ("one", 3)),
+        ("b", ("one", 6)),
+        ("approved_tools", ("one", 8)),
+        ("blocked_tools", ("one", 9)),
+        ("c", ("two", 4)),
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
 fn times_are_written_with_units() {
     for (written, seconds) in [
         ("90s", 90),
