@@ -11,13 +11,21 @@ use std::{ffi::OsString, fmt::Write as _};
 
 use serde_json::Value;
 
-use crate::support::peers::{HOLD_DANGER, Home, Running, Server};
+use crate::support::{
+    peers::{HOLD_DANGER, Home, Running, Server},
+    program::CLIENT_DECIDES,
+};
 
 use frames::{
     DANGER,
     Expect::{self, Answer, ErrorToCaller, ErrorToNobody, Held, Silence},
     SERVERS, all_hostile, render,
 };
+
+/// A session of this process, which is the client and decides as well.
+fn begin(home: &Home, command: &[OsString]) -> Running {
+    Running::start(home.command(command).env(CLIENT_DECIDES, "true"))
+}
 
 /// Sends a ping and gives back what arrives before its answer.
 fn answers_before_ping(session: &mut Running, number: usize) -> Vec<Value> {
@@ -79,7 +87,7 @@ fn reject_held(home: &Home, session: &mut Running, own_id: &str) -> Result<(), S
 fn nothing_hostile_gets_through(server: Server) {
     let home = Home::new();
     let command = home.behind_proxy(HOLD_DANGER, server.command(&home));
-    let mut session = Running::start(&mut home.command(&command));
+    let mut session = begin(&home, &command);
     session.initialize();
     let mut failures = String::new();
     for (number, hostile) in all_hostile().iter().enumerate() {
@@ -153,7 +161,7 @@ fn not_executed_bare(server: Server) -> Vec<&'static str> {
     let home = Home::new();
     let command: Vec<OsString> = server.command(&home);
     let start = || {
-        let mut session = Running::start(&mut home.command(&command));
+        let mut session = begin(&home, &command);
         session.initialize();
         session
     };
@@ -221,7 +229,7 @@ mod a_bare_server_executes_what_the_proxy_stops {
 /// A session behind the proxy whose tool `danger` needs a person.
 fn held_session(home: &Home, server: Server) -> Running {
     let command = home.behind_proxy(HOLD_DANGER, server.command(home));
-    let mut session = Running::start(&mut home.command(&command));
+    let mut session = begin(home, &command);
     session.initialize();
     session
 }
@@ -362,7 +370,7 @@ fn what_a_server_writes_arrives_byte_for_byte() {
     for server in SERVERS {
         let home = Home::new();
         let run = |command: Vec<OsString>| {
-            let mut session = Running::start(&mut home.command(&command));
+            let mut session = begin(&home, &command);
             session.initialize();
             let mut lines = Vec::new();
             for frame in FRAMES {

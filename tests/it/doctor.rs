@@ -111,7 +111,7 @@ fn serve_keeps_the_level_that_it_states_or_does_not_start() {
     for (level, agents, why) in [
         ("L2", "", "cannot tell agents from approvers"),
         ("L1", &*token, "not a way to deploy"),
-        ("L4", &token, "several gates share"),
+        ("L4", &token, "nobody else witnesses the log"),
         ("high", &token, "no such level"),
     ] {
         let path = config(level, agents);

@@ -13,7 +13,7 @@ use rustix::{
     process::{Pid, Signal, kill_process, test_kill_process},
 };
 
-use crate::support::program::{Home, Wrapped, until};
+use crate::support::program::{CLIENT_DECIDES, Home, Wrapped, until};
 
 /// The time in which everything has to be over once stdin has ended.
 const AFTER_STDIN: Duration = Duration::from_secs(2);
@@ -250,6 +250,7 @@ fn environment_directory_and_stderr_are_the_clients() {
     fs::create_dir(&dir).unwrap();
     let mut command = wrap(&home, ALLOW_ALL, "pwd >&2; echo \"$SECRET\" >&2; env | sort >&2");
     command.env("SECRET", "s3cr3t").current_dir(&dir).stderr(Stdio::piped()).stdin(Stdio::null());
+    command.env_remove(CLIENT_DECIDES);
     let expected = {
         let mut direct = Command::new("sh");
         direct.args(["-c", "env | sort"]).env("SECRET", "s3cr3t").env("HOME", home.path());
