@@ -26,6 +26,7 @@ use holdshort::{
     policy::Policy,
     principal::Principal,
     store::{Location, Store},
+    waiting::Wait,
 };
 use tokio::{runtime::Runtime, task::JoinSet};
 
@@ -255,7 +256,9 @@ fn gate_process(runtime: &Runtime, arguments: &[String]) -> Result<(), Box<dyn s
         for number in share {
             let gate = Arc::clone(&gate);
             calls.spawn(async move {
-                let caller = Caller::new(&Principal::client(), "billing".into());
+                // As clients that hear of progress: the first calls wait for as long as it takes to hold them all.
+                let mut caller = Caller::new(&Principal::client(), "billing".into());
+                caller.wait = Some(Wait::Forever);
                 match gate.hold(call(&gate, &caller, number)).await {
                     Released::Resume(approved) => gate.answered(approved.hold()).await,
                     other => panic!("the call is not approved: {other:?}"),
