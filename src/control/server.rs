@@ -99,7 +99,12 @@ pub fn start(gate: Arc<Gate>, about: About, registration: Registration) -> io::R
         runtime.block_on(async {
             match UnixListener::from_std(listener) {
                 Ok(listener) => {
-                    accept(listener, Desk { gate, about, fruitless: Rate::fruitless() }, stopped).await
+                    accept(
+                        listener,
+                        Desk { gate, about, fruitless: Rate::fruitless(), of_client: Rate::fruitless() },
+                        stopped,
+                    )
+                    .await
                 }
                 Err(error) => tracing::error!(%error, "the control socket cannot be served"),
             }
@@ -209,6 +214,8 @@ struct Desk {
     about: About,
     /// Verdicts that had no effect: each costs a look into the record, and whoever floods the gate with them hinders the others.
     fruitless: Rate,
+    /// Those of the client and what it has started, counted apart: they must not use up what people need.
+    of_client: Rate,
 }
 
 impl Desk {
@@ -220,8 +227,8 @@ impl Desk {
         by: &Principal,
         comment: Option<&str>,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        self.fruitless.look().map_err(too_often)?;
-        self.came_to(id, self.gate.resolve(id, said, by, comment).await)
+        let rate = self.look_at_rate(by)?;
+        came_to(id, self.gate.resolve(id, said, by, comment).await, rate)
     }
 
     /// What somebody has found out about a call of which nobody knew whether it ran.
@@ -232,15 +239,15 @@ impl Desk {
         by: &Principal,
         comment: Option<&str>,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        self.fruitless.look().map_err(too_often)?;
-        self.came_to(id, self.gate.resolve_unknown(id, has_run, by, comment).await)
+        let rate = self.look_at_rate(by)?;
+        came_to(id, self.gate.resolve_unknown(id, has_run, by, comment).await, rate)
     }
 
-    fn came_to(&self, id: HoldId, state: Result<State, ResolveError>) -> Result<Resolved, ErrorObjectOwned> {
-        state.map(|state| Resolved { id, state }).map_err(|error| {
-            let _ = self.fruitless.take();
-            resolve_error(&error)
-        })
+    /// What counts the verdicts of `by` that have no effect, if one more may be tried.
+    fn look_at_rate(&self, by: &Principal) -> Result<&Rate, ErrorObjectOwned> {
+        let rate = if matches!(by, Principal::Client { .. }) { &self.of_client } else { &self.fruitless };
+        rate.look().map_err(too_often)?;
+        Ok(rate)
     }
 
     /// A hold of this process, or of the record.
@@ -584,6 +591,18 @@ fn invalid(error: BadCheckpoint) -> ErrorObjectOwned {
     ErrorObjectOwned::owned(error_code::INVALID, error.to_string(), None::<()>)
 }
 
+/// What a verdict came to; `rate` counts it if it had no effect.
+fn came_to(
+    id: HoldId,
+    state: Result<State, ResolveError>,
+    rate: &Rate,
+) -> Result<Resolved, ErrorObjectOwned> {
+    state.map(|state| Resolved { id, state }).map_err(|error| {
+        let _ = rate.take();
+        resolve_error(&error)
+    })
+}
+
 fn too_often(seconds: u64) -> ErrorObjectOwned {
     let message = format!("too many verdicts have had no effect: the next one counts in {seconds} s");
     ErrorObjectOwned::owned(error_code::TOO_OFTEN, message, Some(seconds))
@@ -642,7 +661,12 @@ mod tests {
     fn desk() -> Desk {
         let policy = Arc::new(Policy::hold_everything());
         let gate = Gate::new("gate".into(), policy, Store::in_memory(), GateLimits::default());
-        Desk { gate: Arc::new(gate), about: About::default(), fruitless: Rate::fruitless() }
+        Desk {
+            gate: Arc::new(gate),
+            about: About::default(),
+            fruitless: Rate::fruitless(),
+            of_client: Rate::fruitless(),
+        }
     }
 
     /// Lets a call with `arguments` wait at the gate.
@@ -695,6 +719,25 @@ mod tests {
         }
         assert!(refused >= 600, "{refused}");
         assert_eq!(code(HoldId([7; 16])).await, Some(error_code::TOO_OFTEN));
+    }
+
+    #[tokio::test]
+    async fn a_flood_from_the_client_does_not_keep_people_from_deciding() {
+        let desk = desk();
+        let id = wait(&desk, 1, "{}");
+        while desk.gate.held(id).is_none() {
+            tokio::task::yield_now().await;
+        }
+        let code =
+            async |by| desk.decide(id, Verdict::Approve, by, None).await.err().map(|error| error.code());
+        let client = Principal::client();
+        let mut refused = 0;
+        while code(&client).await == Some(error_code::NOT_ALLOWED) {
+            refused += 1;
+            assert!(refused < 10_000, "it goes on for ever");
+        }
+        assert_eq!(code(&client).await, Some(error_code::TOO_OFTEN));
+        assert_eq!(code(&Principal::User { uid: 1000, name: None }).await, None, "a person decides");
     }
 
     #[tokio::test]
