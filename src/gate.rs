@@ -57,7 +57,7 @@ use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
     gate::{refusal::Refused, tools::Doubt},
-    hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, State, Vote, Withdrawal},
+    hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, Place, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, FrameBytes, Kind, RequestId},
     mcp::{self, Era, ToolCall, call_sha256, method},
@@ -698,7 +698,12 @@ impl Gate {
 
     /// The holds of this process that can be decided, the oldest first.
     pub fn holds(&self) -> Vec<Arc<NewHold>> {
-        self.table.list()
+        self.holds_after(None, usize::MAX)
+    }
+
+    /// At most `max` of them, from the one behind the place `after` on.
+    pub fn holds_after(&self, after: Option<Place>, max: usize) -> Vec<Arc<NewHold>> {
+        self.table.list_after(after, max)
     }
 
     /// One of them.

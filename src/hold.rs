@@ -383,6 +383,16 @@ pub struct NewHold {
     pub expires_at: Timestamp,
 }
 
+/// Where a hold stands in lists: by its age, and of several of one moment by their ids.
+pub type Place = (Timestamp, HoldId);
+
+impl NewHold {
+    /// Its place in lists, the oldest first.
+    pub fn place(&self) -> Place {
+        (self.created_at, self.id)
+    }
+}
+
 /// A hold as the store knows it.
 #[derive(Clone, Debug)]
 pub struct HoldRecord {

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::hold::{Absence, Approval, HoldId, NewHold, Vote, Withdrawal};
+use crate::hold::{Absence, Approval, HoldId, NewHold, Place, Vote, Withdrawal};
 
 /// What the winner of the claim tells the task that keeps the hold.
 #[derive(Debug)]
@@ -224,18 +224,19 @@ impl<Answer> HoldTable<Answer> {
         Some(Arc::clone(&entry.hold))
     }
 
-    /// All recorded holds, the oldest first.
-    pub(crate) fn list(&self) -> Vec<Arc<NewHold>> {
+    /// The recorded holds behind the place `after`, the oldest first, and at most `max` of them.
+    pub(crate) fn list_after(&self, after: Option<Place>, max: usize) -> Vec<Arc<NewHold>> {
         let mut holds: Vec<_> = {
             let inner = self.lock();
-            inner
-                .entries
-                .values()
-                .filter(|entry| entry.recorded)
-                .map(|entry| Arc::clone(&entry.hold))
-                .collect()
+            let recorded = inner.entries.values().filter(|entry| entry.recorded).map(|entry| &entry.hold);
+            recorded.filter(|hold| after.is_none_or(|after| hold.place() > after)).cloned().collect()
         };
-        holds.sort_unstable_by_key(|hold| (hold.created_at, hold.id));
+        if holds.len() > max {
+            // Of a hundred thousand only a page has to be in order.
+            holds.select_nth_unstable_by_key(max, |hold| hold.place());
+            holds.truncate(max);
+        }
+        holds.sort_unstable_by_key(|hold| hold.place());
         holds
     }
 

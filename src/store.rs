@@ -8,6 +8,7 @@
 //! A method that returns `Ok` has made its effect durable; one that returns an error has recorded nothing that the caller
 //! may rely on. Dropping a method's future does not take its job back.
 
+mod ahead;
 mod approvals;
 mod counts;
 mod error;

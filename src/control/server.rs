@@ -43,7 +43,7 @@ use crate::{
     audit::{BadCheckpoint, Checkpoint},
     digest::Digest,
     gate::{Gate, News, ResolveError},
-    hold::{HoldId, HoldRecord, NewHold, Proof, Said, State, Verdict},
+    hold::{HoldId, HoldRecord, NewHold, Place, Proof, Said, State, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, StoreError},
@@ -259,26 +259,32 @@ impl Desk {
         found.ok_or_else(|| resolve_error(&ResolveError::NotFound))
     }
 
-    /// All that waits here and all that has no caller, the oldest first.
-    async fn open(&self) -> Result<Vec<Open>, ErrorObjectOwned> {
+    /// What waits here and what has no caller, behind the place `after`, the oldest first: as many as a page can have, and one more.
+    async fn open_after(&self, after: Option<Place>) -> Result<Vec<Open>, ErrorObjectOwned> {
+        const OPEN_MAX: usize = PAGE_HOLDS_MAX + 1;
+
         let detached = self.gate.detached().await.map_err(unavailable)?;
-        let mut open: Vec<Open> = Vec::new();
-        for hold in self.gate.holds() {
-            // Where several people decide, the record has the votes so far.
-            let voted = match &hold.quorum {
-                Some(_) => self.gate.store().hold(hold.id).await.map_err(unavailable)?,
-                None => None,
-            };
-            open.push(voted.map_or(Open::Waiting(hold), |record| Open::Recorded(Box::new(record))));
-        }
+        let mut open: Vec<Open> =
+            self.gate.holds_after(after, OPEN_MAX).into_iter().map(Open::Waiting).collect();
         let is_here = |id| self.gate.held(id).is_some();
         open.extend(
             detached
                 .into_iter()
+                .filter(|record| after.is_none_or(|after| record.hold.place() > after))
                 .filter(|record| !is_here(record.hold.id))
                 .map(|record| Open::Recorded(Box::new(record))),
         );
-        open.sort_unstable_by_key(Open::place);
+        open.sort_unstable_by_key(|open| open.hold().place());
+        open.truncate(OPEN_MAX);
+        for open in &mut open {
+            // Where several people decide, the record has the votes so far.
+            if let Open::Waiting(hold) = open
+                && hold.quorum.is_some()
+                && let Some(record) = self.gate.store().hold(hold.id).await.map_err(unavailable)?
+            {
+                *open = Open::Recorded(Box::new(record));
+            }
+        }
         Ok(open)
     }
 }
@@ -295,11 +301,6 @@ impl Open {
             Self::Waiting(hold) => hold,
             Self::Recorded(record) => &record.hold,
         }
-    }
-
-    /// Its place in the list.
-    fn place(&self) -> (jiff::Timestamp, HoldId) {
-        (self.hold().created_at, self.hold().id)
     }
 
     fn view(&self) -> HoldView {
@@ -329,16 +330,12 @@ impl ControlServer for Desk {
     }
 
     async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned> {
-        let open = self.open().await?;
-        let begin = match after {
-            Some(after) => {
-                // It may have ended since: the record still knows where in the order it was.
-                let after = (self.record(after).await?.hold.created_at, after);
-                open.partition_point(|hold| hold.place() <= after)
-            }
-            None => 0,
+        // It may have ended since: the record still knows where in the order it was.
+        let after = match after {
+            Some(after) => Some(self.record(after).await?.hold.place()),
+            None => None,
         };
-        Ok(page(open[begin..].iter().map(Open::view)))
+        Ok(page(self.open_after(after).await?.iter().map(Open::view)))
     }
 
     async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned> {

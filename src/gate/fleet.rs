@@ -268,7 +268,7 @@ impl Gate {
     /// their calls again, which finds what has become of them.
     async fn look_anew(&self) {
         let _ = self.news.send(News::Anew);
-        for hold in self.table.list() {
+        for hold in self.holds() {
             let found = match self.store.hold(hold.id).await {
                 Ok(found) => found,
                 // Away again.

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -153,6 +156,16 @@ pub(super) struct KnownTools {
     servers: Mutex<Servers>,
     suspects: ArcSwap<Suspects>,
     recordings: Arc<Semaphore>,
+    /// How often it was asked for what the record says.
+    asked: AtomicU64,
+    last_read: tokio::sync::Mutex<LastRead>,
+}
+
+/// The last time that the record was read to its end, and what came of it.
+struct LastRead {
+    /// Of all that have asked, so many had done so before it began.
+    covers: u64,
+    result: Result<(), StoreError>,
 }
 
 #[derive(Default)]
@@ -182,6 +195,8 @@ impl Default for KnownTools {
             servers: Mutex::default(),
             suspects: ArcSwap::default(),
             recordings: Arc::new(Semaphore::new(RECORDINGS_MAX)),
+            asked: AtomicU64::new(0),
+            last_read: tokio::sync::Mutex::new(LastRead { covers: 0, result: Ok(()) }),
         }
     }
 }
@@ -434,12 +449,24 @@ impl Gate {
     }
 
     /// Reads what other gates and operators have recorded of tools since this was asked last. Where that fails the first time,
-    /// no rule lets a call of a tool pass until it succeeds; later, what is known stays.
+    /// no rule lets a call of a tool pass until it succeeds; later, what is known stays. Of all who ask while it is being read, one
+    /// reads anew for the others.
     ///
     /// # Errors
     ///
     /// When the record cannot be read.
     pub async fn refresh_tools(&self) -> Result<(), StoreError> {
+        let asked = self.tools.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut last = self.tools.last_read.lock().await;
+        if last.covers < asked {
+            // Whatever was recorded before one of these has asked is found by what is read from here on.
+            let covers = self.tools.asked.load(Ordering::SeqCst);
+            *last = LastRead { covers, result: self.read_tools().await };
+        }
+        last.result.clone()
+    }
+
+    async fn read_tools(&self) -> Result<(), StoreError> {
         loop {
             let (revision, was_read) = self.tools.read_so_far();
             match self.store.tools_since(revision).await {

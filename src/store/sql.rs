@@ -15,6 +15,9 @@ use crate::{digest::Digest, hold::HoldId};
 /// A statement that asks for rows, and its parameters.
 pub(super) type Asked<'a> = (&'static str, &'a [Value<'a>]);
 
+/// The same with parameters of their own, to be asked later.
+pub(super) type Questions<'a> = Vec<(&'static str, Vec<Value<'a>>)>;
+
 /// A database with a transaction open, or one to read from.
 pub(super) trait Sql {
     /// The rows that `statement` gives.
@@ -56,6 +59,11 @@ pub(super) trait Sql {
 
 /// A transaction over several jobs, each of which can be taken back alone.
 pub(super) trait Jobs: Sql {
+    /// Whether each question takes a way of its own, so that it pays to ask the first ones of all jobs at once.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// A job begins.
     fn begin_job(&self) -> Result<(), StoreError>;
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{
     HistoryFilter, approvals,
     error::StoreError,
-    sql::{Row, Sql, collect, integer, nanoseconds, one, params},
+    sql::{Questions, Row, Sql, ToValue, collect, integer, nanoseconds, one, params},
 };
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, link},
@@ -44,6 +44,10 @@ macro_rules! select_hold {
 /// The place of the frame among the columns of [`select_hold`].
 pub(super) const FRAME_COLUMN: usize = 26;
 
+/// The places of the hold's id, and of the digest of its call, among the columns of [`record`].
+pub(super) const ID_COLUMN: usize = 1;
+pub(super) const CALL_COLUMN: usize = 19;
+
 // --- audit -----------------------------------------------------------------------------------------------------------
 
 const INSERT_LINE: &str = "INSERT INTO audit (seq, line, hash) VALUES (?1, ?2, ?3)";
@@ -69,6 +73,24 @@ pub(super) fn lines_after(db: &dyn Sql, seq: u64, limit: usize) -> Result<Vec<Au
     collect(db, LINES_AFTER, params![integer(seq), integer(limit)], |row| {
         Ok(AuditLine { seq: row.get(0)?, line: row.get(1)?, hash: row.get(2)? })
     })
+}
+
+/// Where the log ends, if it still has the line that this process last knew to be durable.
+pub(super) fn known_head(db: &dyn Sql, known: Checkpoint) -> Result<Checkpoint, StoreError> {
+    // Both are asked at once.
+    let mut rows = db
+        .rows_of(&[(HASH_OF_LINE, params![integer(known.seq)]), (LAST_LINE, &[])])?
+        .into_iter()
+        .map(|rows| rows.into_iter().next());
+    let (found, last) = (rows.next().flatten(), rows.next().flatten());
+    if known.seq > 0 && found.map(|mut row| row.get(0)).transpose()? != Some(known.hash) {
+        return Err(StoreError::Diverged { seq: known.seq });
+    }
+    Ok(last.map(checkpoint).transpose()?.unwrap_or(Checkpoint::EMPTY))
+}
+
+fn checkpoint(mut row: Row) -> Result<Checkpoint, StoreError> {
+    Ok(Checkpoint { seq: row.get(0)?, hash: row.get(1)? })
 }
 
 /// Checks that the log still has the line this process last knew to be durable.
@@ -243,6 +265,11 @@ pub(super) fn add(votes: &mut Vec<Vote>, vote: &Vote) {
     }
 }
 
+/// What [`hold_without_frame`] asks.
+pub(super) fn asks_for_hold(id: &HoldId) -> Questions<'_> {
+    vec![(HOLD_WITHOUT_FRAME, vec![id.to_value()])]
+}
+
 /// The hold of this id without its frame, with its place.
 pub(super) fn hold_without_frame(db: &dyn Sql, id: HoldId) -> Result<(u64, HoldRecord), StoreError> {
     one(db, HOLD_WITHOUT_FRAME, params![id], |row| record(row, Bytes::new()))?
@@ -351,7 +378,7 @@ fn record_with_frame(row: &mut Row) -> Result<(u64, HoldRecord), StoreError> {
 /// Reads the columns of `hold_columns!`.
 pub(super) fn record(row: &mut Row, frame: Bytes) -> Result<(u64, HoldRecord), StoreError> {
     let hold = NewHold {
-        id: row.get(1)?,
+        id: row.get(ID_COLUMN)?,
         owner: row.get(2)?,
         server: row.get(3)?,
         method: row.get(4)?,
@@ -366,7 +393,7 @@ pub(super) fn record(row: &mut Row, frame: Bytes) -> Result<(u64, HoldRecord), S
         notes: json(row, 12)?,
         created_at: row.get(13)?,
         expires_at: row.get(14)?,
-        call_sha256: row.get(19)?,
+        call_sha256: row.get(CALL_COLUMN)?,
         tool_sha256: row.get(20)?,
         terms_sha256: row.get(21)?,
         quorum: quorum(row, 25)?,

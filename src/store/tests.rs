@@ -411,6 +411,7 @@ async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
     sound(&other).await;
 }
 
+mod ahead;
 mod approvals;
 mod crash;
 mod outbox;

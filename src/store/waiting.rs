@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Arrived, Recovered, approvals,
     error::StoreError,
-    sql::{Sql, collect, integer, nanoseconds, params},
+    sql::{Asked, Questions, Sql, ToValue, Value, collect, integer, nanoseconds, params},
     statements::{
         AWAITED_SENT, AWAITED_WITH_CALLER, AWAITED_WITHOUT_CALLER, FRAME_COLUMN, add, append,
         hold_without_frame, record, record_hold, update,
@@ -143,18 +143,27 @@ struct Earlier {
     answered: Vec<(u64, HoldRecord)>,
 }
 
-fn earlier_calls(db: &dyn Sql, hold: &NewHold, at: Timestamp) -> Result<Earlier, StoreError> {
-    let Some(call) = hold.call_sha256 else { return Ok(Earlier::default()) };
+/// What [`arrive`] asks about earlier calls; nothing, if the call cannot be told from others.
+pub(super) fn asks_for_earlier_calls(hold: &NewHold, at: Timestamp) -> Result<Questions<'_>, StoreError> {
+    let Some(call) = &hold.call_sha256 else { return Ok(Questions::new()) };
     let since = at.checked_sub(SignedDuration::from_mins(REMINDED_MINUTES)).unwrap_or(at);
     let since = nanoseconds(since)?;
-    let mut found = db
-        .rows_of(&[
-            (AWAITED, params![call, hold.server, hold.principal, AWAITED_WITHOUT_CALLER, LOOKED_AT_MAX]),
-            (AWAITED, params![call, hold.server, hold.principal, AWAITED_WITH_CALLER, LOOKED_AT_MAX]),
-            (AWAITED, params![call, hold.server, hold.principal, AWAITED_SENT, 1_i64]),
-            (LAST_ANSWERED, params![call, hold.server, hold.principal, since]),
-        ])?
-        .into_iter();
+    let same = |last: &[i64]| {
+        let own = [call.to_value(), hold.server.to_value(), hold.principal.to_value()];
+        own.into_iter().chain(last.iter().map(|number| Value::Integer(Some(*number)))).collect()
+    };
+    Ok(vec![
+        (AWAITED, same(&[AWAITED_WITHOUT_CALLER, LOOKED_AT_MAX])),
+        (AWAITED, same(&[AWAITED_WITH_CALLER, LOOKED_AT_MAX])),
+        (AWAITED, same(&[AWAITED_SENT, 1])),
+        (LAST_ANSWERED, same(&[since])),
+    ])
+}
+
+fn earlier_calls(db: &dyn Sql, hold: &NewHold, at: Timestamp) -> Result<Earlier, StoreError> {
+    let questions = asks_for_earlier_calls(hold, at)?;
+    let asked: Vec<Asked<'_>> = questions.iter().map(|(words, values)| (*words, values.as_slice())).collect();
+    let mut found = db.rows_of(&asked)?.into_iter();
     let mut next = || {
         let rows = found.next().unwrap_or_default().into_iter();
         rows.map(|mut row| record(&mut row, Bytes::new())).collect::<Result<Vec<_>, _>>()

@@ -14,13 +14,15 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Arrived, KEY_BYTES, Recovered, TaskAnswer, approvals,
+    Arrived, KEY_BYTES, Recovered, TaskAnswer,
+    ahead::Ahead,
+    approvals,
     error::StoreError,
     lost::Lost,
     outbox,
     place::{Opened, Place},
     questions,
-    sql::{Jobs, Sql},
+    sql::{Jobs, Questions, Sql},
     statements, tasks, tools, waiting,
 };
 use crate::{
@@ -38,6 +40,7 @@ pub(super) const JOBS_PER_COMMIT: usize = 512;
 pub(super) const RIDE_WAIT_MS: u64 = 250;
 
 /// Something to write.
+#[derive(Debug)]
 pub(super) enum Job {
     Record(Box<NewHold>),
     End {
@@ -127,6 +130,7 @@ pub(super) enum Job {
 }
 
 /// What a server lists, at the process `gate`.
+#[derive(Debug)]
 pub(super) struct SeenTools {
     pub(super) server: Arc<str>,
     pub(super) tools: Vec<ListedTool>,
@@ -135,6 +139,7 @@ pub(super) struct SeenTools {
 }
 
 /// The definition of a tool that `who` accepts, at the process `gate`.
+#[derive(Debug)]
 pub(super) struct AcceptedTool {
     pub(super) server: String,
     pub(super) tool: String,
@@ -392,8 +397,8 @@ pub(super) fn write_jobs(
     lost: u64,
 ) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
     // A record that was set back under us must not go on as if it were whole.
-    statements::check_known(db, known)?;
-    let mut head = statements::head(db)?;
+    let mut head = statements::known_head(db, known)?;
+    let mut ahead = Ahead::ask(db, group)?;
     if lost > 0 {
         statements::append(db, &mut head, dropped(lost))?;
     }
@@ -401,7 +406,8 @@ pub(super) fn write_jobs(
     for work in group {
         db.begin_job()?;
         let before = head;
-        let answer = write(db, &mut head, &work.job).and_then(|written| db.keep_job().map(|()| written));
+        let answer =
+            write(&ahead.next(db), &mut head, &work.job).and_then(|written| db.keep_job().map(|()| written));
         if let Err(error) = &answer {
             // SQLite ends the transaction by itself after some failures: then none of the jobs is in it any more.
             if !error.spares_the_store() || db.is_over() {
@@ -413,6 +419,55 @@ pub(super) fn write_jobs(
         answers.push(answer);
     }
     Ok((head, answers))
+}
+
+/// How far a job reaches: what it is about, so that jobs of a group that are about other calls do not disturb each other.
+#[derive(Default)]
+pub(super) struct Reach<'a> {
+    /// What it asks first.
+    pub(super) questions: Questions<'a>,
+    /// The hold that it makes, which it does not ask about.
+    pub(super) made: Option<&'a NewHold>,
+    /// Whether it may change holds that its questions do not name.
+    pub(super) is_wide: bool,
+}
+
+impl Job {
+    /// How far it reaches.
+    ///
+    /// # Errors
+    ///
+    /// When a time in it is none that a database can have.
+    pub(super) fn reach(&self) -> Result<Reach<'_>, StoreError> {
+        Ok(match self {
+            Self::Arrive { hold, at, .. } => Reach {
+                questions: waiting::asks_for_earlier_calls(hold, *at)?,
+                made: Some(hold),
+                is_wide: false,
+            },
+            Self::Record(hold) => Reach { made: Some(hold), ..Reach::default() },
+            Self::End { id, .. }
+            | Self::Approve { id, .. }
+            | Self::Detach { id, .. }
+            | Self::TakeBack { id, .. }
+            | Self::Decide { id, .. }
+            | Self::Redeem { id, .. }
+            | Self::Answer { id, .. }
+            | Self::Vote { id, .. }
+            | Self::Hear { id, .. } => Reach { questions: statements::asks_for_hold(id), ..Reach::default() },
+            Self::Revoke { .. } | Self::Sweep { .. } | Self::Recover { .. } => {
+                Reach { is_wide: true, ..Reach::default() }
+            }
+            // They are about no hold.
+            Self::Key { .. }
+            | Self::Outbox(_)
+            | Self::Question(_)
+            | Self::SeeTools(_)
+            | Self::AcceptTool(_)
+            | Self::Ride(_)
+            | Self::Flush => Reach::default(),
+        })
+    }
 }
 
 fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {

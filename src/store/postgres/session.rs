@@ -6,12 +6,19 @@
 use std::{
     cell::{Cell as Flag, RefCell},
     collections::HashMap,
+    future::poll_fn,
+    pin::Pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
 use bytes::BytesMut;
-use futures_util::{TryStreamExt, future::join_all, pin_mut, stream::poll_fn};
+use futures_util::{
+    TryStreamExt,
+    future::{MaybeDone, maybe_done},
+    pin_mut, stream,
+};
 use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
 use tokio_postgres::{
     AsyncMessage, Client, Config, Connection, NoTls, Statement,
@@ -44,26 +51,22 @@ const STATEMENT_SECONDS_MAX: u64 = 60;
 /// The oldest server that will do, as `server_version_num` says it.
 const VERSION_MIN: i64 = 140_000;
 
-/// Statements that may be sent along with the next one.
-const PUT_MAX: usize = 24;
+/// Statements that may wait to be sent along with the next one, and the bytes of their parameters.
+const PUT_MAX: usize = 512;
+const PUT_BYTES_MAX: usize = 1 << 20;
 
 /// The channel on which processes on one record tell each other what to look at. See [`super::Heard`].
 pub(super) const CHANNEL: &str = "holdshort";
 
 /// The begin of a transaction that writes, and the like: sent to the server to be prepared before they are needed, since
 /// nothing can be prepared in a transaction that has failed.
-const CONTROL: [&str; 7] = [
-    BEGIN,
-    BEGIN_READING,
-    COMMIT,
-    "ROLLBACK",
-    "SAVEPOINT job",
-    "RELEASE SAVEPOINT job",
-    "ROLLBACK TO SAVEPOINT job",
-];
+const CONTROL: [&str; 7] = [BEGIN, BEGIN_READING, COMMIT, "ROLLBACK", SAVEPOINT, RELEASE, ROLL_BACK_JOB];
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 pub(super) const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) const COMMIT: &str = "COMMIT";
+const SAVEPOINT: &str = "SAVEPOINT job";
+const RELEASE: &str = "RELEASE SAVEPOINT job";
+const ROLL_BACK_JOB: &str = "ROLLBACK TO SAVEPOINT job";
 
 /// Whether a process is there: it has this lock as long as its connection lasts.
 const LOCK_NAME: &str = "SELECT pg_advisory_lock($1)";
@@ -86,9 +89,41 @@ pub(super) struct Session {
     runtime: Arc<Runtime>,
     connection: JoinHandle<()>,
     statements: RefCell<HashMap<&'static str, Statement>>,
-    put: RefCell<Vec<Owned>>,
+    put: RefCell<Put>,
     /// A statement has failed, and the transaction with it.
     has_failed: Flag<bool>,
+}
+
+/// What waits to be sent along.
+#[derive(Default)]
+struct Put {
+    statements: Vec<Owned>,
+    /// The bytes of their parameters.
+    bytes: usize,
+    job: Option<Job>,
+}
+
+/// The job that is under way.
+struct Job {
+    /// Where its statements begin among those that wait.
+    begins: usize,
+    /// Whether something of it was sent, behind a savepoint. Most jobs are sent whole, along with others, and need none.
+    is_saved: bool,
+}
+
+impl Put {
+    /// What is to be sent before statements that change something, if `changes`, or else only ask.
+    fn take(&mut self, savepoint: &Statement, changes: bool) -> Vec<Owned> {
+        if let Some(job) = &mut self.job {
+            if !job.is_saved && (changes || job.begins < self.statements.len()) {
+                self.statements.insert(job.begins, Owned::control(savepoint));
+                job.is_saved = true;
+            }
+            job.begins = 0;
+        }
+        self.bytes = 0;
+        std::mem::take(&mut self.statements)
+    }
 }
 
 /// A statement that waits to be sent along.
@@ -97,6 +132,12 @@ struct Owned {
     parameters: Vec<OwnedValue>,
     /// What has gone wrong if it does not change exactly one row.
     otherwise: Option<StoreError>,
+}
+
+impl Owned {
+    fn control(statement: &Statement) -> Self {
+        Self { statement: statement.clone(), parameters: Vec::new(), otherwise: None }
+    }
 }
 
 /// What a statement gives: rows, and how many it has changed.
@@ -182,7 +223,7 @@ impl Session {
 
     /// Ends a transaction that has not been committed.
     pub(super) fn roll_back(&self) -> Result<(), StoreError> {
-        self.put.borrow_mut().clear();
+        self.put.take();
         self.has_failed.set(false);
         self.execute("ROLLBACK", &[]).map(drop)
     }
@@ -190,7 +231,7 @@ impl Session {
     /// Forgets what was put, because the transaction is over.
     fn failed(&self, error: tokio_postgres::Error) -> StoreError {
         self.has_failed.set(true);
-        self.put.borrow_mut().clear();
+        self.put.take();
         StoreError::Server(ServerError::new(error))
     }
 
@@ -209,19 +250,18 @@ impl Session {
         Ok(prepared)
     }
 
-    /// Sends what was put and `asked`, all at once, and waits for the answers.
-    fn send(&self, asked: &[(Statement, &[Value<'_>])]) -> Result<Vec<Given>, StoreError> {
+    /// Sends what was put and `asked`, all at once, and waits for the answers. `changes`: whether those asked change something.
+    fn send(&self, asked: &[(Statement, &[Value<'_>])], changes: bool) -> Result<Vec<Given>, StoreError> {
         // As if the network were cut at this moment.
         fail_point!("postgres.any_trip", self.connection.abort());
-        let put = std::mem::take(&mut *self.put.borrow_mut());
+        let savepoint = self.prepared(SAVEPOINT, &[])?;
+        let put = self.put.borrow_mut().take(&savepoint, changes);
         let client = &self.client;
         let (before, given) = self.runtime.block_on(async {
-            let before =
-                join_all(put.iter().map(|one| client.execute_raw(&one.statement, one.parameters.iter())));
-            let given =
-                join_all(asked.iter().map(|(statement, parameters)| ask(client, statement, parameters)));
-            // Polled in this order, and so sent in this order.
-            tokio::join!(biased; before, given)
+            let before = put.iter().map(|one| client.execute_raw(&one.statement, one.parameters.iter()));
+            let given = asked.iter().map(|(statement, parameters)| ask(client, statement, parameters));
+            let (mut before, mut given) = (begun(before).await, begun(given).await);
+            (ended(&mut before).await, ended(&mut given).await)
         });
         for (one, done) in put.into_iter().zip(before) {
             let changed = done.map_err(|error| self.failed(error))?;
@@ -242,19 +282,57 @@ impl Session {
         otherwise: Option<StoreError>,
     ) -> Result<(), StoreError> {
         let statement = self.prepared(statement, parameters)?;
+        let bytes: usize = parameters.iter().map(Value::len).sum();
         let parameters = parameters.iter().map(OwnedValue::from).collect();
-        let waiting = {
-            let mut put = self.put.borrow_mut();
-            put.push(Owned { statement, parameters, otherwise });
-            put.len()
+        let is_full = {
+            let put = &mut *self.put.borrow_mut();
+            put.statements.push(Owned { statement, parameters, otherwise });
+            put.bytes += bytes;
+            put.statements.len() >= PUT_MAX || put.bytes >= PUT_BYTES_MAX
         };
-        if waiting >= PUT_MAX { self.settle() } else { Ok(()) }
+        if is_full { self.settle() } else { Ok(()) }
     }
 
     /// Sends what was put, and waits until the server has done it.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        if self.put.borrow().is_empty() { Ok(()) } else { self.send(&[]).map(drop) }
+        if self.put.borrow().statements.is_empty() { Ok(()) } else { self.send(&[], false).map(drop) }
     }
+
+    /// Ends the job that is under way: gives whether something of it was sent.
+    fn end_job(&self, keeps: bool) -> bool {
+        let put = &mut *self.put.borrow_mut();
+        let Some(job) = put.job.take() else { return false };
+        if !keeps {
+            put.statements.truncate(job.begins);
+        }
+        job.is_saved
+    }
+}
+
+/// The statements, sent to the server in their order: each is sent when it is first polled.
+async fn begun<F: Future>(statements: impl Iterator<Item = F>) -> Vec<Pin<Box<MaybeDone<F>>>> {
+    let mut begun: Vec<_> = statements.map(|statement| Box::pin(maybe_done(statement))).collect();
+    poll_fn(|cx| {
+        for statement in &mut begun {
+            let _ = statement.as_mut().poll(cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    begun
+}
+
+/// What the server says to each of them.
+async fn ended<T, F>(begun: &mut [Pin<Box<MaybeDone<F>>>]) -> Vec<Result<T, tokio_postgres::Error>>
+where
+    F: Future<Output = Result<T, tokio_postgres::Error>>,
+{
+    let mut answers = Vec::with_capacity(begun.len());
+    for statement in begun {
+        statement.as_mut().await;
+        answers.extend(statement.as_mut().take_output());
+    }
+    answers
 }
 
 async fn ask(
@@ -280,14 +358,15 @@ impl Sql for Session {
         let prepared = asked
             .iter()
             .map(|(statement, parameters)| Ok((self.prepared(statement, parameters)?, *parameters)));
-        let given = self.send(&prepared.collect::<Result<Vec<_>, StoreError>>()?)?;
+        let changes = asked.iter().any(|(statement, _)| !statement.starts_with("SELECT"));
+        let given = self.send(&prepared.collect::<Result<Vec<_>, StoreError>>()?, changes)?;
         let cells = |row: &tokio_postgres::Row| Row((0..row.len()).map(|column| read(row, column)).collect());
         Ok(given.iter().map(|(rows, _)| rows.iter().map(cells).collect()).collect())
     }
 
     fn execute(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<u64, StoreError> {
         let prepared = self.prepared(statement, parameters)?;
-        Ok(self.send(&[(prepared, parameters)])?.first().map_or(0, |(_, changed)| *changed))
+        Ok(self.send(&[(prepared, parameters)], true)?.first().map_or(0, |(_, changed)| *changed))
     }
 
     fn put(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<(), StoreError> {
@@ -315,17 +394,26 @@ impl Sql for Session {
 }
 
 impl Jobs for Session {
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn begin_job(&self) -> Result<(), StoreError> {
-        self.put("SAVEPOINT job", &[])
+        let put = &mut *self.put.borrow_mut();
+        put.job = Some(Job { begins: put.statements.len(), is_saved: false });
+        Ok(())
     }
 
     fn keep_job(&self) -> Result<(), StoreError> {
-        self.put("RELEASE SAVEPOINT job", &[])
+        if self.end_job(true) { self.put(RELEASE, &[]) } else { Ok(()) }
     }
 
     fn undo_job(&self) -> Result<(), StoreError> {
-        self.put("ROLLBACK TO SAVEPOINT job", &[])?;
-        self.keep_job()
+        if !self.end_job(false) {
+            return Ok(());
+        }
+        self.put(ROLL_BACK_JOB, &[])?;
+        self.put(RELEASE, &[])
     }
 
     fn is_over(&self) -> bool {
@@ -401,7 +489,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let messages = poll_fn(move |cx| connection.poll_message(cx));
+    let messages = stream::poll_fn(move |cx| connection.poll_message(cx));
     pin_mut!(messages);
     loop {
         match messages.try_next().await {
@@ -421,6 +509,15 @@ where
 // --- values ----------------------------------------------------------------------------------------------------------
 
 impl Value<'_> {
+    /// How many bytes there are of it.
+    fn len(&self) -> usize {
+        match self {
+            Self::Integer(_) => size_of::<i64>(),
+            Self::Text(text) => text.map_or(0, str::len),
+            Self::Blob(bytes) => bytes.map_or(0, <[u8]>::len),
+        }
+    }
+
     fn kind(&self) -> Type {
         match self {
             Self::Integer(_) => Type::INT8,
