@@ -70,8 +70,8 @@ pub(super) trait Jobs: Sql {
     /// It has succeeded; what it has put is there.
     fn keep_job(&self) -> Result<(), StoreError>;
 
-    /// It has failed: nothing of it is there.
-    fn undo_job(&self) -> Result<(), StoreError>;
+    /// It has failed: nothing of it is there. `false`, if it has changed something and cannot be taken back alone.
+    fn undo_job(&self) -> Result<bool, StoreError>;
 
     /// Whether the database has ended the transaction by itself, and with it all its jobs.
     fn is_over(&self) -> bool;
@@ -289,21 +289,54 @@ impl Sql for Connection {
     }
 }
 
-impl Jobs for Connection {
+/// A transaction that is open on a connection. A savepoint copies every page that a job changes, and nearly no job fails that has changed
+/// anything: so there are none, unless `savepoints` says so.
+pub(super) struct Transaction<'a> {
+    connection: &'a Connection,
+    savepoints: bool,
+    /// How many rows had been changed when the job began.
+    changed_before: std::cell::Cell<u64>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn of(connection: &'a Connection, savepoints: bool) -> Self {
+        Self { connection, savepoints, changed_before: std::cell::Cell::new(0) }
+    }
+}
+
+impl Sql for Transaction<'_> {
+    fn rows(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.connection.rows(statement, parameters)
+    }
+
+    fn execute(&self, statement: &'static str, parameters: &[Value<'_>]) -> Result<u64, StoreError> {
+        Sql::execute(self.connection, statement, parameters)
+    }
+
+    fn is_shut_out(&self, name: &str) -> Result<bool, StoreError> {
+        self.connection.is_shut_out(name)
+    }
+}
+
+impl Jobs for Transaction<'_> {
     fn begin_job(&self) -> Result<(), StoreError> {
-        self.put("SAVEPOINT job", &[])
+        self.changed_before.set(self.connection.total_changes());
+        if self.savepoints { self.put("SAVEPOINT job", &[]) } else { Ok(()) }
     }
 
     fn keep_job(&self) -> Result<(), StoreError> {
-        self.put("RELEASE job", &[])
+        if self.savepoints { self.put("RELEASE job", &[]) } else { Ok(()) }
     }
 
-    fn undo_job(&self) -> Result<(), StoreError> {
+    fn undo_job(&self) -> Result<bool, StoreError> {
+        if !self.savepoints {
+            return Ok(self.connection.total_changes() == self.changed_before.get());
+        }
         self.put("ROLLBACK TO job", &[])?;
-        self.keep_job()
+        self.put("RELEASE job", &[]).map(|()| true)
     }
 
     fn is_over(&self) -> bool {
-        self.is_autocommit()
+        self.connection.is_autocommit()
     }
 }

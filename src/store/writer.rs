@@ -1,4 +1,4 @@
-//! The one place that writes: jobs are taken together, each in a savepoint, and answered when their commit is on the disk.
+//! The one place that writes: jobs are taken together, each as if it were alone, and answered when their commit is on the disk.
 //!
 //! Run by the thread that `Store::open` starts, or on the caller's thread for a store in memory. Never says that something
 //! was done which is not durable: an error that leaves the file in doubt fails the whole group, and nothing more is
@@ -22,7 +22,7 @@ use super::{
     outbox,
     place::{Opened, Place},
     questions,
-    sql::{Jobs, Questions, Sql},
+    sql::{Jobs, Questions, Sql, Transaction},
     statements, tasks, tools, waiting,
 };
 use crate::{
@@ -216,6 +216,9 @@ enum Broken {
     Poisoned,
 }
 
+/// What a group has led to: the end of the log, and the answers.
+pub(super) type WrittenGroup = (Checkpoint, Vec<Answer>);
+
 /// Why a group of jobs was not committed.
 pub(super) enum GroupError {
     /// The file is as it was.
@@ -312,7 +315,7 @@ impl Writer {
     }
 
     /// Commits `group`, and makes sure that what it was committed to is still the record.
-    fn write(&mut self, group: &[Work], lost: u64) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+    fn write(&mut self, group: &[Work], lost: u64) -> Result<WrittenGroup, GroupError> {
         self.make_usable()?;
         let Ok(opened) = &self.state else { return Err(StoreError::Closed.into()) };
         let done = write_group(&opened.connection, group, self.known, lost)?;
@@ -358,27 +361,41 @@ impl Writer {
 }
 
 /// One transaction over all of `group`. An error means that nothing of it is in the file, or that nobody knows.
-fn write_group(
+pub(super) fn write_group(
     db: &Connection,
     group: &[Work],
     known: Checkpoint,
     lost: u64,
-) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+) -> Result<WrittenGroup, GroupError> {
+    match write_transaction(db, false, group, known, lost)? {
+        Some(done) => Ok(done),
+        None => write_transaction(db, true, group, known, lost)?.ok_or(GroupError::Fatal(StoreError::Closed)),
+    }
+}
+
+/// The same. Nothing is written where one job has to be taken back alone, and that takes `savepoints`.
+fn write_transaction(
+    db: &Connection,
+    savepoints: bool,
+    group: &[Work],
+    known: Checkpoint,
+    lost: u64,
+) -> Result<Option<WrittenGroup>, GroupError> {
     fail_point!("store.before_begin");
     run(db, "BEGIN IMMEDIATE")?;
-    let outcome = write_jobs(db, group, known, lost);
+    let outcome = write_jobs(&Transaction::of(db, savepoints), group, known, lost);
     match outcome {
-        Ok(done) => match commit(db) {
-            Ok(()) => Ok(done),
+        Ok(Some(done)) => match commit(db) {
+            Ok(()) => Ok(Some(done)),
             // Whatever the code: whether the commit is on the disk is not known.
             Err(error) => {
                 roll_back(db);
                 Err(GroupError::Fatal(error))
             }
         },
-        Err(error) => {
+        otherwise => {
             roll_back(db);
-            Err(error)
+            otherwise
         }
     }
 }
@@ -390,12 +407,13 @@ fn commit(db: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Does all jobs of `group`, each as if it were alone. None: one that has failed cannot be taken back alone.
 pub(super) fn write_jobs(
     db: &dyn Jobs,
     group: &[Work],
     known: Checkpoint,
     lost: u64,
-) -> Result<(Checkpoint, Vec<Answer>), GroupError> {
+) -> Result<Option<WrittenGroup>, GroupError> {
     // A record that was set back under us must not go on as if it were whole.
     let mut head = statements::known_head(db, known)?;
     let mut ahead = Ahead::ask(db, group)?;
@@ -414,11 +432,13 @@ pub(super) fn write_jobs(
                 return Err(GroupError::Fatal(error.clone()));
             }
             head = before;
-            db.undo_job()?;
+            if !db.undo_job()? {
+                return Ok(None);
+            }
         }
         answers.push(answer);
     }
-    Ok((head, answers))
+    Ok(Some((head, answers)))
 }
 
 /// How far a job reaches: what it is about, so that jobs of a group that are about other calls do not disturb each other.

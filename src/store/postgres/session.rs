@@ -408,12 +408,12 @@ impl Jobs for Session {
         if self.end_job(true) { self.put(RELEASE, &[]) } else { Ok(()) }
     }
 
-    fn undo_job(&self) -> Result<(), StoreError> {
-        if !self.end_job(false) {
-            return Ok(());
+    fn undo_job(&self) -> Result<bool, StoreError> {
+        if self.end_job(false) {
+            self.put(ROLL_BACK_JOB, &[])?;
+            self.put(RELEASE, &[])?;
         }
-        self.put(ROLL_BACK_JOB, &[])?;
-        self.put(RELEASE, &[])
+        Ok(true)
     }
 
     fn is_over(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The one place of a process that writes to PostgreSQL: jobs are taken together, each in a savepoint, in one commit.
+//! The one place of a process that writes to PostgreSQL: jobs are taken together, in one commit.
 //!
 //! Run by the thread that `postgres::start` starts. Its connection is the process's sign of life: while it lasts, nobody else takes over
 //! what the process holds; a new one begins only when the server has ended the old one, so that nothing of that is under way.
@@ -27,7 +27,7 @@ use crate::{
         error::StoreError,
         lost::Lost,
         sql::{Sql, one, params},
-        writer::{self, Answer, GroupError, JOBS_PER_COMMIT, RIDE_WAIT_MS, Work},
+        writer::{self, Answer, GroupError, JOBS_PER_COMMIT, RIDE_WAIT_MS, Work, WrittenGroup},
     },
 };
 
@@ -84,11 +84,8 @@ enum Failed {
     /// Nothing of it is recorded; the connection is gone.
     Lost(StoreError),
     /// The connection was lost after the commit was asked for, in this transaction.
-    InDoubt(String, Done),
+    InDoubt(String, WrittenGroup),
 }
-
-/// What a group has led to: the end of the log, and the answers.
-type Done = (Checkpoint, Vec<Answer>);
 
 impl Writer {
     pub(super) fn new(
@@ -402,7 +399,12 @@ async fn gather(jobs: &mut mpsc::Receiver<Work>, first: Work, group: &mut Vec<Wo
 }
 
 /// One transaction over all of `group`.
-fn write_once(session: &Session, group: &[Work], known: Checkpoint, lost: u64) -> Result<Done, Failed> {
+fn write_once(
+    session: &Session,
+    group: &[Work],
+    known: Checkpoint,
+    lost: u64,
+) -> Result<WrittenGroup, Failed> {
     let failed = |error: StoreError| match &error {
         error if is_lost(error) || session.is_closed() => Failed::Lost(error.clone()),
         StoreError::Server(server) if server.is_collision() => Failed::Collided(error),
@@ -419,9 +421,11 @@ fn write_once(session: &Session, group: &[Work], known: Checkpoint, lost: u64) -
     };
     fail_point!("store.before_begin");
     let transaction = begun().map_err(failed)?;
-    let (head, answers) = writer::write_jobs(session, group, known, lost).map_err(|error| match error {
+    let written = writer::write_jobs(session, group, known, lost).map_err(|error| match error {
         GroupError::Spared(error) | GroupError::Fatal(error) => failed(error),
     })?;
+    // What was sent of a job has a savepoint.
+    let (head, answers) = written.ok_or(Failed::Refused(StoreError::Closed))?;
     if head != known {
         session.tell(TOLD_LOG).map_err(failed)?;
     }
