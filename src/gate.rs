@@ -47,7 +47,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
-    rounds::{ClientQuestion, ROUNDS_MAX},
+    rounds::{AskedAbout, ClientQuestion, ROUNDS_MAX},
     spans::{Arrival, CallSpan},
     tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
