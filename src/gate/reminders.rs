@@ -29,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Reminders {
     holds: Mutex<HashMap<HoldId, Reminded>>,
     changed: Notify,
+    /// A call was made again: whether people have heard of it, the record knows.
+    made_again: Notify,
 }
 
 /// One of them: the hold, when it was held by the clock of timers, and how long after that people have heard of it last.
@@ -39,6 +41,13 @@ impl Reminders {
     pub(super) fn add(&self, hold: &Arc<NewHold>, deadline: Instant) {
         if let Some(began) = lifetime(hold).and_then(|all| deadline.checked_sub(all)) {
             self.put(hold, began, Duration::ZERO);
+        }
+    }
+
+    /// The same for a call that was made again, perhaps one that has waited at a gate that is gone.
+    pub(super) fn made_again(&self, hold: &NewHold) {
+        if alarm(hold, Duration::ZERO).is_some() {
+            self.made_again.notify_one();
         }
     }
 
@@ -110,6 +119,10 @@ impl Gate {
                     self.find_left_behind().await;
                     continue;
                 }
+                () = self.reminders.made_again.notified() => {
+                    self.find_left_behind().await;
+                    continue;
+                }
                 () = due => {}
             }
             let Some((_, (hold, began, heard))) = next else { continue };
@@ -128,10 +141,10 @@ impl Gate {
         }
     }
 
-    /// Takes over what dead gates have left, and reminds of what has no caller.
+    /// Takes over what dead gates have left, and reminds of what has no caller elsewhere.
     async fn find_left_behind(&self) {
         let found = match self.take_over_dead().await {
-            Ok(_) => self.store.reminded(REMINDED_MAX).await,
+            Ok(_) => self.store.reminded(Arc::clone(&self.instance), REMINDED_MAX).await,
             Err(error) => Err(error),
         };
         match found {

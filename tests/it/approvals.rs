@@ -311,6 +311,32 @@ async fn reminders_go_on_after_a_restart_and_of_several_gates_one_gives_them() {
     tasks.into_iter().for_each(|task| task.abort());
 }
 
+#[tokio::test(start_paused = true)]
+async fn reminders_go_on_for_a_call_that_is_made_again_at_another_gate() {
+    let store = Store::in_memory();
+    let rules = "  - {name: pay, tool: pay, action: hold, approvers: finance, timeout: 10s, escalate: [{to: dee, timeout: 20m}]}\n";
+    let first = gate_on("gate-1", rules, &store);
+    let id = held(&first, &bot(), "{}").await;
+    drop(first);
+    // Its caller is faster than the look at what the dead gate has left.
+    let gate = gate_on("gate-2", rules, &store);
+    let _kept = make(&gate, &bot(), "{}");
+    while gate.held(id).is_none() {
+        tokio::task::yield_now().await;
+    }
+    let (mut news, reminding) = (gate.watch(), Arc::clone(&gate));
+    let reminding = tokio::spawn(async move { reminding.keep_reminding().await });
+    let told = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            if let News::Waiting { hold, to } = news.recv().await.unwrap() {
+                return (hold.id, to);
+            }
+        }
+    });
+    assert_eq!(told.await.expect("others are brought in, in time"), (id, vec!["dee".to_owned()]));
+    reminding.abort();
+}
+
 const RULES: &str = "version: 1
 default: allow
 rules:
