@@ -99,7 +99,7 @@ async fn a_call_that_is_made_again_is_decided_by_what_was_shown_of_it_before() {
 }
 
 fn overriding(hold: HoldId, more: &str) -> String {
-    format!("overrides: [{{hold: {hold}, until: \"2099-01-01T00:00:00Z\", reason: Agreed.{more}}}]\n")
+    format!("overrides: [{{hold: \"{hold}\", until: \"2099-01-01T00:00:00Z\", reason: Agreed.{more}}}]\n")
 }
 
 #[tokio::test]
