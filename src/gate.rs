@@ -56,6 +56,7 @@ pub use self::{
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
+    faults::fail_point,
     gate::{refusal::Refused, tools::Doubt},
     hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
@@ -728,7 +729,9 @@ impl Gate {
         if self.policy.load().digest() == digest {
             return false;
         }
+        fail_point!("policy.before_force");
         self.policy.store(Arc::new(policy));
+        fail_point!("policy.in_force");
         self.meter().policy_loaded(true);
         self.store.ride_along(AuditEvent {
             who: Some(who.to_owned()),

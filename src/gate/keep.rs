@@ -378,7 +378,9 @@ impl Gate {
     }
 
     async fn expired(&self, hold: &Arc<NewHold>, refused: Refused) -> Released {
+        fail_point!("expiry.before_record");
         self.end(hold, State::Expired, None).await;
+        fail_point!("expiry.after_record");
         Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
     }
 

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{Gate, News};
-use crate::hold::{HoldId, NewHold, State};
+use crate::{
+    faults::fail_point,
+    hold::{HoldId, NewHold, State},
+};
 
 /// The most calls that are reminded of at the same time in one process.
 const REMINDED_MAX: usize = 10_000;
@@ -156,9 +159,13 @@ impl Gate {
     async fn remind(&self, hold: Arc<NewHold>, waited: Duration, to: Vec<String>) {
         let note =
             if to.is_empty() { "a reminder".to_owned() } else { format!("now also {}", to.join(", ")) };
+        fail_point!("reminder.before_record");
         // Of several gates on the record one tells of it.
         match self.store.hear(hold.id, waited, note, Arc::clone(&self.instance)).await {
-            Ok(true) => self.announce(News::Waiting { hold, to }),
+            Ok(true) => {
+                fail_point!("reminder.after_record");
+                self.announce(News::Waiting { hold, to });
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!(hold = %hold.id, %error, "a reminder could not be recorded"),
         }
