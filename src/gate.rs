@@ -47,7 +47,7 @@ pub use self::{
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     permit::Permitted,
     refusal::{Refusal, Why},
-    rounds::{ClientQuestion, ROUNDS_MAX},
+    rounds::{AskedAbout, ClientQuestion, ROUNDS_MAX},
     spans::{Arrival, CallSpan},
     tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
@@ -56,6 +56,7 @@ pub use self::{
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
+    faults::fail_point,
     gate::{refusal::Refused, tools::Doubt},
     hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, Place, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
@@ -733,7 +734,9 @@ impl Gate {
         if self.policy.load().digest() == digest {
             return false;
         }
+        fail_point!("policy.before_force");
         self.policy.store(Arc::new(policy));
+        fail_point!("policy.in_force");
         self.meter().policy_loaded(true);
         self.store.ride_along(AuditEvent {
             who: Some(who.to_owned()),

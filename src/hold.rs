@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::approval::{Approval, Edit, Remembered, Remembering, Said};
 pub use self::proof::{
     Assurance, BadProof, Context, NAMESPACE, NoStatement, Proof, STATEMENT_BYTES_MAX, Statement,
-    check_recorded,
+    check_recorded, shown_sha256,
 };
 pub use self::standing::{Arrival, NotDetached, Standing, State};
 pub use self::terms::{Quorum, Remember, Requirement, SEAT_PEOPLE_MAX, Same, Seat, Step};
@@ -228,12 +228,16 @@ pub struct Vote {
     /// The signed statement, if it was signed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub proof: Option<Proof>,
+    /// The digest of what was shown to whoever said it ([`shown_sha256`]), by the word of what showed it; none if that was not the
+    /// whole call, in records of older versions, and where the signed statement has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shown_sha256: Option<Digest>,
 }
 
 impl Vote {
     /// What `by` says at `at`, and nothing more.
     pub fn new(verdict: Verdict, by: String, comment: Option<String>, at: Timestamp) -> Self {
-        Self { verdict, by, comment, at, person: None, assurance: None, proof: None }
+        Self { verdict, by, comment, at, person: None, assurance: None, proof: None, shown_sha256: None }
     }
 }
 
@@ -391,6 +395,11 @@ impl NewHold {
     pub fn place(&self) -> Place {
         (self.created_at, self.id)
     }
+
+    /// The digest of what is shown of it to whoever decides.
+    pub fn shown(&self) -> Option<Digest> {
+        std::str::from_utf8(&self.frame).ok().map(shown_sha256)
+    }
 }
 
 /// A hold as the store knows it.
@@ -462,6 +471,19 @@ mod tests {
         let whole = "é".repeat(COMMENT_CHARS_MAX);
         assert_eq!(kept_comment(Some(&format!("  {whole}\n"))), Some(whole));
         assert_eq!((kept_comment(Some(" \n")), kept_comment(None)), (None, None));
+    }
+
+    #[test]
+    fn a_vote_of_a_record_that_knows_nothing_of_what_was_shown_reads_back_as_it_was() {
+        let text = r#"{"verdict":"approve","by":"uid:alice","at":"2026-11-21T10:00:59Z","assurance":"L0"}"#;
+        let mut vote: Vote = serde_json::from_str(text).unwrap();
+        assert_eq!(vote.shown_sha256, None);
+        assert_eq!(serde_json::to_string(&vote).unwrap(), text);
+        vote.shown_sha256 = Some(shown_sha256("{}"));
+        let text = serde_json::to_string(&vote).unwrap();
+        assert_eq!(serde_json::from_str::<Vote>(&text).unwrap(), vote);
+        let cut = text.replace("\"}", "0\"}");
+        assert!(serde_json::from_str::<Vote>(&cut).is_err(), "no digest: {cut}");
     }
 
     #[test]

@@ -505,10 +505,14 @@ impl Store {
         }
     }
 
-    /// Holds without a caller of which people may be to hear again, without their frames, with how long after each was held
+    /// Holds without a caller at another process than `own` of which people may be to hear again, without their frames, with how long after each was held
     /// they have heard of it last; the oldest first, at most `limit` (and [`ROWS_READ_MAX`]).
-    pub async fn reminded(&self, limit: usize) -> Result<Vec<(NewHold, Duration)>, StoreError> {
-        self.read(move |db| waiting::reminded(db, limit.min(ROWS_READ_MAX))).await
+    pub async fn reminded(
+        &self,
+        own: Arc<str>,
+        limit: usize,
+    ) -> Result<Vec<(NewHold, Duration)>, StoreError> {
+        self.read(move |db| waiting::reminded(db, &own, limit.min(ROWS_READ_MAX))).await
     }
 
     /// Remembered approvals that count now and may cover a call of `tool` at `server` by `principal`, the newest first.

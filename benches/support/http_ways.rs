@@ -333,7 +333,7 @@ pub(crate) fn approve_all() -> anyhow::Result<()> {
                 return Ok(());
             }
             let verdicts = stream::iter(holds)
-                .map(|hold| gate.rpc.resolve(hold.id, Verdict::Approve, None))
+                .map(|hold| gate.rpc.resolve(hold.id, Verdict::Approve, None, None))
                 .buffer_unordered(VERDICTS_MAX);
             verdicts.try_for_each(|_| future::ready(Ok(()))).await?;
         }

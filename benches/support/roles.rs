@@ -80,7 +80,7 @@ pub(crate) fn approver() -> anyhow::Result<()> {
                 }
             };
             let said_ns = process::now_ns();
-            gate.rpc.resolve(hold, Verdict::Approve, None).await?;
+            gate.rpc.resolve(hold, Verdict::Approve, None, None).await?;
             io::stdout().write_all(format!("{said_ns}\n").as_bytes())?;
             io::stdout().flush()?;
         }

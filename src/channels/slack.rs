@@ -17,6 +17,7 @@ use super::{
     signature::{BadSignature, Secret, verify_slack},
 };
 use crate::{
+    digest::Digest,
     hold::{COMMENT_CHARS_MAX, HoldId, Verdict},
     store::News,
 };
@@ -79,7 +80,7 @@ pub struct Click {
     /// The hold.
     pub hold: HoldId,
     /// The digest of what was shown.
-    pub frame_sha256: String,
+    pub shown_sha256: Digest,
     /// What they say.
     pub verdict: Verdict,
     /// What they have typed.
@@ -238,7 +239,10 @@ impl Slack {
         let open = json!({"type": "button", "action_id": "open", "text": plain("Open context"), "url": telling.link});
         if !message.waits {
             blocks.push(json!({"type": "actions", "elements": [open]}));
-        } else if message.missing.is_none() && self.clicks.is_some() {
+        } else if message.missing.is_none()
+            && self.clicks.is_some()
+            && let Some(shown) = telling.hold.shown()
+        {
             blocks.push(json!({
                 "type": "input",
                 "block_id": "comment",
@@ -246,7 +250,7 @@ impl Slack {
                 "label": plain("Comment (a rejection needs one: the agent reads it)"),
                 "element": {"type": "plain_text_input", "action_id": "comment", "max_length": COMMENT_CHARS_MAX},
             }));
-            let value = format!("{}:{}", telling.hold.id, telling.hold.frame_sha256);
+            let value = format!("{}:{shown}", telling.hold.id);
             let button = |id: &str, text: &str, style: &str| json!({"type": "button", "action_id": id, "text": plain(text), "style": style, "value": value});
             let (approve, reject) =
                 (button("approve", "Approve", "primary"), button("reject", "Reject", "danger"));
@@ -319,7 +323,7 @@ impl Slack {
             user: payload.user.id,
             message: payload.container.message_ts,
             hold: hold.parse().map_err(|_| BadClick::Unreadable)?,
-            frame_sha256: digest.to_owned(),
+            shown_sha256: Digest::from_hex(digest).ok_or(BadClick::Unreadable)?,
             verdict,
             comment: typed.and_then(Value::as_str).map(str::to_owned),
         }))

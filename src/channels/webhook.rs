@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     control::api::HoldView,
-    digest::random_text,
+    digest::{Digest, random_text},
     hold::{HoldId, Verdict},
 };
 
@@ -48,7 +48,7 @@ struct Data<'a> {
 
 /// The body that tells of a hold. Without the frame: its digest is there, and the arguments, which are what a program reads.
 pub(super) fn news(telling: &Telling<'_>) -> serde_json::Result<Vec<u8>> {
-    let hold = HoldView { frame: None, ..telling.hold.clone() }.as_news();
+    let hold = HoldView { frame: None, shown_sha256: None, ..telling.hold.clone() }.as_news();
     let data = Data { hold: &hold, url: telling.link };
     envelope(&format!("hold.{}", telling.news.word()), Some(data))
 }
@@ -70,8 +70,11 @@ pub struct Decision {
     /// Why. A rejection needs it.
     #[serde(default)]
     pub comment: Option<String>,
-    /// The digest of the frame that they were shown.
+    /// The digest of the frame that they speak of.
     pub frame_sha256: String,
+    /// The digest of what they were shown of it, if the program has shown all.
+    #[serde(default)]
+    pub shown_sha256: Option<Digest>,
 }
 
 /// Why a decision from outside does not count.

@@ -183,7 +183,7 @@ async fn held(
         }
     };
     if let Some((verdict, comment)) = decided {
-        let resolved = gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from);
+        let resolved = gate.rpc.resolve(id, verdict, comment, hold.shown()).await.map_err(AskError::from);
         // An error because somebody was faster, or time was, is none: the record tells who.
         resolved.map(drop).or_else(|error| error.ended().map(drop).ok_or(error))?;
     }

@@ -126,16 +126,19 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
             seconds: u64::try_from(time.as_secs()).unwrap_or(0),
             same: arguments.same.into(),
         });
-        let mut edited = None;
+        let (mut edited, mut shown) = (None, None);
         if let Some(place) = &arguments.edit {
             let hold = reach.show(&arguments.id).await?;
+            render::shown_before_deciding(&hold);
+            shown = hold.shown();
             edited = match edit::arguments(&hold, place.as_deref(), arguments.yes) {
                 Ok(text) => Some(text),
                 Err(error @ (NoEdit::NotConfirmed | NoEdit::Editor(_))) => return Ok(render::failed(&error)),
                 Err(error) => return Ok(render::usage(&error)),
             };
         }
-        let resolved = reach.approve(&arguments.id, arguments.comment.clone(), remember, edited).await?;
+        let resolved =
+            reach.approve(&arguments.id, arguments.comment.clone(), remember, edited, shown).await?;
         render::resolved(&resolved);
         if remember.is_some() {
             render::talk(&format!("to take it back: holdshort remembered revoke {}", resolved.id.short()));
@@ -212,7 +215,7 @@ fn resolve(
             Some(key) => {
                 let hold = reach.show(prefix).await?;
                 // What is signed says that all of it was shown.
-                render::shown_before_signing(&hold);
+                render::shown_before_deciding(&hold);
                 let proof = match sign::sign(&hold, verdict, comment.as_deref(), key) {
                     Ok(proof) => proof,
                     Err(error) => return Ok(render::failed(&error)),

@@ -12,6 +12,7 @@ use crate::{
         client::{self, AskError, GateClient},
         place, server,
     },
+    digest::Digest,
     gate::{Gate, GateLimits, ResolveError},
     hold::{HoldId, Proof, Said, Verdict},
     policy::Policy,
@@ -90,7 +91,7 @@ impl Reach {
         }
     }
 
-    /// Decides on a hold.
+    /// Decides on a hold that was not shown.
     pub(super) async fn resolve(
         &self,
         prefix: &str,
@@ -100,7 +101,7 @@ impl Reach {
         match self {
             Self::Gates(gates) => {
                 let (gate, id) = client::find(gates, prefix).await?;
-                Ok(gate.rpc.resolve(id, verdict, comment).await?)
+                Ok(gate.rpc.resolve(id, verdict, comment, None).await?)
             }
             Self::Record(gate) => {
                 let id = find_in(gate, prefix).await?;
@@ -110,7 +111,7 @@ impl Reach {
         }
     }
 
-    /// The same with a signature.
+    /// Decides with a signature.
     pub(super) async fn resolve_signed(
         &self,
         id: HoldId,
@@ -138,16 +139,17 @@ impl Reach {
         comment: Option<String>,
         remember: Option<RememberFor>,
         arguments: Option<String>,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, AskError> {
         match self {
             Self::Gates(gates) => {
                 let (gate, id) = client::find(gates, prefix).await?;
-                Ok(gate.rpc.approve(id, comment, remember, arguments).await?)
+                Ok(gate.rpc.approve(id, comment, remember, arguments, shown_sha256).await?)
             }
             Self::Record(gate) => {
                 let id = find_in(gate, prefix).await?;
                 let remember = remember.map(|asked| (asked.seconds, asked.same));
-                let said = Said { verdict: Verdict::Approve, remember, arguments, proof: None };
+                let said = Said { remember, arguments, shown_sha256, ..Verdict::Approve.into() };
                 let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
                 state.map(|state| Resolved { id, state }).map_err(refused)
             }

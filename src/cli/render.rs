@@ -203,8 +203,8 @@ pub(super) fn hold_card(hold: &HoldView) {
     card_rows(hold, row_columns()).iter().for_each(|row| line(row));
 }
 
-/// The same where data is not asked for: all that somebody is about to sign for.
-pub(super) fn shown_before_signing(hold: &HoldView) {
+/// The same where data is not asked for: all that somebody is about to decide on here.
+pub(super) fn shown_before_deciding(hold: &HoldView) {
     talk(&card_rows(hold, row_columns()).join("\n"));
 }
 

@@ -134,11 +134,11 @@ fn ask(asked: Asked, screen: &Screen, answer: Sender<Answer>) {
                 let _ = answer.send(Answer::Shown(shown.map(Box::new))).await;
             });
         }
-        Asked::Decide { id, verdict, comment } => {
+        Asked::Decide { id, verdict, comment, shown } => {
             let gate = gate(id);
             tokio::spawn(async move {
                 let decide = async |gate: Arc<GateClient>| {
-                    gate.rpc.resolve(id, verdict, comment).await.map_err(AskError::from)
+                    gate.rpc.resolve(id, verdict, comment, shown).await.map_err(AskError::from)
                 };
                 let _ = answer.send(Answer::Decided(id, with(gate, decide).await)).await;
             });

@@ -17,7 +17,7 @@ use crate::{
     digest::Digest,
     hold::{
         Assurance, Context, Edit, HoldId, HoldRecord, NewHold, Proof, Remember, Remembered, Same, State,
-        Statement, Verdict, Vote, kept_comment,
+        Statement, Verdict, Vote, kept_comment, shown_sha256,
     },
     jsonrpc::Frame,
     mcp::ToolCall,
@@ -117,6 +117,9 @@ pub struct HoldView {
     /// What in the frame could deceive a reader, in words; only where one hold is shown.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub warnings: Vec<String>,
+    /// The digest of what is shown with that frame, for a verdict by whoever has read it; only where one hold is shown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shown_sha256: Option<Digest>,
 }
 
 impl HoldView {
@@ -156,6 +159,7 @@ impl HoldView {
             frame_bytes: hold.frame.len(),
             frame: None,
             warnings: Vec::new(),
+            shown_sha256: None,
         }
     }
 
@@ -169,7 +173,7 @@ impl HoldView {
                 "nobody knows whether this call ran; it is not sent again before `holdshort resolve` says so";
             warnings.push(warning.to_owned());
         }
-        Self { frame: Some(frame), warnings, ..Self::new(record) }
+        Self { frame: Some(frame), warnings, shown_sha256: record.hold.shown(), ..Self::new(record) }
     }
 
     /// The same, as a watcher is sent it: without arguments that are longer than [`NEWS_ARGUMENT_BYTES_MAX`].
@@ -181,6 +185,12 @@ impl HoldView {
             self.edit = None;
         }
         self
+    }
+
+    /// The digest of what is shown of this hold, for a verdict on it; none unless it is shown whole. It is over what is here, not what
+    /// a gate says of it.
+    pub fn shown(&self) -> Option<Digest> {
+        self.frame.as_deref().map(shown_sha256)
     }
 
     /// What `verdict` says of this hold, for its approver to sign; of one that is shown whole. None: it cannot be said of what is
@@ -445,6 +455,8 @@ pub mod error_code {
     pub const INVALID: i32 = 2;
     /// Too many verdicts have had no effect. The data says after how many seconds one may be tried again.
     pub const TOO_OFTEN: i32 = 7;
+    /// Something else was shown than what is held.
+    pub const NOT_WHAT_WAS_SHOWN: i32 = 8;
     /// The record cannot be written or read.
     pub const UNAVAILABLE: i32 = 1;
 }
@@ -465,13 +477,15 @@ pub trait Control {
     #[method(name = "show", param_kind = map)]
     async fn show(&self, id: HoldId) -> Result<HoldView, ErrorObjectOwned>;
 
-    /// Decides on a hold of this process. Answers once it is durable.
+    /// Decides on a hold of this process, for whoever was shown what has the digest `shown_sha256`, if they were shown all of it.
+    /// Answers once it is durable.
     #[method(name = "resolve", param_kind = map, with_extensions)]
     async fn resolve(
         &self,
         id: HoldId,
         verdict: Verdict,
         comment: Option<String>,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, ErrorObjectOwned>;
 
     /// Approves a hold, and says more than yes: that it counts for further calls, or that the call runs with these arguments.
@@ -482,9 +496,10 @@ pub trait Control {
         comment: Option<String>,
         remember: Option<RememberFor>,
         arguments: Option<String>,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, ErrorObjectOwned>;
 
-    /// The same for whoever has signed `proof`.
+    /// Decides for whoever has signed `proof`, which says what they were shown.
     #[method(name = "resolve_signed", param_kind = map, with_extensions)]
     async fn resolve_signed(
         &self,
@@ -502,7 +517,7 @@ pub trait Control {
     #[method(name = "revoke", param_kind = map, with_extensions)]
     async fn revoke(&self, id: HoldId) -> Result<(), ErrorObjectOwned>;
 
-    /// The same for somebody whom a channel of a desk has told apart, such as `slack:U012AB3CD`.
+    /// Decides for somebody whom a channel of a desk has told apart, such as `slack:U012AB3CD`.
     #[method(name = "resolve_as", param_kind = map, with_extensions)]
     async fn resolve_as(
         &self,
@@ -510,6 +525,7 @@ pub trait Control {
         verdict: Verdict,
         comment: Option<String>,
         identity: String,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, ErrorObjectOwned>;
 
     /// Says whether a call ran of which nobody knew. Answers once it is durable.

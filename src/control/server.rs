@@ -250,12 +250,9 @@ impl Desk {
         Ok(rate)
     }
 
-    /// A hold of this process, or of the record.
+    /// A hold as people are shown it.
     async fn record(&self, id: HoldId) -> Result<HoldRecord, ErrorObjectOwned> {
-        if let Some(hold) = self.gate.held(id).filter(|hold| hold.quorum.is_none()) {
-            return Ok(HoldRecord::held((*hold).clone(), Arc::clone(self.gate.instance())));
-        }
-        let found = self.gate.store().hold(id).await.map_err(unavailable)?;
+        let found = self.gate.as_shown(id).await.map_err(unavailable)?;
         found.ok_or_else(|| resolve_error(&ResolveError::NotFound))
     }
 
@@ -348,8 +345,10 @@ impl ControlServer for Desk {
         id: HoldId,
         verdict: Verdict,
         comment: Option<String>,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, ErrorObjectOwned> {
-        self.decide(id, verdict, approver(extensions)?, comment.as_deref()).await
+        let said = Said { shown_sha256, ..verdict.into() };
+        self.decide(id, said, approver(extensions)?, comment.as_deref()).await
     }
 
     async fn resolve_signed(
@@ -371,9 +370,10 @@ impl ControlServer for Desk {
         comment: Option<String>,
         remember: Option<RememberFor>,
         arguments: Option<String>,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let remember = remember.map(|asked| (asked.seconds, asked.same));
-        let said = Said { verdict: Verdict::Approve, remember, arguments, proof: None };
+        let said = Said { remember, arguments, shown_sha256, ..Verdict::Approve.into() };
         self.decide(id, said, approver(extensions)?, comment.as_deref()).await
     }
 
@@ -393,9 +393,11 @@ impl ControlServer for Desk {
         verdict: Verdict,
         comment: Option<String>,
         identity: String,
+        shown_sha256: Option<Digest>,
     ) -> Result<Resolved, ErrorObjectOwned> {
         let somebody = vouched_for(extensions, &identity)?;
-        self.decide(id, verdict, &somebody, comment.as_deref()).await
+        let said = Said { shown_sha256, ..verdict.into() };
+        self.decide(id, said, &somebody, comment.as_deref()).await
     }
 
     async fn resolve_unknown(
@@ -630,6 +632,7 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         | ResolveError::NotSigned { .. }
         | ResolveError::BadSignature(_)
         | ResolveError::DeniedNow(_) => error_code::NOT_ALLOWED,
+        ResolveError::NotWhatWasShown => error_code::NOT_WHAT_WAS_SHOWN,
         ResolveError::NoReason | ResolveError::BadEdit(_) => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,
     };

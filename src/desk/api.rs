@@ -31,6 +31,7 @@ use super::{
 use crate::{
     audit::Checkpoint,
     control::api::{GateInfo, HoldView, Resolved, VerificationView},
+    digest::Digest,
     hold::{COMMENT_CHARS_MAX, HoldId, Proof, State as HoldState, Verdict},
 };
 
@@ -325,6 +326,8 @@ struct ApproveBody {
     #[serde(default)]
     frame_sha256: Option<String>,
     #[serde(default)]
+    shown_sha256: Option<Digest>,
+    #[serde(default)]
     proof: Option<ProofBody>,
 }
 
@@ -334,6 +337,8 @@ struct RejectBody {
     reason: String,
     #[serde(default)]
     frame_sha256: Option<String>,
+    #[serde(default)]
+    shown_sha256: Option<Digest>,
     #[serde(default)]
     proof: Option<ProofBody>,
 }
@@ -384,8 +389,8 @@ async fn approve(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Resolved>, Problem> {
     asker.may(Scope::Decide)?;
-    let ApproveBody { comment, frame_sha256, proof } = body(&headers, &bytes)?;
-    let said = Said { verdict: Verdict::Approve, comment, shown_sha256: frame_sha256, proof };
+    let ApproveBody { comment, frame_sha256, shown_sha256, proof } = body(&headers, &bytes)?;
+    let said = Said { verdict: Verdict::Approve, comment, frame_sha256, shown_sha256, proof };
     decide(&state, &asker, &id, said).await
 }
 
@@ -397,8 +402,8 @@ async fn reject(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Resolved>, Problem> {
     asker.may(Scope::Decide)?;
-    let RejectBody { reason, frame_sha256, proof } = body(&headers, &bytes)?;
-    let said = Said { verdict: Verdict::Reject, comment: Some(reason), shown_sha256: frame_sha256, proof };
+    let RejectBody { reason, frame_sha256, shown_sha256, proof } = body(&headers, &bytes)?;
+    let said = Said { verdict: Verdict::Reject, comment: Some(reason), frame_sha256, shown_sha256, proof };
     decide(&state, &asker, &id, said).await
 }
 
@@ -406,19 +411,26 @@ async fn reject(
 struct Said {
     verdict: Verdict,
     comment: Option<String>,
-    shown_sha256: Option<String>,
+    frame_sha256: Option<String>,
+    shown_sha256: Option<Digest>,
     proof: Option<ProofBody>,
 }
 
 async fn decide(state: &State, asker: &Asker, id: &str, said: Said) -> Result<Json<Resolved>, Problem> {
-    let Said { verdict, comment, shown_sha256, proof } = said;
+    let Said { verdict, comment, frame_sha256, shown_sha256, proof } = said;
     check_comment(comment.as_deref())?;
+    if let (Some(proof), Some(shown)) = (&proof, shown_sha256)
+        && !proof.statement.contains(&format!("\nshown-sha256: {shown}\n"))
+    {
+        return Err(Kind::NotWhatWasShown.into());
+    }
     let id = pages::hold_id(id)?;
     let speaker = match proof {
         Some(ProofBody { statement, signature }) => Speaker::Signer(Proof { statement, signature }),
         None => Speaker::on_connection(asker.identity.clone()),
     };
-    let resolved = verdict::decide(state, Spoken { id, verdict, comment, shown_sha256, speaker }).await?;
+    let spoken = Spoken { id, verdict, comment, frame_sha256, shown_sha256, speaker };
+    let resolved = verdict::decide(state, spoken).await?;
     tracing::info!(%id, by = asker.name, "a verdict came by REST");
     Ok(Json(resolved))
 }

@@ -57,6 +57,8 @@ pub(super) struct Card {
     pub(super) raw: Row,
     pub(super) has_secrets: bool,
     pub(super) frame_sha256: String,
+    /// The digest of what is shown of the call; empty unless that is all of it.
+    pub(super) shown: String,
     pub(super) frame_bytes: usize,
     /// Whether all of the call stands on the page, so that it can be decided by it.
     pub(super) is_whole: bool,
@@ -125,6 +127,7 @@ impl Card {
             raw: Row::new(),
             has_secrets: false,
             frame_sha256: hold.frame_sha256.clone(),
+            shown: String::new(),
             frame_bytes: hold.frame_bytes,
             is_whole: false,
         }
@@ -140,6 +143,7 @@ impl Card {
         card.besides = markup::besides_rows(frame);
         card.raw = markup::text(frame);
         card.has_secrets = card.arguments.iter().chain(&card.besides).flatten().any(markup::Piece::is_secret);
+        card.shown = hold.shown().map(|digest| digest.to_string()).unwrap_or_default();
         card.is_whole = true;
         card
     }

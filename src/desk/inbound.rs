@@ -80,7 +80,8 @@ async fn decision(
         id: decision.hold,
         verdict: decision.verdict,
         comment: decision.comment,
-        shown_sha256: Some(decision.frame_sha256),
+        frame_sha256: Some(decision.frame_sha256),
+        shown_sha256: decision.shown_sha256,
         speaker: Speaker::Channel(format!("webhook:{}/{}", channel.name, decision.by)),
     };
     once.settle(state, verdict::decide(state, spoken).await).await
@@ -178,7 +179,8 @@ async fn said_by_click(state: &State, channel: &Channel, click: Click) -> Result
         id: click.hold,
         verdict: click.verdict,
         comment: click.comment,
-        shown_sha256: Some(click.frame_sha256),
+        frame_sha256: None,
+        shown_sha256: Some(click.shown_sha256),
         speaker: Speaker::Channel(format!("slack:{}", click.user)),
     };
     verdict::decide(state, spoken).await

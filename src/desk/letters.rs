@@ -108,12 +108,14 @@ async fn decide(
     {
         return Err(Kind::TooLongToShow.into());
     }
+    let shown_sha256 = form.shown(verdict)?;
     let once = Once::take(&state, &["mail", &name, &key], link.until).await?;
     let spoken = Spoken {
         id: link.hold,
         verdict,
         comment: Some(form.comment),
-        shown_sha256: Some(form.shown),
+        frame_sha256: None,
+        shown_sha256,
         speaker: Speaker::Channel(format!("email:{}", link.address)),
     };
     let answer = verdict::decide(&state, spoken).await;

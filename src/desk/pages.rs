@@ -274,10 +274,21 @@ pub(super) fn hold_id(text: &str) -> Result<HoldId, Problem> {
 pub(super) struct VerdictForm {
     #[serde(default)]
     csrf: String,
-    /// The digest of what was shown.
-    pub(super) shown: String,
+    shown: String,
     #[serde(default)]
     pub(super) comment: String,
+}
+
+impl VerdictForm {
+    /// The digest of what the page has shown. None: that was not all, and then the form can only reject.
+    pub(super) fn shown(&self, verdict: Verdict) -> Result<Option<Digest>, Problem> {
+        match Digest::from_hex(&self.shown) {
+            None if !self.shown.is_empty() || verdict == Verdict::Approve => {
+                Err(Kind::NotWhatWasShown.into())
+            }
+            shown => Ok(shown),
+        }
+    }
 }
 
 /// Approves, as a form says.
@@ -313,9 +324,6 @@ async fn decide(
     let Form(form) = form.map_err(|error| Problem::new(Kind::Invalid, error.body_text()))?;
     check_csrf(&session.csrf, &form.csrf)?;
     let id = hold_id(&id)?;
-    let (comment, shown_sha256) = (Some(form.comment), Some(form.shown));
-    let speaker = Speaker::on_connection(session.identity);
-    let spoken = Spoken { id, verdict, comment, shown_sha256, speaker };
     let is_long = |hold: &HoldView| hold.frame_bytes > PAGE_FRAME_BYTES_MAX;
     if verdict == Verdict::Approve {
         let long = match state.hub.waiting(id) {
@@ -326,6 +334,10 @@ async fn decide(
             return Err(Kind::TooLongToShow.into());
         }
     }
+    let shown_sha256 = form.shown(verdict)?;
+    let speaker = Speaker::on_connection(session.identity);
+    let spoken =
+        Spoken { id, verdict, comment: Some(form.comment), frame_sha256: None, shown_sha256, speaker };
     verdict::decide(&state, spoken).await?;
     if headers.contains_key(PIECE_HEADER) {
         let hold = verdict::whole(&state, id).await?;

@@ -15,7 +15,7 @@ use crate::{
     control::{api::HoldView, place, tools::accept_error},
     digest::Digest,
     gate::{Gate, GateLimits},
-    hold::{HoldId, State as HoldState, Verdict},
+    hold::{HoldId, Said, State as HoldState},
     policy::Policy,
     principal::Principal,
     store::{Location, Store},
@@ -61,10 +61,10 @@ pub(super) async fn waiting(state: &State) -> Result<Vec<Arc<HoldView>>, Problem
 pub(super) async fn resolve(
     state: &State,
     id: HoldId,
-    verdict: Verdict,
+    said: Said,
     comment: Option<&str>,
 ) -> Result<HoldState, Problem> {
-    state.own.resolve(id, verdict, &operator(), comment).await.map_err(|error| refused(&error))
+    state.own.resolve(id, said, &operator(), comment).await.map_err(|error| refused(&error))
 }
 
 /// Says whether a call ran of which nobody knew.

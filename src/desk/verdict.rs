@@ -1,7 +1,7 @@
 //! The one way of the desk to a verdict: to the gate that has the hold, which asks `Gate::resolve`.
 //!
-//! Used by the pages, by REST and by what comes in from channels. It adds to what a gate demands: the verdict names the
-//! digest of what was shown.
+//! Used by the pages, by REST and by what comes in from channels. A verdict that
+//! names what was shown counts for that alone: the gate compares.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use crate::{
         client::{AskError, GateClient},
         server::resolve_error,
     },
+    digest::Digest,
     gate::ResolveError,
-    hold::{HoldId, Proof, State as HoldState, Verdict},
+    hold::{HoldId, Proof, Said, State as HoldState, Verdict},
 };
 
 /// What somebody says about a hold.
@@ -29,8 +30,10 @@ pub(super) struct Spoken {
     pub(super) id: HoldId,
     pub(super) verdict: Verdict,
     pub(super) comment: Option<String>,
-    /// The digest of the frame that they were shown.
-    pub(super) shown_sha256: Option<String>,
+    /// The digest of the frame that they speak of.
+    pub(super) frame_sha256: Option<String>,
+    /// The digest of what was shown to them, if all of it was.
+    pub(super) shown_sha256: Option<Digest>,
     pub(super) speaker: Speaker,
 }
 
@@ -65,7 +68,7 @@ enum Door {
 /// Passes a verdict on. Answers once it is durable.
 pub(super) async fn decide(state: &State, spoken: Spoken) -> Result<Resolved, Problem> {
     state.verdicts.take().map_err(|seconds| Problem::from(Kind::TooOften(seconds)))?;
-    let Spoken { id, verdict, comment, shown_sha256, speaker } = spoken;
+    let Spoken { id, verdict, comment, frame_sha256, shown_sha256, speaker } = spoken;
     let (hold, door) = door(state, id).await?;
     // A grant can only be taken back, and not by a channel, whose message was about what waits.
     let is_grant_rejected = (hold.state, verdict) == (HoldState::Granted, Verdict::Reject);
@@ -73,21 +76,25 @@ pub(super) async fn decide(state: &State, spoken: Spoken) -> Result<Resolved, Pr
     if hold.state != HoldState::Held && !takes_back {
         return Err(ended(HoldView::clone(&hold)));
     }
-    if shown_sha256.is_some_and(|shown| shown != hold.frame_sha256) {
+    // Compared with what people are shown: what is on the board may have been made again since.
+    if let Some(frame) = frame_sha256
+        && frame != whole(state, id).await?.frame_sha256
+    {
         return Err(Kind::NotWhatWasShown.into());
     }
     match (door, speaker) {
         (Door::Gate(gate), Speaker::Operator) => {
-            gate.rpc.resolve(id, verdict, comment).await.map_err(problem)
+            gate.rpc.resolve(id, verdict, comment, shown_sha256).await.map_err(problem)
         }
         (Door::Gate(gate), Speaker::Certified(identity) | Speaker::Channel(identity)) => {
-            gate.rpc.resolve_as(id, verdict, comment, identity).await.map_err(problem)
+            gate.rpc.resolve_as(id, verdict, comment, identity, shown_sha256).await.map_err(problem)
         }
         (Door::Gate(gate), Speaker::Signer(proof)) => {
             gate.rpc.resolve_signed(id, verdict, comment, proof).await.map_err(problem)
         }
         (Door::Record, Speaker::Operator) => {
-            let now = record::resolve(state, id, verdict, comment.as_deref()).await?;
+            let said = Said { shown_sha256, ..verdict.into() };
+            let now = record::resolve(state, id, said, comment.as_deref()).await?;
             Ok(Resolved { id, state: now })
         }
         // Whose identity or key it is, is written in the policy of a gate.
@@ -244,6 +251,7 @@ fn kind_of(refused: &ErrorObjectOwned) -> Kind {
         error_code::ENDED => Kind::Ended,
         error_code::NOT_ALLOWED => Kind::NotAllowed,
         error_code::INVALID => Kind::ReasonMissing,
+        error_code::NOT_WHAT_WAS_SHOWN => Kind::NotWhatWasShown,
         error_code::TOO_OFTEN => {
             let seconds = refused.data().and_then(|data| data.get().parse().ok());
             Kind::TooOften(seconds.unwrap_or(1))

@@ -3,6 +3,8 @@
 //! what it judges (`tests/it/support/checker.rs`). The same where, one after the other, every write and sync of a file fails, and every
 //! trip to a database server.
 //!
+//! What happens beside a call's life is in `beside`: time, policies, and what the record does for itself.
+//!
 //! The test command kills at the first time that each point is reached. `HOLDSHORT_TIMES=20 cargo test --lib faults` kills at each of
 //! the first so many times.
 
@@ -30,6 +32,7 @@ use crate::{
     transport::session::{self, Lifecycle, SessionLimits},
 };
 
+mod beside;
 #[path = "../../tests/it/support/checker.rs"]
 mod checker;
 #[path = "../../tests/it/support/faults.rs"]
@@ -45,11 +48,32 @@ const PLACE_VARIABLE: &str = "HOLDSHORT_TEST_PLACE";
 /// Tells it which write or sync of its file fails, and in which way.
 const WRITE_VARIABLE: &str = "HOLDSHORT_TEST_WRITE";
 
+/// The policy of a place, if that is not to hold everything.
+const POLICY: &str = "policy.yaml";
+
+/// The policy that takes its place once a call is held.
+const NEXT_POLICY: &str = "next.yaml";
+
+/// A file that names a kind of event: nobody decides before there is one on record.
+const WAITED_FOR: &str = "waited_for";
+
+/// The point at which the end of the call is on record. Of a process that dies there, the client has heard nothing.
+const RECORDED: &str = "answer.after_record:1";
+
+/// Bytes that the client takes at a time: fewer than an answer has.
+const TAKEN_BYTES: usize = 32;
+
 /// The way in which all later ones fail too, until the client has heard of it: a disk that is full.
 const LASTS: &str = "lasts";
 
+/// The way in which it dies before one of those that copy the log of the record into its file.
+const CHECKPOINT: &str = "checkpoint";
+
 /// All points, in the order of a call's life.
 const POINTS: &[&str] = &[
+    "schema.amid_change",
+    "schema.before_commit",
+    "schema.after_commit",
     "hold.before_record",
     "hold.after_record",
     "hold.before_announce",
@@ -62,6 +86,7 @@ const POINTS: &[&str] = &[
     "session.before_send",
     "session.after_send",
     "session.answer_came",
+    "session.amid_answer",
     "answer.before_record",
     "answer.after_record",
 ];
@@ -96,10 +121,33 @@ fn place_in(cluster: &Cluster) -> TempDir {
     place
 }
 
-/// A gate that holds everything, on the record of this place; all others on it are dead.
+fn policy(place: &Path) -> Policy {
+    let text = fs::read_to_string(place.join(POLICY));
+    let text = text.unwrap_or_else(|_| "version: 1\ndefault: hold\n".to_owned());
+    Policy::parse(vec![Source { name: POLICY.to_owned(), text }]).unwrap()
+}
+
+/// Whether the record has an event of this kind.
+async fn has_event(gate: &Gate, kind: &str) -> bool {
+    let told = format!("\"kind\":\"{kind}\"");
+    let lines = gate.store().audit_events(0, 10_000).await.unwrap_or_default();
+    lines.iter().any(|line| line.line.contains(&told))
+}
+
+/// A new policy comes into force, if there is one for this place.
+async fn reload(gate: &Gate, place: &Path) {
+    if fs::rename(place.join(NEXT_POLICY), place.join(POLICY)).is_ok() {
+        assert!(gate.replace_policy(policy(place), "somebody"));
+        while !has_event(gate, "policy_loaded").await {
+            tokio::time::sleep(LOOK).await;
+        }
+        super::at("policy.on_record");
+    }
+}
+
+/// A gate on the record of this place; all others on it are dead.
 async fn gate(place: &Path) -> Arc<Gate> {
-    let policy = "version: 1\ndefault: hold\n".to_owned();
-    let policy = Policy::parse(vec![Source { name: "policy.yaml".to_owned(), text: policy }]).unwrap();
+    let policy = policy(place);
     let name = HoldId::random().unwrap().to_string();
     let own: Arc<str> = name.as_str().into();
     let store = Store::open_at(&record(place), &own);
@@ -119,12 +167,21 @@ async fn gate(place: &Path) -> Arc<Gate> {
 async fn life(place: &Path) {
     let gate = gate(place).await;
     HAS_BEGUN.store(true, Ordering::SeqCst);
+    let reminding = Arc::clone(&gate);
+    tokio::spawn(async move { reminding.keep_reminding().await });
     let disk = std::env::var(NUMBERS_VARIABLE).ok().map(|path| Numbers::of(Path::new(&path)));
+    let mut checkpoint_at = None;
     if let (Some(disk), Ok(at)) = (&disk, std::env::var(WRITE_VARIABLE)) {
         let (at, how) = at.split_once(' ').unwrap();
-        disk.fail(at.parse().unwrap(), how == LASTS);
+        let at = at.parse().unwrap();
+        match how {
+            CHECKPOINT => checkpoint_at = Some(at),
+            how => disk.fail(at, how == LASTS),
+        }
     }
-    let (client, near_client) = tokio::io::duplex(1 << 16);
+    let waited_for = fs::read_to_string(place.join(WAITED_FOR)).ok();
+    let is_deaf = std::env::var(POINT_VARIABLE).is_ok_and(|point| point == RECORDED);
+    let (client, near_client) = tokio::io::duplex(TAKEN_BYTES);
     let (server, near_server) = tokio::io::duplex(1 << 16);
     let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
     let (near_client, near_server) = (tokio::io::split(near_client), tokio::io::split(near_server));
@@ -152,7 +209,7 @@ async fn life(place: &Path) {
     });
     let (reader, mut writer) = tokio::io::split(client);
     let mut answers = BufReader::new(reader).lines();
-    let person = Principal::User { uid: 2, name: Some("alice".to_owned()) };
+    let people = ["mallory", "alice"].map(|name| Principal::User { uid: 2, name: Some(name.to_owned()) });
     loop {
         let number = lines(place, "client").len() + 1;
         let call = format!(
@@ -162,12 +219,22 @@ async fn life(place: &Path) {
         let mut news = gate.watch();
         writer.write_all(format!("{call}\n").as_bytes()).await.unwrap();
         let answer = loop {
-            for hold in gate.holds() {
-                // Too late, or by somebody else: then the answer says what became of it.
-                let _ = gate.resolve(hold.id, Verdict::Approve, &person, None).await;
+            let holds = gate.holds();
+            if !holds.is_empty() {
+                reload(&gate, place).await;
+            }
+            let may_decide = match &waited_for {
+                Some(kind) => has_event(&gate, kind).await,
+                None => true,
+            };
+            for hold in holds.iter().filter(|_| may_decide) {
+                for person in &people {
+                    // Too late, or by somebody else who may: then the answer says what became of it.
+                    let _ = gate.resolve(hold.id, Verdict::Approve, person, None).await;
+                }
             }
             tokio::select! {
-                answer = answers.next_line() => break answer.unwrap().unwrap(),
+                answer = answers.next_line(), if !is_deaf => break answer.unwrap().unwrap(),
                 _ = news.recv() => {}
                 // A call that takes the place of an earlier one is no news.
                 () = tokio::time::sleep(LOOK) => {}
@@ -183,7 +250,7 @@ async fn life(place: &Path) {
         // What fails here is done again when the call is.
         for unknown in gate.store().history(filter).await.unwrap_or_default() {
             let has_run = !lines(place, "canary").is_empty();
-            if gate.resolve_unknown(unknown.hold.id, has_run, &person, None).await.is_ok() {
+            if gate.resolve_unknown(unknown.hold.id, has_run, &people[1], None).await.is_ok() {
                 log(place, "client", &format!("resolved {}", unknown.hold.id));
             }
         }
@@ -193,6 +260,9 @@ async fn life(place: &Path) {
     disk.iter().for_each(Numbers::heal);
     if gate.store().flush().await.is_err() {
         gate.store().flush().await.unwrap();
+    }
+    if let (Some(disk), Some(at)) = (&disk, checkpoint_at) {
+        beside::checkpoint(place, disk, at);
     }
 }
 
@@ -238,25 +308,38 @@ fn times() -> u64 {
     std::env::var("HOLDSHORT_TIMES").ok().map_or(1, |times| times.parse().unwrap())
 }
 
+/// A process dies at `point`, and others come after it until the call has come to its end. Gives whether it has died.
+fn killed_at(place: &Path, point: &str) -> bool {
+    let has_died = start(place, Some(point));
+    if has_died {
+        assert_eq!(lines(place, "fired"), [point.split(':').next().unwrap()], "the fault has happened");
+        if [RECORDED, "session.amid_answer:1"].contains(&point) {
+            let has_heard = lines(place, "client").iter().any(|line| line.starts_with("answer"));
+            assert!(!has_heard, "{point}: the client has its answer");
+        }
+        live_on(place, point);
+    } else {
+        judge(place, point);
+    }
+    has_died
+}
+
+/// Starts processes until the call has come to its end, after what has happened at `point`.
+fn live_on(place: &Path, point: &str) {
+    let mut starts = 0;
+    while start(place, None) {
+        starts += 1;
+        assert!(starts < STARTS_MAX, "{point}: it never comes to its end");
+    }
+    judge(place, point);
+}
+
 /// Kills at all points, each time on a new record, and starts again until the call has come to its end.
 fn killed_at_every_point(new: impl Fn() -> TempDir) {
     for point in POINTS {
         for time in 1..=times() {
-            let directory = new();
-            let place = directory.path();
-            let has_died = start(place, Some(&format!("{point}:{time}")));
-            if has_died {
-                assert_eq!(lines(place, "fired"), [*point], "the fault has happened");
-            } else {
+            if !killed_at(new().path(), &format!("{point}:{time}")) {
                 assert!(time > 1, "{point} is reached");
-            }
-            let mut starts = 0;
-            while has_died && start(place, None) {
-                starts += 1;
-                assert!(starts < STARTS_MAX, "{point}: it never comes to its end");
-            }
-            judge(place, &format!("{point}:{time}"));
-            if !has_died {
                 break;
             }
         }

@@ -12,6 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{Gate, News, ResolveError};
 use crate::{
     audit::{AuditEvent, EventKind, Occasion},
+    digest::Digest,
     hold::{Absence, HoldId, Proof, Said, Same, State, Verdict},
     hold_table::Claim,
     principal::Principal,
@@ -39,6 +40,8 @@ struct Asked {
     remember: Option<(u64, Same)>,
     arguments: Option<String>,
     proof: Option<Proof>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shown_sha256: Option<Digest>,
     approver: Approver,
     comment: Option<String>,
 }
@@ -60,6 +63,7 @@ enum Told {
     /// It has ended, or is not there: the record says more.
     NotThere,
     Refused(String),
+    NotWhatWasShown,
     Invalid(String),
     Failed,
 }
@@ -99,6 +103,7 @@ impl From<Result<State, ResolveError>> for Told {
             Ok(state) => Self::State(state),
             Err(ResolveError::NotFound | ResolveError::Ended(_) | ResolveError::Elsewhere) => Self::NotThere,
             Err(ResolveError::Unrecorded(_) | ResolveError::Silent) => Self::Failed,
+            Err(ResolveError::NotWhatWasShown) => Self::NotWhatWasShown,
             Err(error @ (ResolveError::NoReason | ResolveError::BadEdit(_))) => {
                 Self::Invalid(error.to_string())
             }
@@ -133,12 +138,12 @@ impl Gate {
         let record = self.store.hold(id).await.ok()??;
         let holder =
             record.holder.filter(|holder| record.state == State::Held && *holder != self.instance)?;
-        let Said { verdict, remember, arguments, proof } = said.clone();
+        let Said { verdict, remember, arguments, proof, shown_sha256 } = said.clone();
         let Some(approver) = Approver::of(approver) else {
             return Some(Err(ResolveError::NotAllowed(approver.clone())));
         };
         let comment = comment.map(str::to_owned);
-        let asked = Asked { hold: id, verdict, remember, arguments, proof, approver, comment };
+        let asked = Asked { hold: id, verdict, remember, arguments, proof, shown_sha256, approver, comment };
         match self.ask(&asked, &holder, &mut heard).await {
             Ok(Answered::Told(told)) => Some(self.told(id, told).await),
             Ok(Answered::Silent) => Some(Err(ResolveError::Silent)),
@@ -191,6 +196,7 @@ impl Gate {
                 Err(error) => ResolveError::Unrecorded(error),
             },
             Told::Refused(text) => ResolveError::There { is_invalid: false, text },
+            Told::NotWhatWasShown => ResolveError::NotWhatWasShown,
             Told::Invalid(text) => ResolveError::There { is_invalid: true, text },
             Told::Failed => ResolveError::Silent,
         })
@@ -248,8 +254,8 @@ impl Gate {
             Err(_) => {
                 Told::Invalid("the gate that has the caller does not understand the question".to_owned())
             }
-            Ok(Asked { hold, verdict, remember, arguments, proof, approver, comment }) => {
-                let said = Said { verdict, remember, arguments, proof };
+            Ok(Asked { hold, verdict, remember, arguments, proof, shown_sha256, approver, comment }) => {
+                let said = Said { verdict, remember, arguments, proof, shown_sha256 };
                 match approver.principal() {
                     Some(approver) => {
                         self.resolve_here(hold, said, &approver, comment.as_deref()).await.into()

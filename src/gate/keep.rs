@@ -172,7 +172,9 @@ impl Gate {
             self.table.taken_back_recorded(held.suspended.ticket());
         }
         // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
-        if is_new && is_there {
+        if !is_new {
+            self.reminders.made_again(&held.hold);
+        } else if is_there {
             self.reminders.add(&held.hold, held.deadline);
             self.count_burst(&held.hold);
             fail_point!("hold.before_announce");
@@ -376,7 +378,9 @@ impl Gate {
     }
 
     async fn expired(&self, hold: &Arc<NewHold>, refused: Refused) -> Released {
+        fail_point!("expiry.before_record");
         self.end(hold, State::Expired, None).await;
+        fail_point!("expiry.after_record");
         Released::Refuse(refused.ended(hold.id, Cause::Expired, "nobody has answered in time"))
     }
 

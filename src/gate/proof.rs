@@ -55,14 +55,14 @@ impl Wanted {
 /// What a signature has to be about.
 #[derive(Clone, Copy)]
 enum About<'a> {
-    /// The call as it is held now, to the byte.
+    /// The call as it is shown, to the byte.
     Held(&'a NewHold),
     /// The call that was approved as this hold and is about to be sent, with this digest of what it does.
     Sent(&'a NewHold, Digest),
 }
 
 impl Gate {
-    /// How far `vote` can be trusted. One with a proof is refused unless that is whole and about `hold` as it is now.
+    /// How far `vote` can be trusted. One with a proof is refused unless that is whole and about `hold` as it is shown.
     pub(super) fn assurance_of(
         &self,
         policy: &Policy,

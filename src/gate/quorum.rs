@@ -58,6 +58,17 @@ impl Gate {
                 Err(error) => return Err(ResolveError::Unrecorded(error)),
             },
         };
+        let as_shown = match said.shown_sha256.is_some() || said.proof.is_some() {
+            true => match self.as_shown(id).await {
+                Ok(Some(record)) => Arc::new(record.hold),
+                Ok(None) => return Err(ResolveError::NotFound),
+                Err(error) => return Err(ResolveError::Unrecorded(error)),
+            },
+            false => Arc::clone(&hold),
+        };
+        if said.shown_sha256.is_some_and(|shown| as_shown.shown() != Some(shown)) {
+            return Err(ResolveError::NotWhatWasShown);
+        }
         if vote.verdict == Verdict::Approve {
             // Another gate may have seen a moment ago that the tool has changed. A record that cannot be read cannot be written
             // either, and then the verdict has no effect.
@@ -75,8 +86,8 @@ impl Gate {
         }
         let (approval, needed) = self.approval(&policy, &hold, said, vote.at)?;
         requirements.extend(needed);
-        let vote = Vote { proof: said.proof.clone(), ..vote };
-        let level = self.assurance_of(&policy, &hold, &vote)?;
+        let vote = Vote { proof: said.proof.clone(), shown_sha256: said.shown_sha256, ..vote };
+        let level = self.assurance_of(&policy, &as_shown, &vote)?;
         let waited = waited(&hold, vote.at);
         let grant = self.grant_of(&hold);
         if let Principal::Elicited { .. } = approver

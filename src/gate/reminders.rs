@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{Gate, News};
-use crate::hold::{HoldId, NewHold, State};
+use crate::{
+    faults::fail_point,
+    hold::{HoldId, NewHold, State},
+};
 
 /// The most calls that are reminded of at the same time in one process.
 const REMINDED_MAX: usize = 10_000;
@@ -29,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Reminders {
     holds: Mutex<HashMap<HoldId, Reminded>>,
     changed: Notify,
+    /// A call was made again: whether people have heard of it, the record knows.
+    made_again: Notify,
 }
 
 /// One of them: the hold, when it was held by the clock of timers, and how long after that people have heard of it last.
@@ -39,6 +44,13 @@ impl Reminders {
     pub(super) fn add(&self, hold: &Arc<NewHold>, deadline: Instant) {
         if let Some(began) = lifetime(hold).and_then(|all| deadline.checked_sub(all)) {
             self.put(hold, began, Duration::ZERO);
+        }
+    }
+
+    /// The same for a call that was made again, perhaps one that has waited at a gate that is gone.
+    pub(super) fn made_again(&self, hold: &NewHold) {
+        if alarm(hold, Duration::ZERO).is_some() {
+            self.made_again.notify_one();
         }
     }
 
@@ -110,6 +122,10 @@ impl Gate {
                     self.find_left_behind().await;
                     continue;
                 }
+                () = self.reminders.made_again.notified() => {
+                    self.find_left_behind().await;
+                    continue;
+                }
                 () = due => {}
             }
             let Some((_, (hold, began, heard))) = next else { continue };
@@ -128,10 +144,10 @@ impl Gate {
         }
     }
 
-    /// Takes over what dead gates have left, and reminds of what has no caller.
+    /// Takes over what dead gates have left, and reminds of what has no caller elsewhere.
     async fn find_left_behind(&self) {
         let found = match self.take_over_dead().await {
-            Ok(_) => self.store.reminded(REMINDED_MAX).await,
+            Ok(_) => self.store.reminded(Arc::clone(&self.instance), REMINDED_MAX).await,
             Err(error) => Err(error),
         };
         match found {
@@ -143,9 +159,13 @@ impl Gate {
     async fn remind(&self, hold: Arc<NewHold>, waited: Duration, to: Vec<String>) {
         let note =
             if to.is_empty() { "a reminder".to_owned() } else { format!("now also {}", to.join(", ")) };
+        fail_point!("reminder.before_record");
         // Of several gates on the record one tells of it.
         match self.store.hear(hold.id, waited, note, Arc::clone(&self.instance)).await {
-            Ok(true) => self.announce(News::Waiting { hold, to }),
+            Ok(true) => {
+                fail_point!("reminder.after_record");
+                self.announce(News::Waiting { hold, to });
+            }
             Ok(false) => {}
             Err(error) => tracing::warn!(hold = %hold.id, %error, "a reminder could not be recorded"),
         }

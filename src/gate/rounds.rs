@@ -16,7 +16,7 @@ use super::{Caller, Gate, HeldCall, Judged, Refusal, refusal::Refused, tasks};
 use crate::{
     audit::{AuditEvent, Occasion},
     digest::Digest,
-    hold::{HoldId, NewHold, State, Verdict},
+    hold::{HoldId, HoldRecord, NewHold, Said, State, Verdict},
     jsonrpc::{ErrorCode, Frame, RequestId, id::quote, scan::Param, scan::unescape},
     mcp::{self, Elicited, Era, ToolCall},
     policy::Policy,
@@ -39,8 +39,12 @@ const FORM: &[u8] = b"holdshort-round/1\n";
 /// How often a call comes back by itself. SDKs do so ten times, and then fail.
 pub const ROUNDS_MAX: u8 = 8;
 
-/// The bytes of a state before its seal: the hold, the round, a number used once, and until when.
+/// The bytes of a state before its seal: the hold, the round, a number used once, and until when; the digest of what the client's user was
+/// shown follows, if they were asked.
 const BODY_BYTES: usize = 16 + 1 + 8 + 8;
+
+/// The bytes of the seal.
+const SEAL_BYTES: usize = 32;
 
 /// In the round: the client's user has been asked.
 const ASKED: u8 = 0x80;
@@ -74,11 +78,20 @@ pub(super) struct Back {
 /// The key of the record, once it was needed.
 pub(super) type Seal = OnceCell<hmac::Key>;
 
+/// What a client's user is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedAbout {
+    /// The hold.
+    pub hold: HoldId,
+    /// The digest of what they are shown of it; none in states of older versions.
+    pub shown_sha256: Option<Digest>,
+}
+
 /// A question to the client's user (up to 2025-11-25).
 #[derive(Debug)]
 pub struct ClientQuestion {
-    /// The hold that it is about.
-    pub hold: HoldId,
+    /// What it is about.
+    pub about: AskedAbout,
     /// The id of the request.
     pub id: RequestId,
     /// The request.
@@ -88,7 +101,7 @@ pub struct ClientQuestion {
 /// What a state of ours says.
 #[derive(Clone, Copy)]
 struct Sealed {
-    hold: HoldId,
+    about: AskedAbout,
     round: u8,
     is_asked: bool,
     until: Timestamp,
@@ -128,27 +141,32 @@ fn is_sealed(key: &hmac::Key, body: &[u8], call: &NewHold, tag: &[u8]) -> bool {
 
 impl Sealed {
     fn write(&self, key: &hmac::Key, call: &NewHold) -> Option<String> {
-        let mut body = [0; BODY_BYTES];
-        body[..16].copy_from_slice(&self.hold.0);
+        let mut body = vec![0; BODY_BYTES];
+        body[..16].copy_from_slice(&self.about.hold.0);
         body[16] = self.round | if self.is_asked { ASKED } else { 0 };
         getrandom::fill(&mut body[17..25]).ok()?;
         body[25..].copy_from_slice(&self.until.as_second().to_be_bytes());
+        body.extend(self.about.shown_sha256.iter().flat_map(|shown| shown.0));
         let tag = sealing(key, &body, call).sign();
         Some(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode([&body[..], tag.as_ref()].concat())))
     }
 
     fn read(key: &hmac::Key, state: &str, call: &NewHold) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(state.strip_prefix(PREFIX)?).ok()?;
-        let (body, tag) = bytes.split_at_checked(BODY_BYTES)?;
+        let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(SEAL_BYTES)?)?;
         if !is_sealed(key, body, call, tag) {
             return None;
         }
         let round = *body.get(16)?;
         Some(Self {
-            hold: HoldId(body.get(..16)?.try_into().ok()?),
+            about: AskedAbout {
+                hold: HoldId(body.get(..16)?.try_into().ok()?),
+                shown_sha256: body.get(BODY_BYTES..)?.try_into().ok().map(Digest),
+            },
             round: round & !ASKED,
             is_asked: round & ASKED != 0,
-            until: Timestamp::from_second(i64::from_be_bytes(body.get(25..)?.try_into().ok()?)).ok()?,
+            until: Timestamp::from_second(i64::from_be_bytes(body.get(25..BODY_BYTES)?.try_into().ok()?))
+                .ok()?,
         })
     }
 }
@@ -180,10 +198,10 @@ impl HeldCall {
         if !self.may_ask() {
             return None;
         }
-        let message = question(&self.hold)?;
+        let (message, about) = question(&self.hold)?;
         let id = RequestId::from_token(&quote(&format!("holdshort-{}", HoldId::random().ok()?)))?;
         let line = mcp::elicitation_request(&id, &message);
-        Some(ClientQuestion { hold: self.hold.id, id, line })
+        Some(ClientQuestion { about, id, line })
     }
 }
 
@@ -221,9 +239,9 @@ impl Gate {
             }
         }
         if let Some(answers) = back.answers.filter(|_| sealed.is_asked) {
-            self.is_elicited(sealed.hold, &Elicited::in_responses(&answers)).await;
+            self.is_elicited(sealed.about, &Elicited::in_responses(&answers)).await;
         }
-        let Ok(Some(record)) = self.store.hold(sealed.hold).await else {
+        let Ok(Some(record)) = self.store.hold(sealed.about.hold).await else {
             return refuse("the record does not know the hold of this requestState");
         };
         let mut standing = record.standing();
@@ -260,14 +278,15 @@ impl Gate {
         if refused.era != Era::Modern {
             return None;
         }
-        let message = if rounds.may_ask { question(hold) } else { None };
+        let asked = if rounds.may_ask { question(hold) } else { None };
         let round = rounds.round.filter(|round| *round < ROUNDS_MAX);
-        if message.is_none() && round.is_none() {
+        if asked.is_none() && round.is_none() {
             return None;
         }
+        let (message, about) = asked.unzip();
+        let about = about.unwrap_or(AskedAbout { hold: hold.id, shown_sha256: None });
         let until = hold.expires_at.checked_add(self.grant_of(hold)).unwrap_or(hold.expires_at);
-        let sealed =
-            Sealed { hold: hold.id, round: round.unwrap_or_default(), is_asked: message.is_some(), until };
+        let sealed = Sealed { about, round: round.unwrap_or_default(), is_asked: message.is_some(), until };
         let key = key(&self.seal, &self.store).await;
         let key =
             key.inspect_err(|error| tracing::error!(%error, "the key of states cannot be read")).ok()?;
@@ -275,13 +294,14 @@ impl Gate {
         Some(refused.clone().come_back(hold.id, mcp::come_back(&state, message.as_deref())))
     }
 
-    /// The client's user has answered our question about `hold` with `result`, the raw result of the client's response.
-    pub async fn elicited(&self, hold: HoldId, result: Option<&str>) {
+    /// The client's user has answered our question about `about` with `result`, the raw result of the client's response.
+    pub async fn elicited(&self, about: AskedAbout, result: Option<&str>) {
         let answer = result.map_or(Elicited::Nothing, Elicited::parse);
-        self.is_elicited(hold, &answer).await;
+        self.is_elicited(about, &answer).await;
     }
 
-    async fn is_elicited(&self, id: HoldId, answer: &Elicited) {
+    async fn is_elicited(&self, about: AskedAbout, answer: &Elicited) {
+        let id = about.hold;
         let (verdict, comment) = match answer {
             Elicited::Approve => (Verdict::Approve, NOT_INDEPENDENT.to_owned()),
             Elicited::Reject(reason) => {
@@ -290,15 +310,12 @@ impl Gate {
             }
             Elicited::Nothing => return,
         };
-        let hold = match self.held(id) {
-            Some(hold) => hold,
-            None => match self.store.hold(id).await {
-                Ok(Some(record)) => std::sync::Arc::new(record.hold),
-                _ => return,
-            },
-        };
+        let Ok(Some(HoldRecord { hold, .. })) = self.as_shown(id).await else { return };
         let approver = Principal::Elicited { client: hold.principal.to_string() };
-        if let Err(error) = self.resolve(id, verdict, &approver, Some(&comment)).await {
+        // Asked about as it was made again, the call is not what others are shown, though it does the same.
+        let shown_sha256 = about.shown_sha256.filter(|shown| hold.shown() == Some(*shown));
+        let said = Said { shown_sha256, ..verdict.into() };
+        if let Err(error) = self.resolve(id, said, &approver, Some(&comment)).await {
             tracing::warn!(hold = %id, %error, "the answer of a client's user has no effect");
         }
     }
@@ -329,8 +346,8 @@ pub(super) fn plan(caller: &Caller, policy: &Policy, call: Option<&ToolCall<'_>>
     })
 }
 
-/// What the client's user is asked about `hold`. `None` if it would not be the whole call.
-fn question(hold: &NewHold) -> Option<String> {
+/// What the client's user is asked, with what that is about: `hold`. `None` if it would not be the whole call.
+fn question(hold: &NewHold) -> Option<(String, AskedAbout)> {
     let frame = Frame::from_client(hold.frame.clone()).ok().filter(|_| !hold.tool.is_empty())?;
     if frame.text().len() > 4 * QUESTION_CHARS_MAX {
         return None;
@@ -355,7 +372,8 @@ fn question(hold: &NewHold) -> Option<String> {
     }
     // Behind a mark that begins every row, so that no row can look like a line of ours.
     rows.iter().for_each(|row| message.push_str(&format!("\n| {row}")));
-    (message.chars().count() <= QUESTION_CHARS_MAX).then_some(message)
+    let about = AskedAbout { hold: hold.id, shown_sha256: hold.shown() };
+    (message.chars().count() <= QUESTION_CHARS_MAX).then_some((message, about))
 }
 
 #[cfg(test)]

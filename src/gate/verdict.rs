@@ -12,10 +12,12 @@ use super::{Gate, quorum::Weighed};
 use crate::{
     audit::{AuditEvent, Occasion},
     hold::{
-        Approval, Assurance, BadProof, HoldId, HoldRecord, Proof, Said, State, Verdict, Vote, Withdrawal,
-        kept_comment,
+        Approval, Assurance, BadProof, HoldId, HoldRecord, NewHold, Proof, Said, State, Verdict, Vote,
+        Withdrawal, kept_comment,
     },
     hold_table::Claim,
+    jsonrpc::Frame,
+    mcp::call_sha256,
     principal::Principal,
     store::StoreError,
 };
@@ -88,6 +90,9 @@ pub enum ResolveError {
         "more people have to approve this call, so one of them can neither edit it nor have it remembered"
     )]
     NotAlone,
+    /// Something else was shown than what is held.
+    #[error("what was shown is not what is held: look at the call again, and decide on that")]
+    NotWhatWasShown,
     /// The server has changed the tool while the call waited, and whoever decides has not been shown that.
     #[error(
         "the server has changed the definition of this tool since the call was held: reject it; made again, the call is \
@@ -276,6 +281,25 @@ impl Gate {
             ..AuditEvent::new(Occasion::VerdictRefused, self.instance(), Timestamp::now())
         });
         Err(ResolveError::AskedByClient)
+    }
+
+    /// The hold `id` as people are shown it: the call in the bytes in which it was made first, which stay the same when it is made again.
+    /// What waits here is known here, whatever the record says: of another call than that, nobody is shown anything.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read.
+    pub async fn as_shown(&self, id: HoldId) -> Result<Option<HoldRecord>, StoreError> {
+        let Some(mut record) = self.store.hold(id).await? else { return Ok(None) };
+        if let Some(here) = self.table.get(id) {
+            let NewHold { frame, frame_sha256, .. } =
+                std::mem::replace(&mut record.hold, NewHold::clone(&here));
+            let first = Frame::from_client(frame.clone()).ok();
+            if first.is_some_and(|first| call_sha256(&first) == here.call_sha256) {
+                (record.hold.frame, record.hold.frame_sha256) = (frame, frame_sha256);
+            }
+        }
+        Ok(Some(record))
     }
 
     async fn announce_now(&self, id: HoldId, state: State, vote: Option<Vote>) {

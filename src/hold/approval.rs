@@ -22,11 +22,14 @@ pub struct Said {
     pub arguments: Option<String>,
     /// The signed statement that says so; whoever has signed it is the approver.
     pub proof: Option<Proof>,
+    /// The digest of what was shown to them of the held call, if it was shown whole ([`super::shown_sha256`]). Of a call with other
+    /// arguments too: those they have written themselves.
+    pub shown_sha256: Option<Digest>,
 }
 
 impl From<Verdict> for Said {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, remember: None, arguments: None, proof: None }
+        Self { verdict, remember: None, arguments: None, proof: None, shown_sha256: None }
     }
 }
 

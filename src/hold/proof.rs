@@ -27,7 +27,7 @@ const TITLE: &str = "holdshort-decision-v1";
 /// The longest statement, in bytes.
 pub const STATEMENT_BYTES_MAX: usize = 1 << 10;
 
-/// How wide the rows are whose digest a statement has, in columns: the digest must not depend on somebody's terminal.
+/// How wide the rows are whose digest statements and votes have, in columns: the digest must not depend on somebody's terminal.
 const SHOWN_COLUMNS: usize = 100;
 
 /// How far a decision can be trusted, as `SECURITY.md` says. The order is that of strength.
@@ -200,6 +200,11 @@ pub struct Statement {
     pub expires: Timestamp,
 }
 
+/// SHA-256 of the rows in which `frame` is shown to whoever decides on it.
+pub fn shown_sha256(frame: &str) -> Digest {
+    Digest::of(view::json_rows(frame, SHOWN_COLUMNS).join("\n").as_bytes())
+}
+
 /// What a hold is about besides its frame, as the digest in a statement covers it.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -261,7 +266,7 @@ impl Statement {
             frame: frame.sha256(),
             call: call_sha256(frame)?,
             context: context.digest(),
-            shown: Digest::of(view::json_rows(text, SHOWN_COLUMNS).join("\n").as_bytes()),
+            shown: shown_sha256(text),
             verdict,
             reason: Digest::of(comment.unwrap_or_default().as_bytes()),
             expires,

@@ -18,6 +18,7 @@ use super::{
     error::{PlaceFault, StoreError},
     migrations::{KNOWN_VERSION, MIGRATIONS},
 };
+use crate::faults::fail_point;
 
 /// "HOLD", in the header of the file: tells our files from those of other programs.
 const APPLICATION_ID: i64 = 0x484F_4C44;
@@ -247,10 +248,14 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let version = version_of(&transaction, path)?;
     for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
         transaction.execute_batch(migration.sqlite)?;
+        fail_point!("schema.amid_change");
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", KNOWN_VERSION)?;
-    Ok(transaction.commit()?)
+    fail_point!("schema.before_commit");
+    transaction.commit()?;
+    fail_point!("schema.after_commit");
+    Ok(())
 }
 
 /// The schema version of a file that is ours: 0 for a new one, [`KNOWN_VERSION`] at most.

@@ -372,11 +372,11 @@ async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
     store.detach(first.id, "gate-1".into(), "gone").await.unwrap();
     assert_eq!(ids(store.detached_holds().await.unwrap()), [first.id]);
     assert_eq!(store.without_caller(Arc::clone(&first.principal), 9).await.unwrap(), 1);
-    assert_eq!(store.reminded(9).await.unwrap()[0].1, Duration::ZERO);
+    assert_eq!(store.reminded("gate-1".into(), 9).await.unwrap()[0].1, Duration::ZERO);
     let hear =
         |heard| store.hear(first.id, Duration::from_secs(heard), "a reminder".to_owned(), "gate-1".into());
     assert!(hear(60).await.unwrap() && !hear(60).await.unwrap(), "once for each time");
-    assert_eq!(store.reminded(9).await.unwrap()[0].1, Duration::from_secs(60));
+    assert_eq!(store.reminded("gate-1".into(), 9).await.unwrap()[0].1, Duration::from_secs(60));
     let counts = store.open_counts().await.unwrap();
     assert!(
         counts.states.contains(&(State::Held, 2)) && counts.oldest == Some(first.created_at),

@@ -60,8 +60,8 @@ const OVERDUE: &str = concat!(
 const REMINDED: &str = concat!(
     "SELECT ",
     hold_columns!(),
-    ", h.heard FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL \
-     AND h.state = 'held' AND h.quorum IS NOT NULL ORDER BY h.seq LIMIT ?1"
+    ", h.heard FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') \
+     AND (h.holder IS NULL OR h.holder = ?1) AND h.state = 'held' AND h.quorum IS NOT NULL ORDER BY h.seq LIMIT ?2"
 );
 const HEARD: &str =
     "UPDATE holds SET heard = ?2 WHERE id = ?1 AND state = 'held' AND coalesce(heard, 0) < ?2";
@@ -344,10 +344,14 @@ pub(super) fn hear(
     Ok(true)
 }
 
-/// Holds that no process has a caller for and of which people may be to hear again, without their frames, each with how long
+/// Holds that no other process than `own` has a caller for and of which people may be to hear again, without their frames, each with how long
 /// after it was held they have heard of it last; the oldest first.
-pub(super) fn reminded(db: &dyn Sql, limit: usize) -> Result<Vec<(NewHold, Duration)>, StoreError> {
-    collect(db, REMINDED, params![integer(limit)], |row| {
+pub(super) fn reminded(
+    db: &dyn Sql,
+    own: &Arc<str>,
+    limit: usize,
+) -> Result<Vec<(NewHold, Duration)>, StoreError> {
+    collect(db, REMINDED, params![own, integer(limit)], |row| {
         let heard: Option<i64> = row.get(FRAME_COLUMN)?;
         let heard = Duration::from_secs(heard.and_then(|heard| heard.try_into().ok()).unwrap_or(0));
         Ok((record(row, Bytes::new())?.1.hold, heard))

@@ -1,9 +1,8 @@
 //! One session between a client and a server over two streams of lines: the loop that owns both writers.
 //!
-//! Started by a transport (`stdio`). Each line of the client is read strictly and shown to the gate; what the gate permits
-//! goes upstream in order, what it refuses is answered, what it holds waits in a task of its own while everything else
-//! flows. Lines of the server go to the client as they came. The session knows the requests in flight; it decides
-//! nothing about any of them.
+//! Started by a transport (`stdio`). Each line of the client is read strictly and shown to the gate; what the gate permits goes upstream in
+//! order, what it refuses is answered, what it holds waits in a task of its own while everything else flows. Lines of the server go to
+//! the client as they came. The session knows the requests in flight; it decides nothing about any of them.
 
 mod keep;
 mod questions;
@@ -296,6 +295,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn client_took(&mut self, result: io::Result<()>) {
+        fail_point!("session.amid_answer");
         if let Err(error) = result {
             tracing::debug!(%error, "the client no longer reads");
             self.downstream.close();

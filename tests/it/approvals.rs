@@ -94,7 +94,13 @@ async fn held(gate: &Arc<Gate>, by: &Principal, arguments: &str) -> HoldId {
 }
 
 async fn remember(gate: &Gate, id: HoldId, who: &str, same: Same) -> Result<State, ResolveError> {
-    let said = Said { verdict: Verdict::Approve, remember: Some((600, same)), arguments: None, proof: None };
+    let said = Said {
+        verdict: Verdict::Approve,
+        remember: Some((600, same)),
+        arguments: None,
+        proof: None,
+        shown_sha256: None,
+    };
     let state = gate.resolve(id, said, &user(who), None).await?;
     gate.answered(id).await;
     Ok(state)
@@ -106,6 +112,7 @@ async fn edit(gate: &Gate, id: HoldId, who: &str, arguments: &str) -> Result<Sta
         remember: None,
         arguments: Some(arguments.to_owned()),
         proof: None,
+        shown_sha256: None,
     };
     gate.resolve(id, said, &user(who), None).await
 }
@@ -193,8 +200,13 @@ async fn the_rule_bounds_how_long_and_how_much_is_remembered() {
     for (seconds, same) in
         [(301, Same::Arguments), (0, Same::Arguments), (u64::MAX, Same::Arguments), (60, Same::Tool)]
     {
-        let said =
-            Said { verdict: Verdict::Approve, remember: Some((seconds, same)), arguments: None, proof: None };
+        let said = Said {
+            verdict: Verdict::Approve,
+            remember: Some((seconds, same)),
+            arguments: None,
+            proof: None,
+            shown_sha256: None,
+        };
         let refused = gate.resolve(id, said, &user("ann"), None).await;
         assert!(matches!(refused, Err(ResolveError::NotRemembered(_))), "{seconds} {same:?}: {refused:?}");
     }
@@ -203,6 +215,7 @@ async fn the_rule_bounds_how_long_and_how_much_is_remembered() {
         remember: Some((60, Same::Arguments)),
         arguments: None,
         proof: None,
+        shown_sha256: None,
     };
     assert!(gate.resolve(id, rejected, &user("ann"), Some("no")).await.is_err());
     assert_eq!(gate.store().hold(id).await.unwrap().unwrap().state, State::Held, "and it waits still");
@@ -296,6 +309,32 @@ async fn reminders_go_on_after_a_restart_and_of_several_gates_one_gives_them() {
     let lines = store.audit_events(0, 100).await.unwrap();
     assert_eq!(lines.iter().filter(|line| line.line.contains("\"kind\":\"escalated\"")).count(), 4);
     tasks.into_iter().for_each(|task| task.abort());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reminders_go_on_for_a_call_that_is_made_again_at_another_gate() {
+    let store = Store::in_memory();
+    let rules = "  - {name: pay, tool: pay, action: hold, approvers: finance, timeout: 10s, escalate: [{to: dee, timeout: 20m}]}\n";
+    let first = gate_on("gate-1", rules, &store);
+    let id = held(&first, &bot(), "{}").await;
+    drop(first);
+    // Its caller is faster than the look at what the dead gate has left.
+    let gate = gate_on("gate-2", rules, &store);
+    let _kept = make(&gate, &bot(), "{}");
+    while gate.held(id).is_none() {
+        tokio::task::yield_now().await;
+    }
+    let (mut news, reminding) = (gate.watch(), Arc::clone(&gate));
+    let reminding = tokio::spawn(async move { reminding.keep_reminding().await });
+    let told = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            if let News::Waiting { hold, to } = news.recv().await.unwrap() {
+                return (hold.id, to);
+            }
+        }
+    });
+    assert_eq!(told.await.expect("others are brought in, in time"), (id, vec!["dee".to_owned()]));
+    reminding.abort();
 }
 
 const RULES: &str = "version: 1
@@ -403,6 +442,8 @@ fn an_operator_changes_the_arguments_after_having_seen_what_differs() {
     let shown: Value = serde_json::from_slice(&home.holdshort(["show", &id, "--json"]).stdout).unwrap();
     assert_eq!(shown["arguments"], json!({"to": "all", "n": 900}));
     assert_eq!(shown["edit"]["arguments"], json!({"to": "all", "n": 9}));
+    assert_eq!(shown["votes"][0]["shown_sha256"], shown["shown_sha256"], "the call as it came was shown");
+    assert!(said(&output).contains("|   \"n\": 900"), "all of it: {}", said(&output));
     assert_eq!(shown["frame"], danger(1, "{\"to\":\"all\",\"n\":900}"), "the record has both");
     let page = said(&home.holdshort(["show", &id]));
     assert!(

@@ -143,6 +143,11 @@ fn a_call_is_shown_whole_and_approved_by_a_form_without_a_script() {
     let refused = gate.receive();
     assert!(refused["result"]["content"][0]["text"].as_str().unwrap().contains("not today"), "{refused}");
     until(|| desk.get("/", &[("Cookie", &cookie)]).body.contains("id=\"count\">0<").then_some(()));
+    for id in &ids {
+        let hold = home.show(id);
+        assert_eq!(hold["votes"][0]["shown_sha256"], hold["shown_sha256"], "{hold}");
+        assert!(hold["shown_sha256"].is_string(), "{hold}");
+    }
     let past = desk.get("/history?q=checked", &[("Cookie", &cookie)]).body;
     assert!(past.contains(&ids[0]) && !past.contains(&ids[1]) && past.contains("answered"), "{past}");
     home.verify();
@@ -183,6 +188,10 @@ fn nothing_but_a_form_of_this_desk_decides() {
     let wrong_csrf = good.replacen("csrf=", "csrf=0", 1);
     let no_csrf = good.split_once('&').unwrap().1.to_owned();
     let wrong_shown = good.replace("shown=", "shown=0");
+    // A page about another call, one that has not shown it all, and one that says nothing of it.
+    let other_shown = good.replace(&field(&page, "shown"), &"0".repeat(64));
+    let not_all_shown = good.replace(&field(&page, "shown"), "");
+    let no_shown = good.replace("shown=", "seen=");
     for (status, headers, body) in [
         (403, vec![with, form_type, other], &good),
         (403, vec![with, form_type, ("Origin", "null")], &good),
@@ -193,6 +202,9 @@ fn nothing_but_a_form_of_this_desk_decides() {
         (403, vec![with, form_type, own], &wrong_csrf),
         (403, vec![with, form_type, own], &no_csrf),
         (409, vec![with, form_type, own], &wrong_shown),
+        (409, vec![with, form_type, own], &other_shown),
+        (409, vec![with, form_type, own], &not_all_shown),
+        (400, vec![with, form_type, own], &no_shown),
         (401, vec![form_type, own], &good),
         (400, vec![with, ("Content-Type", "text/plain"), own], &good),
         (421, vec![with, form_type, own, ("Host", &rebound)], &good),
@@ -382,22 +394,28 @@ fn a_program_decides_with_a_token_that_may() {
         ("{\"comment\":\"a\",\"comment\":\"b\"}", "invalid"),
         ("{\"other\":1}", "invalid"),
         ("{\"frame_sha256\":\"00\"}", "not-what-was-shown"),
+        ("{\"shown_sha256\":\"00\"}", "invalid"),
+        (&json!({"shown_sha256": whole["frame_sha256"]}).to_string(), "not-what-was-shown"),
     ] {
         assert_eq!(desk.ask("POST", &approve, &decider, body).problem(), problem, "{body}");
     }
     assert_eq!(desk.ask("POST", &approve, &reader, "{}").problem(), "not-allowed");
     let sha = whole["frame_sha256"].as_str().unwrap();
-    let body = json!({"comment": "by a program", "frame_sha256": sha}).to_string();
+    let body = json!({"comment": "by a program", "frame_sha256": sha, "shown_sha256": whole["shown_sha256"]});
+    let body = body.to_string();
     assert_eq!(desk.ask("POST", &approve, &decider, &body).status, 200);
     assert_eq!(gate.receive()["id"], 1);
     let late = desk.ask("POST", &approve, &decider, "{}");
     assert_eq!(late.problem(), "ended");
-    assert_eq!(late.json()["hold"]["votes"][0]["comment"], "by a program");
+    let vote = late.json()["hold"]["votes"][0].clone();
+    assert_eq!(vote["comment"], "by a program");
+    assert_eq!(vote["shown_sha256"], whole["shown_sha256"]);
     assert_eq!(desk.ask("POST", &format!("/holds/{}/reject", ids[1]), &decider, "{}").problem(), "invalid");
     let blank = desk.ask("POST", &format!("/holds/{}/reject", ids[1]), &decider, "{\"reason\":\" \"}");
     assert_eq!(blank.problem(), "reason-missing");
     let no = desk.ask("POST", &format!("/holds/{}/reject", ids[1]), &decider, "{\"reason\":\"no\"}");
     assert_eq!(no.json()["state"], "rejected");
+    assert_eq!(home.show(&ids[1])["votes"][0].get("shown_sha256"), None, "nobody has said what was shown");
     assert_eq!(
         desk.ask("POST", "/holds/00000000000000000000000000/approve", &decider, "{}").problem(),
         "not-found"
@@ -465,6 +483,9 @@ fn a_program_passes_on_what_a_person_has_signed() {
     assert_eq!(say(&ids[0], "reject", json!({"reason": "seen", "proof": altered})).problem(), "not-allowed");
     assert_eq!(say(&ids[0], "approve", json!({"proof": {"statement": approval}})).problem(), "invalid");
     assert_eq!(home.wait_for_holds(2), ids);
+    let signed = proof(&ann, &approval);
+    let both = json!({"comment": "seen", "proof": signed, "shown_sha256": hold["frame_sha256"]});
+    assert_eq!(say(&ids[0], "approve", both).problem(), "not-what-was-shown", "the statement says another");
     let said = say(&ids[0], "approve", json!({"comment": "seen", "proof": proof(&ann, &approval)}));
     assert_eq!((said.status, said.json()["state"].clone()), (200, json!("forwarding")), "{said:?}");
     assert_eq!(gate.receive()["id"], 1, "it ran");

@@ -11,10 +11,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    http::{Connection, post},
-    postgres::Cluster,
-    program::{Home, Wrapped, until},
+use crate::{
+    desk::token,
+    support::{
+        browser::Desk,
+        http::{Connection, post},
+        postgres::Cluster,
+        program::{Home, Wrapped, until},
+    },
 };
 
 /// Writes down what it runs before it answers.
@@ -118,6 +122,32 @@ fn a_call_is_decided_from_a_machine_that_has_neither_its_gate_nor_its_caller() {
         history.iter().map(|hold| hold["state"].clone()).collect::<Vec<_>>(),
         ["rejected", "answered"]
     );
+    assert_eq!(fleet.verify()["sound"], true);
+}
+
+#[test]
+fn what_was_shown_at_one_machine_is_compared_at_the_one_that_has_the_caller() {
+    let fleet = Fleet::of(2);
+    let (mut gate, _other) = (fleet.gate(0), fleet.gate(1));
+    gate.send(&call(1, "delete"));
+    let hold = fleet.one_hold(1);
+    let token = token(&fleet.machines[1], &["ci", "--scope", "read", "--scope", "decide"]);
+    let mut command = fleet.machines[1].command();
+    command.env("HOLDSHORT_STORE", &fleet.url).args(["desk", "--listen", "127.0.0.1:0"]);
+    let desk = Desk::started(command);
+    until(|| desk.ask("GET", "/holds", &token, "").json()["holds"].get(0).map(drop));
+    let path = format!("/holds/{}", id_of(&hold));
+    let shown = desk.ask("GET", &path, &token, "").json()["shown_sha256"].clone();
+    let approve = |shown: &Value| {
+        let body = json!({"shown_sha256": shown}).to_string();
+        desk.ask("POST", &format!("{path}/approve"), &token, &body)
+    };
+    assert_eq!(approve(&json!("0".repeat(64))).problem(), "not-what-was-shown");
+    assert_eq!((fleet.executions(), &fleet.one_hold(0)["state"]), (0, &json!("held")));
+    assert_eq!(approve(&shown).status, 200);
+    assert_eq!(gate.receive()["result"], json!({"ran": true}));
+    let history: Vec<Value> = serde_json::from_str(&fleet.ok(1, &["history", "--json"])).unwrap();
+    assert_eq!(history[0]["votes"][0]["shown_sha256"], shown);
     assert_eq!(fleet.verify()["sound"], true);
 }
 

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use holdshort::{
     gate::{Caller, Gate, GateLimits, Released, ResolveError, Screened},
-    hold::{HoldId, State, Verdict, Withdrawal},
+    hold::{HoldId, Said, State, Verdict, Withdrawal, shown_sha256},
     jsonrpc::Frame,
     mcp::tool_definitions,
     policy::{Policy, Source},
@@ -266,6 +266,30 @@ async fn a_verdict_that_cannot_be_recorded_has_no_effect() {
     let (_, next) = hold(&gate, 2);
     let Released::Refuse(refusal) = next.await.unwrap() else { panic!("nothing is held without a record") };
     assert!(refusal.text.starts_with("UNAVAILABLE"), "{}", refusal.text);
+}
+
+#[tokio::test]
+async fn what_waits_is_shown_as_it_is_whatever_the_record_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("record/holdshort.db");
+    let gate = gate(Store::open(&path), GateLimits::default(), "1h");
+    let (id, _released) = hold(&gate, 1);
+    until_held(&gate, id).await;
+    let frame = gate.held(id).unwrap().frame.clone();
+    let harmless = String::from_utf8(frame.to_vec()).unwrap().replace("\"call\":1", "\"call\":0");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("DROP TRIGGER frames_are_not_changed").unwrap();
+    let changed = db.execute("UPDATE frames SET frame = ?1", [harmless.as_bytes()]).unwrap();
+    assert_eq!(changed, 1);
+    assert_eq!(gate.store().hold(id).await.unwrap().unwrap().hold.frame, harmless, "the record says so");
+    let shown = gate.as_shown(id).await.unwrap().unwrap().hold;
+    assert_eq!(
+        (&shown.frame, shown.shown()),
+        (&frame, Some(shown_sha256(std::str::from_utf8(&frame).unwrap())))
+    );
+    let said = Said { shown_sha256: Some(shown_sha256(&harmless)), ..Verdict::Approve.into() };
+    let resolved = gate.resolve(id, said, &alice(), None).await;
+    assert!(matches!(resolved, Err(ResolveError::NotWhatWasShown)), "{resolved:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -194,6 +194,10 @@ fn the_user_is_asked_in_the_answer() {
     let sent = asked(&server, "tools/call");
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].1["params"]["inputResponses"], Value::Null, "the server does not see the answer");
+    let held: Value = serde_json::from_slice(&proxy.home.holdshort(["history", "--json"]).stdout).unwrap();
+    let done = held.as_array().unwrap().iter().find(|hold| hold["votes"][0].is_object()).unwrap();
+    let hold = proxy.home.show(done["id"].as_str().unwrap());
+    assert_eq!(hold["votes"][0]["shown_sha256"], hold["shown_sha256"], "what the user was shown: {hold}");
 }
 
 #[test]

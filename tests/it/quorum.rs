@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdshort::{
+    control::api::HoldView,
     gate::{Caller, Gate, GateLimits, News, Released, ResolveError, Screened},
-    hold::{HoldId, State, Verdict},
+    hold::{HoldId, Said, State, Verdict, shown_sha256},
     jsonrpc::Frame,
     policy::{Policy, Source},
     principal::Principal,
@@ -89,6 +90,38 @@ async fn two_people_of_a_role_have_to_approve_and_one_human_is_one_vote() {
     let record = gate.store().hold(id).await.unwrap().unwrap();
     let people: Vec<_> = record.votes.iter().map(|vote| vote.person.as_deref().unwrap()).collect();
     assert_eq!(people, ["ann", "bob"]);
+    assert!(gate.store().verify(None).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn every_vote_says_what_was_shown_and_what_was_shown_of_another_call_decides_nothing() {
+    let gate = gate("approvers: finance, required_approvals: 2");
+    let (id, released) = pay(&gate, &somebody()).await;
+    let shown = HoldView::whole(&gate.store().hold(id).await.unwrap().unwrap()).shown();
+    assert!(shown.is_some());
+    let say = async |name: &str, shown_sha256| {
+        let said = Said { shown_sha256, ..Verdict::Approve.into() };
+        gate.resolve(id, said, &user(name), None).await
+    };
+    let before = gate.store().checkpoint().await.unwrap();
+    let other = Some(shown_sha256(r#"{"jsonrpc":"2.0","id":2,"method":"tools/call"}"#));
+    let refused = say("ann", other).await;
+    assert!(matches!(refused, Err(ResolveError::NotWhatWasShown)), "{refused:?}");
+    assert!(refused.unwrap_err().to_string().contains("look at the call again"));
+    assert_eq!(gate.store().checkpoint().await.unwrap(), before, "nothing is recorded");
+    assert!(gate.held(id).is_some(), "it waits on");
+    // One of them was shown the call, the other one only says the id.
+    assert_eq!(say("ann", shown).await.unwrap(), State::Held);
+    assert_eq!(say("bob", None).await.unwrap(), State::Forwarding);
+    assert!(matches!(released.await.unwrap(), Released::Resume(_)));
+    let record = gate.store().hold(id).await.unwrap().unwrap();
+    assert_eq!(record.votes.iter().map(|vote| vote.shown_sha256).collect::<Vec<_>>(), [shown, None]);
+    let lines = gate.store().audit_events(before.seq, 10).await.unwrap();
+    let told = format!(r#""shown_sha256":"{}""#, shown.unwrap());
+    for line in &lines[..2] {
+        assert_eq!(line.line.matches("shown_sha256").count(), 1, "{}", line.line);
+        assert!(line.line.contains(&told), "{}", line.line);
+    }
     assert!(gate.store().verify(None).await.unwrap().is_sound());
 }
 

@@ -1,6 +1,11 @@
 //! Which record an answer is about: the usual one or the one that is named, whatever gates run.
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::ExitStatusExt,
+    process::{Output, Stdio},
+};
 
 use serde_json::Value;
 
@@ -196,4 +201,31 @@ fn a_configuration_that_is_read_again_is_on_record_and_so_is_one_that_is_not_tak
     hang_up();
     let refused = recorded("configuration_refused");
     assert!(!refused.to_string().contains("hidden"), "{refused}");
+}
+
+#[test]
+fn an_export_that_is_killed_half_way_leaves_the_record_as_it_is_and_the_next_one_is_whole() {
+    let home = Home::new();
+    let policy = home.file("policy.yaml", "version: 1\nrules: [{name: never, tool: danger, action: deny}]\n");
+    let mut command = home.command();
+    command.args(["run", "--server", "billing", "--policy"]).arg(policy).args(["--", "sh", "-c", SILENT]);
+    let mut gate = Wrapped::start(command);
+    // More than a pipe takes at once: each of them is an event.
+    for _ in 0..400 {
+        assert!(gate.ask(CALL)["result"]["isError"] == true);
+    }
+    end(gate);
+    let export = || home.holdshort(["audit", "export"]).stdout;
+    let whole = export();
+    assert!(whole.len() > 128 << 10, "{}", whole.len());
+    let mut killed = home.command().args(["audit", "export"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(killed.stdout.take().unwrap());
+    let mut part = Vec::new();
+    told.read_until(b'\n', &mut part).unwrap();
+    killed.kill().unwrap();
+    assert_eq!(killed.wait().unwrap().signal(), Some(9), "it was not done yet");
+    told.read_to_end(&mut part).unwrap();
+    assert!(part.len() < whole.len() && whole.starts_with(&part), "a part of it, and nothing else");
+    home.verify();
+    assert_eq!(export(), whole);
 }

@@ -8,7 +8,9 @@ use holdshort::{
     audit::{Fault, link},
     digest::Digest,
     gate::{Caller, Gate, GateLimits, Released, ResolveError, Screened},
-    hold::{Approval, Assurance, BadProof, Context, HoldId, Proof, Said, State, Statement, Verdict, Vote},
+    hold::{
+        Absence, Approval, Assurance, BadProof, Context, HoldId, Proof, Said, State, Statement, Verdict, Vote,
+    },
     jsonrpc::Frame,
     policy::{Policy, Source},
     principal::Principal,
@@ -65,9 +67,9 @@ fn gate_of(policy: Policy, store: &Store) -> Arc<Gate> {
     Arc::new(Gate::new("gate".into(), Arc::new(policy), store.clone(), GateLimits::default()))
 }
 
-fn held(gate: &Arc<Gate>, amount: u32) -> Box<holdshort::gate::HeldCall> {
+fn held(gate: &Arc<Gate>, id: u32, amount: u32) -> Box<holdshort::gate::HeldCall> {
     let line = format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"pay\",\"arguments\":{{\"amount\":{amount}}}}}}}\n"
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"pay\",\"arguments\":{{\"amount\":{amount}}}}}}}\n"
     );
     let caller = Caller::new(&Principal::Agent { name: "bot".into() }, "server".into());
     let Screened::Hold(held) = gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap()) else {
@@ -78,7 +80,7 @@ fn held(gate: &Arc<Gate>, amount: u32) -> Box<holdshort::gate::HeldCall> {
 
 /// A call of `pay`, held and on record.
 async fn pay(gate: &Arc<Gate>, amount: u32) -> (HoldId, JoinHandle<Released>) {
-    let held = held(gate, amount);
+    let held = held(gate, 1, amount);
     let (id, keeper) = (held.id(), Arc::clone(gate));
     let released = tokio::spawn(async move { keeper.hold(held).await });
     while gate.held(id).is_none() {
@@ -237,17 +239,17 @@ async fn an_approval_that_was_written_into_the_record_lets_nothing_run() {
     let id = detached(&gate).await;
     let other = statement(&gate, id, Verdict::Approve, None).await;
     forge(&gate, id, None).await;
-    let Released::Refuse(refusal) = gate.hold(held(&gate, 1)).await else { panic!("it does not run") };
+    let Released::Refuse(refusal) = gate.hold(held(&gate, 1, 1)).await else { panic!("it does not run") };
     assert!(refusal.text.contains("do not prove"), "{}", refusal.text);
     assert_eq!(gate.store().hold(id).await.unwrap().unwrap().state, State::Withdrawn);
     // A true signature, about another hold of the same call.
     let id = detached(&gate).await;
     forge(&gate, id, Some(people.ann.sign(&other.to_string()))).await;
-    assert!(matches!(gate.hold(held(&gate, 1)).await, Released::Refuse(_)));
+    assert!(matches!(gate.hold(held(&gate, 1, 1)).await, Released::Refuse(_)));
     // And the true one.
     let id = detached(&gate).await;
     assert_eq!(approve(&gate, id, &people.ann).await.unwrap(), State::Granted);
-    let Released::Resume(approved) = gate.hold(held(&gate, 1)).await else { panic!("it runs") };
+    let Released::Resume(approved) = gate.hold(held(&gate, 1, 1)).await else { panic!("it runs") };
     assert_eq!(approved.hold(), id);
 }
 
@@ -438,6 +440,25 @@ async fn a_signed_vote_that_was_altered_is_found_with_a_sound_chain_behind_it() 
         let found = rewritten(change).await;
         assert!(signature(&found), "{what}: {found:?}");
     }
+}
+
+#[tokio::test]
+async fn a_call_that_was_made_again_is_signed_for_as_it_was_shown() {
+    let people = People::new();
+    let gate = people.gate("signed: true");
+    let first = gate.record(held(&gate, 1, 1)).await.unwrap_or_else(|released| panic!("{released:?}"));
+    let id = first.id();
+    gate.detach(id, Absence::ClientGone);
+    let Released::Withdrawn { end, .. } = gate.wait(first).await else { panic!("its caller is gone") };
+    gate.record_withdrawal(end).await;
+    let again = gate.record(held(&gate, 2, 1)).await.unwrap_or_else(|released| panic!("{released:?}"));
+    assert_ne!(gate.held(id).unwrap().shown(), gate.store().hold(id).await.unwrap().unwrap().hold.shown());
+    let keeper = Arc::clone(&gate);
+    let released = tokio::spawn(async move { keeper.wait(again).await });
+    assert_eq!(approve(&gate, id, &people.ann).await.unwrap(), State::Forwarding);
+    assert!(matches!(released.await.unwrap(), Released::Resume(_)));
+    let vote = gate.store().hold(id).await.unwrap().unwrap().votes.remove(0);
+    assert!(vote.proof.is_some() && vote.shown_sha256.is_none(), "what was shown is said once");
 }
 
 #[tokio::test]

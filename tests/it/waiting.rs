@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdshort::{
     gate::{Caller, Gate, GateLimits, Refusal, Released, ResolveError, Screened},
-    hold::{Absence, HoldId, State, Verdict},
+    hold::{Absence, HoldId, Said, State, Verdict},
     jsonrpc::Frame,
     policy::{Policy, Source},
     principal::Principal,
@@ -75,8 +75,31 @@ async fn made(gate: &Arc<Gate>, caller: &Caller, frame: Frame) -> Option<Release
     }
 }
 
+#[tokio::test]
+async fn a_call_that_is_made_again_is_decided_by_what_was_shown_of_it_before() {
+    for rules in [HOLD.to_owned(), format!("{PEOPLE}{HOLD_FINANCE}")] {
+        let gate = gate(&rules);
+        let id = left(&gate, "{}").await;
+        let shown = gate.store().hold(id).await.unwrap().unwrap().hold.shown();
+        let again = call("{}", "").text().replace("\"id\":1", "\"id\": 7");
+        let Screened::Hold(held) = gate.screen(&caller(1), Frame::from_client(again.into()).unwrap()) else {
+            panic!("it is held")
+        };
+        let held = gate.record(held).await.unwrap_or_else(|released| panic!("{released:?}"));
+        assert_eq!(held.id(), id, "the same hold, in other bytes");
+        assert_ne!(gate.held(id).unwrap().shown(), shown);
+        let keeper = Arc::clone(&gate);
+        let released = tokio::spawn(async move { keeper.wait(held).await });
+        let said = Said { shown_sha256: shown, ..Verdict::Approve.into() };
+        assert_eq!(gate.resolve(id, said, &user("ann"), None).await.unwrap(), State::Forwarding);
+        assert!(matches!(released.await.unwrap(), Released::Resume(_)));
+        let votes = gate.store().hold(id).await.unwrap().unwrap().votes;
+        assert_eq!((votes[0].shown_sha256, votes.len()), (shown, 1));
+    }
+}
+
 fn overriding(hold: HoldId, more: &str) -> String {
-    format!("overrides: [{{hold: {hold}, until: \"2099-01-01T00:00:00Z\", reason: Agreed.{more}}}]\n")
+    format!("overrides: [{{hold: \"{hold}\", until: \"2099-01-01T00:00:00Z\", reason: Agreed.{more}}}]\n")
 }
 
 #[tokio::test]

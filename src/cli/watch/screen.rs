@@ -10,6 +10,7 @@ use crate::{
         board::{Board, Change},
         follow::Followed,
     },
+    digest::Digest,
     hold::{COMMENT_CHARS_MAX, HoldId, State, Verdict},
     sanitize, view,
 };
@@ -30,6 +31,8 @@ pub(super) enum Asked {
         id: HoldId,
         verdict: Verdict,
         comment: Option<String>,
+        /// The digest of what was shown, if all of it was.
+        shown: Option<Digest>,
     },
     /// What was.
     Past,
@@ -239,17 +242,18 @@ impl Screen {
     }
 
     fn typed_all(&mut self, typed: Typed) -> Asked {
-        let Some(id) = self.detail.as_ref().map(|detail| detail.hold.id) else { return Asked::Nothing };
+        let Some(Detail { hold, is_read, .. }) = &self.detail else { return Asked::Nothing };
+        let (id, shown) = (hold.id, is_read.then(|| hold.shown()).flatten());
         let comment = Some(typed.text.trim().to_owned()).filter(|text| !text.is_empty());
         match typed.what {
             What::Filter => Asked::Nothing,
-            What::Comment => Asked::Decide { id, verdict: Verdict::Approve, comment },
+            What::Comment => Asked::Decide { id, verdict: Verdict::Approve, comment, shown },
             What::Reason if comment.is_none() => {
                 self.told = "say why: the agent reads it".to_owned();
                 self.typed = Some(typed);
                 Asked::Nothing
             }
-            What::Reason => Asked::Decide { id, verdict: Verdict::Reject, comment },
+            What::Reason => Asked::Decide { id, verdict: Verdict::Reject, comment, shown },
         }
     }
 

@@ -9,10 +9,13 @@ use super::{
     settings::PostgresUrl,
     writer::LOCK_LOG,
 };
-use crate::store::{
-    error::StoreError,
-    migrations::{KNOWN_VERSION, MIGRATIONS},
-    sql::{Sql, one},
+use crate::{
+    faults::fail_point,
+    store::{
+        error::StoreError,
+        migrations::{KNOWN_VERSION, MIGRATIONS},
+        sql::{Sql, one},
+    },
 };
 
 const VERSION: &str = "SELECT version FROM holdshort_schema";
@@ -35,9 +38,13 @@ pub(super) fn migrate(session: &Session, url: &PostgresUrl) -> Result<(), StoreE
         }
         for migration in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
             session.run(migration.postgres)?;
+            fail_point!("schema.amid_change");
         }
         session.run(&format!("UPDATE holdshort_schema SET version = {KNOWN_VERSION}"))?;
-        session.execute(COMMIT, &[]).map(drop)
+        fail_point!("schema.before_commit");
+        session.execute(COMMIT, &[])?;
+        fail_point!("schema.after_commit");
+        Ok(())
     })();
     if changed.is_err() && !session.is_closed() {
         let _ = session.roll_back();

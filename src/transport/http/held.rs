@@ -225,7 +225,7 @@ impl Waiting {
 
     /// Asks the client's user, on the stream of the call.
     fn ask_user(&mut self, question: ClientQuestion, chunks: &mpsc::Sender<Bytes>) {
-        if self.held.asked.session.ask_user(question.id.clone(), question.hold) {
+        if self.held.asked.session.ask_user(question.id.clone(), question.about) {
             let _ = chunks.try_send(event_of(&question.line));
             self.asked = Some(question.id);
         }

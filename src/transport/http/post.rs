@@ -235,9 +235,9 @@ pub(super) fn settled_here(exchange: &Exchange, asked: &Asked, frame: &Frame) ->
                 error_response(None, ErrorCode::INVALID_REQUEST, text, None),
             ))
         }
-        Kind::Response if let Some(hold) = frame.id().and_then(|id| asked.session.take_question(id)) => {
+        Kind::Response if let Some(about) = frame.id().and_then(|id| asked.session.take_question(id)) => {
             let (gate, answer) = (Arc::clone(exchange.gate()), frame.clone());
-            exchange.worker.proxy.tasks.spawn(async move { gate.elicited(hold, answer.result()).await });
+            exchange.worker.proxy.tasks.spawn(async move { gate.elicited(about, answer.result()).await });
             Some(body::empty(StatusCode::ACCEPTED))
         }
         Kind::Response if !frame.id().is_some_and(|id| asked.session.take_asked(id)) => {

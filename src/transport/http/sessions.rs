@@ -21,7 +21,7 @@ use tokio::{
 
 use super::watch::{Interest, Witness};
 use crate::{
-    gate::{Caller, Gate},
+    gate::{AskedAbout, Caller, Gate},
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{Frame, RequestId},
     mcp::{self, ToolDefinition},
@@ -77,7 +77,7 @@ pub(super) struct Session {
     /// Requests of the server that the client has not answered.
     asked: Mutex<HashSet<RequestId>>,
     /// Questions of ours to the client's user.
-    questions: Mutex<HashMap<RequestId, HoldId>>,
+    questions: Mutex<HashMap<RequestId, AskedAbout>>,
     /// Approved calls whose answers the client comes back for.
     awaited: Mutex<HashMap<RequestId, Witness>>,
     /// What is to be read of answers that come on a stream of the session's own.
@@ -358,18 +358,18 @@ impl Session {
         lock(&self.asked).remove(id)
     }
 
-    /// We ask the client's user about `hold`, as `id`. `false` if the client owes us too many answers.
-    pub(super) fn ask_user(&self, id: RequestId, hold: HoldId) -> bool {
+    /// We ask the client's user, as `id`. `false` if the client owes us too many answers.
+    pub(super) fn ask_user(&self, id: RequestId, about: AskedAbout) -> bool {
         let mut questions = lock(&self.questions);
         let has_room = questions.len() < AWAITED_MAX;
         if has_room {
-            questions.insert(id, hold);
+            questions.insert(id, about);
         }
         has_room
     }
 
-    /// The hold that our question `id` was about, which has its answer now or needs none.
-    pub(super) fn take_question(&self, id: &RequestId) -> Option<HoldId> {
+    /// What our question `id` was about, which has its answer now or needs none.
+    pub(super) fn take_question(&self, id: &RequestId) -> Option<AskedAbout> {
         lock(&self.questions).remove(id)
     }
 

@@ -8,30 +8,29 @@ use tokio::io::AsyncWrite;
 
 use super::{Call, Session};
 use crate::{
-    gate::ClientQuestion,
-    hold::HoldId,
+    gate::{AskedAbout, ClientQuestion},
     jsonrpc::{Frame, RequestId},
     mcp,
 };
 
-/// Our questions without an answer: by their own ids, with the calls and the holds that they are about.
+/// Our questions without an answer: by their own ids, with the calls and what they are about.
 #[derive(Default)]
-pub(super) struct Questions(HashMap<RequestId, (RequestId, HoldId)>);
+pub(super) struct Questions(HashMap<RequestId, (RequestId, AskedAbout)>);
 
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// Asks the client's user about the call `id`, if that still waits.
     pub(super) fn ask_user(&mut self, id: RequestId, question: ClientQuestion) {
         if matches!(self.calls.get_mut(&id), Some(Call::Held { .. })) && !self.downstream.is_full() {
             self.downstream.send(question.line);
-            self.questions.0.insert(question.id, (id, question.hold));
+            self.questions.0.insert(question.id, (id, question.about));
         }
     }
 
     /// Whether `answer` of the client is one to a question of ours; then the gate hears of it.
     pub(super) fn is_answer_to_us(&mut self, answer: &Frame) -> bool {
-        let Some((_, hold)) = answer.id().and_then(|id| self.questions.0.remove(id)) else { return false };
+        let Some((_, about)) = answer.id().and_then(|id| self.questions.0.remove(id)) else { return false };
         let (gate, answer) = (Arc::clone(&self.gate), answer.clone());
-        self.tasks.spawn(async move { gate.elicited(hold, answer.result()).await });
+        self.tasks.spawn(async move { gate.elicited(about, answer.result()).await });
         true
     }
 

@@ -101,6 +101,7 @@ fn a_letter_has_the_call_and_its_link_asks_before_it_decides_once() {
         "{text}"
     );
     let path = path(&desk, &link(&letter));
+    let id = home.wait_for_holds(1).remove(0);
     settled(&home, "mail/alice@example.com");
     // Looking decides nothing, whoever looks.
     knows(&home, &desk, 1);
@@ -133,6 +134,8 @@ fn a_letter_has_the_call_and_its_link_asks_before_it_decides_once() {
     let answer = desk.post_form(&approve, "", &form("by+mail"));
     assert_eq!((answer.status, answer.header("location")), (303, Some(&*path)), "{answer:?}");
     assert_eq!(gate.receive()["id"], 1, "it ran");
+    let hold = home.show(&id);
+    assert_eq!(hold["votes"][0]["shown_sha256"], field(&page.body, "shown"), "{hold}");
     let again = desk.post_form(&approve, "", &form("by+mail"));
     assert_eq!(again.status, 409, "once");
     let after = server.letter();

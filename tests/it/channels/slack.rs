@@ -276,6 +276,9 @@ fn a_call_is_shown_in_slack_and_approved_by_a_click_and_the_message_says_so() {
     let text = changed["blocks"].to_string();
     assert!(text.contains("was approved by alice") && text.contains("checked"), "{text}");
     assert_eq!(ids(&changed), ["open"], "nothing is left to click");
+    let hold = home.show(&id);
+    assert_eq!(value, format!("{id}:{}", hold["shown_sha256"].as_str().unwrap()));
+    assert_eq!(hold["votes"][0]["shown_sha256"], hold["shown_sha256"], "{hold}");
     assert_eq!(settled(&home, "chat"), 0);
     assert_eq!(asked(&server, "chat.postMessage").len(), 1);
     home.verify();
@@ -344,7 +347,7 @@ fn a_click_counts_only_from_slack_now_once_there_and_from_somebody_who_may() {
                 "/actions/0/value",
                 json!(format!("{}:{}", value.split(':').next().unwrap(), "0".repeat(64))),
             ),
-            "not what waits",
+            "look at the call again",
         ),
     ];
     for (at, (payload, why)) in refused.iter().enumerate() {

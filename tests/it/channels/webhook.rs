@@ -203,8 +203,11 @@ fn a_program_decides_in_the_name_of_a_person_whom_the_policy_knows() {
     gate.send(&call(1, &json!({"amount": 950})));
     let hold = received(&heard(&server, 1)[0]).1["data"]["hold"].clone();
     let (id, digest) = (hold["id"].as_str().unwrap(), hold["frame_sha256"].as_str().unwrap());
+    assert_eq!(hold.get("shown_sha256"), None, "what is told is not the whole call");
+    let whole = home.show(id);
     let said = |by: &str, verdict: &str| {
-        json!({"hold": id, "verdict": verdict, "by": by, "comment": "seen", "frame_sha256": digest})
+        let shown = &whole["shown_sha256"];
+        json!({"hold": id, "verdict": verdict, "by": by, "comment": "seen", "frame_sha256": digest, "shown_sha256": shown})
             .to_string()
     };
     let now = Timestamp::now().as_second();
@@ -213,6 +216,8 @@ fn a_program_decides_in_the_name_of_a_person_whom_the_policy_knows() {
     knows(&home, &desk, 1);
     let shown = decide(&desk, "shown", now, &other);
     assert_eq!(shown.status, 409, "something else was shown");
+    let other = good.replace(whole["shown_sha256"].as_str().unwrap(), &"0".repeat(64));
+    assert_eq!(decide(&desk, "shown otherwise", now, &other).status, 409);
     // Not from the program, or not now.
     let right = signature(SECRET, "m", now, &good);
     let at = now.to_string();
@@ -265,6 +270,7 @@ fn a_program_decides_in_the_name_of_a_person_whom_the_policy_knows() {
     assert_eq!((again.status, again.problem()), (409, "repeated".to_owned()));
     assert_eq!(decide(&desk, "msg-2", now, &good).problem(), "ended");
     let votes = received(&heard(&server, 2)[1]).1["data"]["hold"]["votes"].clone();
+    assert_eq!(votes[0]["shown_sha256"], whole["shown_sha256"]);
     assert_eq!((&votes[0]["by"], &votes[0]["person"]), (&json!("webhook:ops/alice"), &json!("alice")));
     home.verify();
 }

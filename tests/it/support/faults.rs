@@ -70,6 +70,13 @@ impl Numbers {
         self.set(1, at);
     }
 
+    /// The process dies before the `at`-th write or sync of the record from now.
+    pub(crate) fn die(&self, at: i64) {
+        self.set(3, 0);
+        self.set(2, 2);
+        self.set(1, at);
+    }
+
     /// Nothing fails any more.
     pub(crate) fn heal(&self) {
         self.set(1, 0);

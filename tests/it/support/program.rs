@@ -70,6 +70,11 @@ impl Home {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// All that is known of a hold.
+    pub(crate) fn show(&self, id: &str) -> Value {
+        serde_json::from_slice(&self.holdshort(["show", id, "--json"]).stdout).unwrap()
+    }
+
     /// Waits until `count` calls wait, and gives their ids, the oldest first.
     pub(crate) fn wait_for_holds(&self, count: usize) -> Vec<String> {
         let holds = until(|| Some(self.holds()).filter(|holds| holds.len() == count));

@@ -215,7 +215,8 @@ impl Session {
     /// Approves a call with other arguments.
     async fn edit(&self, hold: &str, arguments: &str) -> Result<State, ResolveError> {
         let arguments = Some(arguments.to_owned());
-        let said = Said { verdict: Verdict::Approve, remember: None, arguments, proof: None };
+        let said =
+            Said { verdict: Verdict::Approve, remember: None, arguments, proof: None, shown_sha256: None };
         self.gate.resolve(self.holds[hold], said, &alice(), Some("less is enough")).await
     }
 
@@ -301,6 +302,7 @@ impl Session {
                     remember: Some((seconds, same)),
                     arguments: None,
                     proof: None,
+                    shown_sha256: None,
                 };
                 self.gate.resolve(self.holds[hold], said, &alice(), None).await.unwrap();
             }

@@ -87,7 +87,9 @@ fn a_call_is_chosen_read_and_approved() {
     type_in(&mut screen, "ed");
     assert!(seen(&mut screen, 100, 40).contains("APPROVE with comment"));
     let comment = Some("checked".to_owned());
-    let decided = Asked::Decide { id: holds[1].id, verdict: Verdict::Approve, comment };
+    let shown = holds[1].shown();
+    assert!(shown.is_some());
+    let decided = Asked::Decide { id: holds[1].id, verdict: Verdict::Approve, comment, shown };
     assert_eq!(press(&mut screen, KeyCode::Enter), decided);
     screen.decided(holds[1].id, Ok(Resolved { id: holds[1].id, state: State::Forwarding }));
     assert!(seen(&mut screen, 100, 12).contains("forwarding"));
@@ -100,6 +102,12 @@ fn a_long_call_is_approved_only_after_its_end_was_seen() {
     let mut screen = with(std::slice::from_ref(&long));
     screen.shown(Ok(Box::new(long.clone())));
     seen(&mut screen, 80, 20);
+    // It can be rejected by what was seen of it, which was not all.
+    press(&mut screen, KeyCode::Char('r'));
+    type_in(&mut screen, "no");
+    let comment = Some("no".to_owned());
+    let rejected = Asked::Decide { id: long.id, verdict: Verdict::Reject, comment, shown: None };
+    assert_eq!(press(&mut screen, KeyCode::Enter), rejected);
     assert_eq!(press(&mut screen, KeyCode::Char('a')), Asked::Nothing);
     assert!(screen.typed.is_none() && seen(&mut screen, 80, 20).contains("read it to the end"));
     for _ in 0..30 {
@@ -107,7 +115,8 @@ fn a_long_call_is_approved_only_after_its_end_was_seen() {
         seen(&mut screen, 80, 20);
     }
     press(&mut screen, KeyCode::Char('a'));
-    let decided = Asked::Decide { id: long.id, verdict: Verdict::Approve, comment: None };
+    let (comment, shown) = (None, long.shown());
+    let decided = Asked::Decide { id: long.id, verdict: Verdict::Approve, comment, shown };
     assert_eq!(press(&mut screen, KeyCode::Enter), decided);
 }
 
@@ -128,7 +137,7 @@ fn a_rejection_says_why_and_esc_decides_nothing() {
     let comment = Some("not today".to_owned());
     assert_eq!(
         press(&mut screen, KeyCode::Enter),
-        Asked::Decide { id: one.id, verdict: Verdict::Reject, comment }
+        Asked::Decide { id: one.id, verdict: Verdict::Reject, comment, shown: one.shown() }
     );
 }
 
