@@ -255,7 +255,7 @@ impl Desk {
         if let Some(hold) = self.gate.held(id).filter(|hold| hold.quorum.is_none()) {
             return Ok(HoldRecord::held((*hold).clone(), Arc::clone(self.gate.instance())));
         }
-        let found = self.gate.store().hold(id).await.map_err(unavailable)?;
+        let found = self.gate.recorded(id).await.map_err(unavailable)?;
         found.ok_or_else(|| resolve_error(&ResolveError::NotFound))
     }
 

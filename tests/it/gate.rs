@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdshort::{
-    gate::{Caller, Gate, GateLimits, Released, ResolveError, Screened},
-    hold::{HoldId, State, Verdict, Withdrawal},
+    gate::{Caller, Gate, GateLimits, News, Released, ResolveError, Screened},
+    hold::{Absence, HoldId, State, Verdict, Withdrawal},
     jsonrpc::Frame,
     mcp::tool_definitions,
     policy::{Policy, Source},
@@ -266,6 +266,61 @@ async fn a_verdict_that_cannot_be_recorded_has_no_effect() {
     let (_, next) = hold(&gate, 2);
     let Released::Refuse(refusal) = next.await.unwrap() else { panic!("nothing is held without a record") };
     assert!(refusal.text.starts_with("UNAVAILABLE"), "{}", refusal.text);
+}
+
+#[tokio::test]
+async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, away) = (dir.path().join("record/holdshort.db"), dir.path().join("away.db"));
+    let gate = gate(Store::open(&path), GateLimits::default(), "1h");
+    let (decided, released) = hold(&gate, 1);
+    let (withdrawn, taken_back) = hold(&gate, 2);
+    let (left, gone) = hold(&gate, 3);
+    for id in [decided, withdrawn, left] {
+        until_held(&gate, id).await;
+    }
+    std::fs::rename(&path, &away).unwrap();
+    let mut news = gate.watch();
+    let resolved = gate.resolve(decided, Verdict::Approve, &alice(), None).await;
+    assert!(matches!(resolved, Err(ResolveError::Unrecorded(_))), "{resolved:?}");
+    assert!(matches!(released.await.unwrap(), Released::Refuse(_)));
+    let told = news.recv().await.unwrap();
+    assert!(
+        matches!(&told, News::Now { hold, state: State::Unavailable, .. } if hold.id == decided),
+        "whoever watches hears that it is over: {told:?}"
+    );
+    assert!(gate.withdraw(withdrawn, Withdrawal::Cancelled) && gate.detach(left, Absence::ClientGone));
+    for released in [taken_back, gone] {
+        let Released::Withdrawn { end, .. } = released.await.unwrap() else { panic!("nobody waits") };
+        gate.record_withdrawal(end).await;
+    }
+    assert!(gate.holds().is_empty(), "none of them waits");
+
+    std::fs::rename(&away, &path).unwrap();
+    for (id, state) in [(decided, State::Unavailable), (withdrawn, State::Withdrawn)] {
+        let record = gate.store().hold(id).await.unwrap().unwrap();
+        assert_eq!(record.state, State::Held, "the record does not know better yet");
+        assert_eq!(gate.recorded(id).await.unwrap().unwrap().state, state);
+        let late = gate.resolve(id, Verdict::Approve, &alice(), None).await;
+        assert!(matches!(&late, Err(ResolveError::Ended(record)) if record.state == state), "{late:?}");
+    }
+    let recording = Arc::clone(&gate);
+    let recording = tokio::spawn(async move { recording.keep_recording().await });
+    for (id, state) in [(decided, State::Unavailable), (withdrawn, State::Withdrawn)] {
+        while gate.store().hold(id).await.unwrap().unwrap().state != state {
+            tokio::task::yield_now().await;
+        }
+    }
+    while gate.detached().await.unwrap().iter().all(|record| record.hold.id != left) {
+        tokio::task::yield_now().await;
+    }
+    recording.abort();
+    let late = gate.resolve(decided, Verdict::Approve, &alice(), None).await;
+    assert!(matches!(late, Err(ResolveError::Ended(_))), "{late:?}");
+    let (again, _released) = hold(&gate, 1);
+    until_held(&gate, again).await;
+    assert_ne!(again, decided, "the same call is a hold of its own");
+    assert!(gate.store().verify(None).await.unwrap().is_sound());
 }
 
 #[tokio::test(start_paused = true)]
