@@ -489,9 +489,7 @@ fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
         proxy.home.wait_for_holds(number + 1);
         clients.push(client);
     }
-    let mut ending = proxy.connect();
-    ending.send(b"DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: s-1\r\n\r\n");
-    assert_eq!(ending.message().unwrap().status(), 200);
+    assert_eq!(proxy.end("s-1").status(), 200);
     assert!(clients[0].message().is_some(), "its request ends");
     proxy.home.wait_for_holds(1);
     let history: Value = serde_json::from_slice(&proxy.home.holdshort(["history", "--json"]).stdout).unwrap();

@@ -46,10 +46,7 @@ fn each_session_has_a_process_of_its_own() {
         assert_eq!(proxy.post(&[("mcp-session-id", id)], initialized).status(), 202);
         assert!(text(&proxy.post(&[("mcp-session-id", id)], READ)).as_str().unwrap().contains("A-1042"));
     }
-    let delete = format!("DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {one}\r\n\r\n");
-    let mut client = proxy.connect();
-    client.send(delete.as_bytes());
-    assert_eq!(client.message().unwrap().status(), 200);
+    assert_eq!(proxy.end(&one).status(), 200);
     assert_eq!(proxy.post(&[("mcp-session-id", &one)], READ).status(), 404);
     assert_eq!(proxy.post(&[("mcp-session-id", &other)], READ).status(), 200);
     assert_eq!(proxy.post(&[], READ).status(), 404, "this revision has sessions");
@@ -78,6 +75,30 @@ fn calls_are_held_as_everywhere() {
         let history: Value = serde_json::from_slice(&output.stdout).ok()?;
         (history[0]["state"] == "withdrawn").then_some(())
     });
+}
+
+#[test]
+fn the_end_of_a_session_takes_back_what_waits_in_it() {
+    let proxy = proxy();
+    let (one, other) = (session(&proxy), session(&proxy));
+    let mut clients = Vec::new();
+    for (number, id) in [&one, &other].into_iter().enumerate() {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("mcp-session-id", id)], REFUND));
+        proxy.home.wait_for_holds(number + 1);
+        clients.push(client);
+    }
+    assert_eq!(proxy.end(&one).status(), 200);
+    assert!(clients[0].message().is_some(), "its request ends");
+    let left = proxy.home.wait_for_holds(1).remove(0);
+    until(|| {
+        let output = proxy.home.holdshort(["history", "--json"]);
+        let history: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let mut ended = history.as_array()?.iter().filter(|hold| hold["id"] != *left);
+        ended.any(|hold| hold["state"] == "withdrawn").then_some(())
+    });
+    assert!(proxy.home.holdshort(["approve", &left]).status.success(), "another session is not disturbed");
+    assert!(text(&clients[1].message().unwrap()).as_str().unwrap().contains("20"));
 }
 
 #[test]

@@ -178,9 +178,12 @@ impl LineServers {
         Ok(piped)
     }
 
-    /// Ends the session `id`.
+    /// Ends the session `id`, whoever still waits in it: what is held there is withdrawn.
     fn end(&self, id: &str) {
-        lock(&self.running).by_id.remove(id);
+        if let Some(piped) = lock(&self.running).by_id.remove(id) {
+            piped.lifecycle.over.cancel();
+            piped.lifecycle.stop.cancel();
+        }
     }
 
     /// A process for a request without a session: one of this principal in which `id` is not in use.
