@@ -479,6 +479,30 @@ fn held_calls_of_one_session_cannot_share_an_id_or_a_progress_token() {
 }
 
 #[test]
+fn a_request_of_the_era_without_sessions_is_of_none_whatever_it_names() {
+    let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let modern = call(1, "danger").replace(
+        "\"arguments\":",
+        "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"},\"arguments\":",
+    );
+    let headers = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "danger"),
+        ("mcp-session-id", "s-1"),
+        ("last-event-id", "7"),
+    ];
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &headers, &modern));
+    proxy.home.wait_for_holds(1);
+    assert_eq!(proxy.end("s-1").status(), 200);
+    decide(&proxy, &["approve"]);
+    assert_eq!(client.message().unwrap().status(), 200);
+    assert_eq!(server.asked().last().unwrap().text(), modern, "the end of that session is not its end");
+}
+
+#[test]
 fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
     let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
     let proxy = Proxy::before(&server, POLICY, "");

@@ -122,6 +122,21 @@ fn requests_without_sessions_share_a_process_unless_their_ids_are_the_same() {
 }
 
 #[test]
+fn a_revision_without_sessions_neither_listens_to_one_nor_ends_it() {
+    let proxy = proxy();
+    let id = session(&proxy);
+    for method in ["GET", "DELETE"] {
+        let mut client = proxy.connect();
+        let request = format!(
+            "{method} /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {id}\r\nmcp-protocol-version: 2026-07-28\r\n\r\n"
+        );
+        client.send(request.as_bytes());
+        assert_eq!(client.message().unwrap().status(), 405, "{method}");
+    }
+    assert_eq!(proxy.post(&[("mcp-session-id", &id)], READ).status(), 200, "it goes on");
+}
+
+#[test]
 fn so_many_calls_of_an_agent_may_be_without_an_answer() {
     let proxy = limited("limits: {held_per_agent: 1}\n");
     let id = session(&proxy);

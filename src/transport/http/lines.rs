@@ -34,6 +34,7 @@ use super::{
     held::KEEPALIVE,
     post,
     settings::HttpLimits,
+    stream,
 };
 use crate::{
     gate::{Caller, ListedTools, Refusal},
@@ -562,6 +563,11 @@ pub(super) async fn answer(
         }
     };
     let of_session = || servers.find(session.unwrap_or_default(), principal);
+    if matches!(head.method, Method::GET | Method::DELETE)
+        && let Err(response) = stream::check(&head)
+    {
+        return *response;
+    }
     match head.method {
         Method::POST => {}
         Method::GET => return of_session().map_or_else(Nowhere::into_response, |piped| piped.listen(limits)),
