@@ -36,6 +36,19 @@ fn text(answer: &Message) -> Value {
     answer.json()["result"]["content"][0]["text"].clone()
 }
 
+/// `body` as a request of 2026-07-28.
+fn modern(body: &str) -> String {
+    body.replace(
+        "\"arguments\":",
+        "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"},\"arguments\":",
+    )
+}
+
+/// What the headers of such a call of `tool` say.
+fn modern_headers(tool: &str) -> [(&str, &str); 3] {
+    [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", tool)]
+}
+
 #[test]
 fn each_session_has_a_process_of_its_own() {
     let proxy = proxy();
@@ -104,18 +117,10 @@ fn the_end_of_a_session_takes_back_what_waits_in_it() {
 #[test]
 fn requests_without_sessions_share_a_process_unless_their_ids_are_the_same() {
     let proxy = proxy();
-    let modern = |body: &str| {
-        body.replace(
-            "\"arguments\":",
-            "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"},\"arguments\":",
-        )
-    };
-    let headers =
-        |name| [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", name)];
     let mut held = proxy.connect();
-    held.send(&post("/mcp", &headers("send_refund"), &modern(REFUND)));
+    held.send(&post("/mcp", &modern_headers("send_refund"), &modern(REFUND)));
     let hold = proxy.home.wait_for_holds(1).remove(0);
-    let answer = proxy.post(&headers("get_order"), &modern(READ));
+    let answer = proxy.post(&modern_headers("get_order"), &modern(READ));
     assert!(text(&answer).as_str().unwrap().contains("A-1042"), "the same id elsewhere is another request");
     assert!(proxy.home.holdshort(["reject", &hold, "--reason", "No."]).status.success());
     assert!(held.message().unwrap().text().contains("REJECTED"));
@@ -134,6 +139,31 @@ fn a_revision_without_sessions_neither_listens_to_one_nor_ends_it() {
         assert_eq!(client.message().unwrap().status(), 405, "{method}");
     }
     assert_eq!(proxy.post(&[("mcp-session-id", &id)], READ).status(), 200, "it goes on");
+}
+
+#[test]
+fn a_late_answer_to_a_client_that_has_gone_is_not_taken_for_one_to_another_client() {
+    let script = r#"while read -r line; do case "$line" in
+        *cancelled*) : > "$0" ;;
+        *'"late"'*) late=1 ;;
+        *'"get_order"'*)
+            [ -z "$late" ] || echo '{"jsonrpc":"2.0","id":1,"result":{"of":"another"}}'
+            echo '{"jsonrpc":"2.0","id":1,"result":{"of":"this"}}' ;;
+        esac; done"#;
+    let home = tempfile::tempdir().unwrap();
+    let cancelled = home.path().join("cancelled");
+    let command = serde_json::to_string(&["sh", "-c", script, cancelled.to_str().unwrap()]).unwrap();
+    let proxy = Proxy::start(
+        "version: 1\ndefault: allow\n",
+        &format!("upstreams: [{{name: lines, path: /mcp, command: {command}}}]\n"),
+    );
+    let mut gone = proxy.connect();
+    gone.send(&post("/mcp", &modern_headers("late"), &modern(&READ.replace("get_order", "late"))));
+    assert_eq!(gone.head().unwrap().status(), 200, "it is waited for");
+    drop(gone);
+    until(|| cancelled.exists().then_some(()));
+    let answer = proxy.post(&modern_headers("get_order"), &modern(READ));
+    assert!(answer.text().contains(r#""of":"this""#), "{}", answer.text());
 }
 
 #[test]
