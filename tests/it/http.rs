@@ -503,6 +503,19 @@ fn a_request_of_the_era_without_sessions_is_of_none_whatever_it_names() {
 }
 
 #[test]
+fn a_held_call_keeps_no_answer_from_another_client_that_uses_the_same_id() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &call(1, "danger")));
+    proxy.home.wait_for_holds(1);
+    let answer = proxy.post(&[], &call(1, "safe"));
+    assert!(answer.text().contains("done"), "{}", answer.text());
+    decide(&proxy, &["approve"]);
+    assert!(held.message().unwrap().text().contains("done"));
+}
+
+#[test]
 fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
     let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
     let proxy = Proxy::before(&server, POLICY, "");
