@@ -364,6 +364,26 @@ async fn only_a_person_decides_and_a_rejection_says_why() {
 }
 
 #[test]
+fn names_of_tools_are_no_labels_of_numbers() {
+    let policy =
+        Policy::parse(vec![Source { name: "policy.yaml".into(), text: "version: 1\n".into() }]).unwrap();
+    let gate = Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default());
+    let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
+    let numbers = |calls: std::ops::Range<usize>| {
+        for call in calls {
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","id":{call},"method":"tools/call","params":{{"name":"tool-{call}"}}}}"#
+            );
+            drop(gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap()));
+        }
+        gate.meter().families().iter().map(|family| family.points.len()).sum::<usize>()
+    };
+    let of_one = numbers(0..1);
+    assert!(of_one > 0);
+    assert_eq!(numbers(1..20_000), of_one);
+}
+
+#[test]
 fn a_tool_that_becomes_another_is_held_although_a_rule_allows_it_and_hints_count_as_far_as_they_are_trusted()
 {
     let text = "version: 1\nservers: {good: {trusted: true}}\nrules:\n  - {name: a, tool: pay, action: allow}\n  \

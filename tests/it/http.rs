@@ -358,13 +358,37 @@ fn a_request_behind_one_that_is_held_waits_and_gets_its_own_answer() {
 }
 
 #[test]
-fn a_redirect_is_not_followed_and_not_passed_on() {
-    let server = Server::start(Box::new(|_, say| {
-        say(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n");
+fn nothing_is_fetched_because_a_server_says_so() {
+    let elsewhere = Server::of_result(RESULT);
+    let place = format!("http://{}", elsewhere.address);
+    let server = Server::start(Box::new(move |request, say| {
+        let status = request.header("x-status").unwrap();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nlocation: {place}/\r\nwww-authenticate: Bearer resource_metadata=\"{place}/x\"\r\ncontent-length: 0\r\n\r\n"
+        );
+        say(answer.as_bytes());
     }));
-    let proxy = Proxy::before(&server, POLICY, "");
-    let answer = proxy.post(&[], &call(1, "safe"));
-    assert_eq!((answer.status(), answer.header("location")), (502, None));
+    for oauth in ["off", "pass", "rewrite"] {
+        let config = format!(
+            "upstreams: [{{name: test, path: /mcp, url: \"http://{}/up\", oauth: {oauth}}}]\n",
+            server.address
+        );
+        let proxy = Proxy::start(POLICY, &config);
+        for status in
+            ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
+        {
+            let answer = proxy.post(&[("x-status", status)], &call(1, "safe"));
+            assert_eq!((answer.status(), answer.header("location")), (502, None), "{status}");
+        }
+        for (status, code) in [("204 No Content", 204), ("401 Unauthorized", 401)] {
+            assert_eq!(proxy.post(&[("x-status", status)], &call(1, "safe")).status(), code);
+        }
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("x-status", "302 Found")], &call(2, "danger")));
+        decide(&proxy, &["approve"]);
+        assert_eq!(client.message().unwrap().header("location"), None, "{oauth}");
+    }
+    assert!(elsewhere.asked().is_empty());
 }
 
 #[test]
