@@ -14,6 +14,7 @@ mod fleet;
 mod keep;
 mod measure;
 mod observe;
+mod owed;
 mod permit;
 mod proof;
 mod quorum;
@@ -395,6 +396,8 @@ pub struct Gate {
     news: broadcast::Sender<News>,
     /// Tells whoever waits for it that a hold has got or lost its caller.
     moved: Notify,
+    /// What is to be put on record as soon as that can be done.
+    owed: owed::AllOwed,
     /// The calls that people are to hear of again.
     reminders: reminders::Reminders,
     /// Counts what is held, for the alarm.
@@ -432,6 +435,7 @@ impl Gate {
             table,
             news,
             moved: Notify::new(),
+            owed: owed::AllOwed::default(),
             reminders: reminders::Reminders::default(),
             bursts: bursts::Bursts::default(),
             tools: tools::KnownTools::default(),

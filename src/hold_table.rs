@@ -4,14 +4,14 @@
 //! and withdrawal race. `gate` is its only caller. The table never decides, never waits and never writes to the store.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::hold::{Absence, Approval, HoldId, NewHold, Place, Vote, Withdrawal};
+use crate::hold::{Absence, Approval, HoldId, NewHold, Place, State, Vote, Withdrawal};
 
 /// What the winner of the claim tells the task that keeps the hold.
 #[derive(Debug)]
@@ -83,8 +83,8 @@ struct Inner<Answer> {
     entries: HashMap<HoldId, Entry<Answer>>,
     /// The tickets of the holds whose id is another.
     tickets: HashMap<HoldId, HoldId>,
-    /// Holds that were taken back, which is not on record yet.
-    taken_back: HashSet<HoldId>,
+    /// Holds that are over, and how they have ended, where that is not on record yet.
+    ended: HashMap<HoldId, State>,
     frame_bytes: usize,
 }
 
@@ -111,7 +111,7 @@ impl<Answer> HoldTable<Answer> {
             inner: Mutex::new(Inner {
                 entries: HashMap::new(),
                 tickets: HashMap::new(),
-                taken_back: HashSet::new(),
+                ended: HashMap::new(),
                 frame_bytes: 0,
             }),
             holds_max,
@@ -178,18 +178,23 @@ impl<Answer> HoldTable<Answer> {
     pub(crate) fn claim_taken_back(&self, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
         let inner = &mut *self.lock();
         let id = inner.entries.get(&ticket)?.hold.id;
-        inner.taken_back.insert(id);
+        inner.ended.insert(id, State::Withdrawn);
         Self::take(inner, ticket)
     }
 
-    /// It is on record that `id` was taken back.
-    pub(crate) fn taken_back_recorded(&self, id: HoldId) {
-        self.lock().taken_back.remove(&id);
+    /// `id`, which was taken out before, has ended in `state`, whatever the record still says.
+    pub(crate) fn has_ended(&self, id: HoldId, state: State) {
+        self.lock().ended.insert(id, state);
     }
 
-    /// Whether `id` was taken back, which is not on record yet.
-    pub(crate) fn is_taken_back(&self, id: HoldId) -> bool {
-        self.lock().taken_back.contains(&id)
+    /// It is on record how `id` has ended.
+    pub(crate) fn end_recorded(&self, id: HoldId) {
+        self.lock().ended.remove(&id);
+    }
+
+    /// How `id` has ended, if that is not on record yet.
+    pub(crate) fn ended(&self, id: HoldId) -> Option<State> {
+        self.lock().ended.get(&id).copied()
     }
 
     /// Takes the hold `id` out for a call that was made again in `session`.

@@ -376,6 +376,18 @@ impl Store {
         self.write(Job::Detach { id, holder, note, at: Timestamp::now() }).await.map(drop)
     }
 
+    /// Ends a hold in `state` for the process `holder`, which could not have that recorded when it came and has sent nothing of the
+    /// call. Nothing happens if it has ended, or is with another process.
+    pub async fn end_late(
+        &self,
+        id: HoldId,
+        holder: Arc<str>,
+        state: State,
+        note: Option<&'static str>,
+    ) -> Result<(), StoreError> {
+        self.write(Job::EndLate { id, holder, state, note, at: Timestamp::now() }).await.map(drop)
+    }
+
     /// Withdraws a hold that has no caller. Gives whether it was one: it may have a caller again, or have ended.
     pub async fn take_back(&self, id: HoldId, note: &'static str) -> Result<bool, StoreError> {
         match self.write(Job::TakeBack { id, note, at: Timestamp::now() }).await? {

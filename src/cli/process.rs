@@ -145,6 +145,8 @@ impl GateProcess {
         tokio::spawn(Arc::clone(&gate).keep_in_touch());
         let reminding = Arc::clone(&gate);
         tokio::spawn(async move { reminding.keep_reminding().await });
+        let recording = Arc::clone(&gate);
+        tokio::spawn(async move { recording.keep_recording().await });
         let _watching = watch(&files);
         let shown = Shown::new(Subject::gate(Arc::clone(&gate)), otlp);
         Ok(Self { gate, files, control, shown, _watching, liveness })
@@ -165,7 +167,11 @@ impl GateProcess {
             self.gate.instance(),
             jiff::Timestamp::now(),
         ));
-        let _ = timeout(LAST_EVENTS, store.flush()).await;
+        let _ = timeout(LAST_EVENTS, async {
+            self.gate.record_owed().await;
+            store.flush().await
+        })
+        .await;
         self.shown.end().await;
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);

@@ -160,6 +160,8 @@ async fn gate(place: &Path) -> Arc<Gate> {
         tokio::time::sleep(LOOK).await;
     }
     gate.refresh_tools().await.unwrap();
+    let recording = Arc::clone(&gate);
+    tokio::spawn(async move { recording.keep_recording().await });
     gate
 }
 

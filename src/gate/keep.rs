@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Answer, Approved, ClientQuestion, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded,
-    approvals, proof::NOT_PROVEN, refusal::Refused, rounds::Rounds,
+    approvals, owed::Owed, proof::NOT_PROVEN, refusal::Refused, rounds::Rounds,
 };
 use crate::{
     faults::fail_point,
@@ -31,6 +31,9 @@ const LOOKS_MAX: u32 = 8;
 
 /// Why a call does not run whose bytes are not what was shown.
 const CHANGED_IN_MEMORY: &str = "the held bytes have changed in memory";
+
+/// Why a call does not run that was decided.
+const VERDICT_LOST: &str = "the verdict could not be recorded";
 
 impl Gate {
     /// Keeps a held call until it ends: record ▸ announce ▸ wait ▸ claim. Run it in a task of its own.
@@ -169,7 +172,7 @@ impl Gate {
         self.asks_at_once(held);
         if !is_there && !is_new {
             // It was taken back under the id under which it came.
-            self.table.taken_back_recorded(held.suspended.ticket());
+            self.table.end_recorded(held.suspended.ticket());
         }
         // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
         if !is_new {
@@ -187,7 +190,7 @@ impl Gate {
         let id = record.hold.id;
         let hold = Arc::new(held.as_retry_of(record));
         if self.table.claim(held.suspended.ticket()).is_none() {
-            self.table.taken_back_recorded(held.suspended.ticket());
+            self.table.end_recorded(held.suspended.ticket());
             // Taken back while the grant was being redeemed: it is on record as forwarding, and was not sent.
             let why = Withdrawal::Cancelled;
             let end = Unrecorded { hold, why: Gone::Withdrawn(why) };
@@ -258,8 +261,8 @@ impl Gate {
         let holder = Arc::clone(&self.instance);
         if let Err(error) = self.store.approve(id, vote.clone(), Approval::default(), holder).await {
             tracing::error!(hold = %id, %error, "an approval could not be recorded, so the call was refused");
-            let reason = "the approval could not be recorded";
-            return Some(Released::Refuse(refused.ended(id, Cause::Unavailable, reason)));
+            self.is_unavailable(Arc::clone(&held.hold), VERDICT_LOST, &error);
+            return Some(Released::Refuse(refused.ended(id, Cause::Unavailable, VERDICT_LOST)));
         }
         let hold = Arc::clone(&held.hold);
         held.has_decided(Some(&vote));
@@ -301,7 +304,7 @@ impl Gate {
         match self.table.claim(held.suspended.ticket()) {
             Some(_) => Released::Refuse(refusal),
             None => {
-                self.table.taken_back_recorded(held.suspended.ticket());
+                self.table.end_recorded(held.suspended.ticket());
                 Released::Refuse(held.refused.clone().withdrawn(held.hold.id, Withdrawal::Cancelled))
             }
         }
@@ -389,8 +392,7 @@ impl Gate {
     pub async fn record_withdrawal(&self, end: Unrecorded) {
         match end.why {
             Gone::Withdrawn(why) => {
-                self.end(&end.hold, State::Withdrawn, Some(why.note().to_owned())).await;
-                self.table.taken_back_recorded(end.hold.id);
+                self.end(&end.hold, State::Withdrawn, Some(why.note())).await;
             }
             Gone::Absent(why) => self.record_absence(end.hold.id, why).await,
         }
@@ -399,6 +401,7 @@ impl Gate {
     async fn record_absence(&self, id: HoldId, why: Absence) {
         if let Err(error) = self.store.detach(id, Arc::clone(&self.instance), why.note()).await {
             tracing::error!(hold = %id, %error, "that a caller is gone could not be recorded");
+            self.owe(Owed::Absence { id, why }, &error);
         }
         tracing::info!(hold = %id, why = why.note(), "hold detached");
         self.moved.notify_waiters();
@@ -447,10 +450,9 @@ impl Gate {
         self.moved.notify_waiters();
         if let Err(error) = recorded {
             tracing::error!(hold = %hold.id, %error, "a verdict could not be recorded, so the call was refused");
-            let reason = "the verdict could not be recorded";
-            self.count_end(&hold, State::Unavailable);
+            self.is_unavailable(hold, VERDICT_LOST, &error);
             let _ = answer.send(Err(error));
-            return Released::Refuse(refused.ended(id, Cause::Unavailable, reason));
+            return Released::Refuse(refused.ended(id, Cause::Unavailable, VERDICT_LOST));
         }
         fail_point!("verdict.after_record");
         let _ = answer.send(Ok(state));
@@ -525,9 +527,13 @@ impl Gate {
     }
 
     /// Records an end that needs nobody's answer. The call does not run whether or not this succeeds.
-    async fn end(&self, hold: &Arc<NewHold>, state: State, note: Option<String>) {
-        if let Err(error) = self.store.end(hold.id, state, Vec::new(), note).await {
-            tracing::error!(hold = %hold.id, %error, %state, "the end of a hold could not be recorded");
+    async fn end(&self, hold: &Arc<NewHold>, state: State, note: Option<&'static str>) {
+        match self.store.end(hold.id, state, Vec::new(), note.map(str::to_owned)).await {
+            Ok(()) => self.table.end_recorded(hold.id),
+            Err(error) => {
+                tracing::error!(hold = %hold.id, %error, %state, "the end of a hold could not be recorded");
+                self.owe(Owed::End { id: hold.id, state, note }, &error);
+            }
         }
         self.moved.notify_waiters();
         self.came_to(Arc::clone(hold), state, None);

@@ -189,8 +189,8 @@ impl Gate {
                     self.announce_now(id, state, Some(vote)).await;
                     return Ok(state);
                 }
-                Err(StoreError::Attached { .. }) if self.table.is_taken_back(id) => {
-                    return Err(self.taken_back(id).await);
+                Err(StoreError::Attached { .. }) if self.table.ended(id).is_some() => {
+                    return Err(self.why_not_there(id).await);
                 }
                 Err(StoreError::Attached { holder }) if *holder == *self.instance => {
                     let _ = tokio::time::timeout(HANDOVER, moved).await;
@@ -290,7 +290,7 @@ impl Gate {
     ///
     /// When the record cannot be read.
     pub async fn as_shown(&self, id: HoldId) -> Result<Option<HoldRecord>, StoreError> {
-        let Some(mut record) = self.store.hold(id).await? else { return Ok(None) };
+        let Some(mut record) = self.recorded(id).await? else { return Ok(None) };
         if let Some(here) = self.table.get(id) {
             let NewHold { frame, frame_sha256, .. } =
                 std::mem::replace(&mut record.hold, NewHold::clone(&here));
@@ -309,18 +309,21 @@ impl Gate {
         }
     }
 
-    /// The client has taken the call back, which will be on record in a moment.
-    async fn taken_back(&self, id: HoldId) -> ResolveError {
-        match self.why_not_there(id).await {
-            ResolveError::Ended(record) if record.state == State::Held => {
-                ResolveError::Ended(Box::new(HoldRecord { state: State::Withdrawn, ..*record }))
-            }
-            other => other,
-        }
+    /// The hold `id` as it is on record, or as it has ended here if that is not on record yet.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read.
+    pub async fn recorded(&self, id: HoldId) -> Result<Option<HoldRecord>, StoreError> {
+        let found = self.store.hold(id).await?;
+        Ok(found.map(|record| match self.table.ended(id) {
+            Some(state) if record.state == State::Held => HoldRecord { state, holder: None, ..record },
+            _ => record,
+        }))
     }
 
     async fn why_not_there(&self, id: HoldId) -> ResolveError {
-        match self.store.hold(id).await {
+        match self.recorded(id).await {
             Ok(Some(record)) => ResolveError::Ended(Box::new(record)),
             Ok(None) => ResolveError::NotFound,
             Err(error) => ResolveError::Unrecorded(error),
@@ -353,11 +356,13 @@ impl Gate {
     /// When the record cannot be read.
     pub async fn detached(&self) -> Result<Vec<HoldRecord>, StoreError> {
         self.store.sweep().await?;
-        if self.store.heard().is_some() {
-            // Whoever has the caller can be asked from here.
-            return self.store.decidable_holds().await;
+        if self.store.heard().is_none() {
+            return self.store.detached_holds().await;
         }
-        self.store.detached_holds().await
+        // Whoever has the caller can be asked from here.
+        let mut found = self.store.decidable_holds().await?;
+        found.retain(|record| self.table.ended(record.hold.id).is_none());
+        Ok(found)
     }
 }
 

@@ -210,6 +210,14 @@ impl Standing {
         is_there
     }
 
+    /// The call at `holder` has ended in `next`, which could not be recorded when it came; nothing of it was sent. `false`: it has ended
+    /// already, or is with another process.
+    pub fn end_late(&mut self, holder: &str, next: State) -> bool {
+        // An approval that may have been recorded or not may turn out to have been.
+        let next = if self.state == State::Forwarding { State::Withdrawn } else { next };
+        self.holder.as_deref() == Some(holder) && self.end(next).is_ok()
+    }
+
     /// A person decides while no caller is there; a grant or the memory of a rejection lasts until `lapses_at`.
     ///
     /// # Errors
@@ -349,6 +357,24 @@ mod tests {
         );
         assert!(!Held.may_become(Lapsed) && !Granted.may_become(Expired));
         assert!(!Ran.may_become(NotRun), "who has looked has looked");
+    }
+
+    #[test]
+    fn an_end_that_comes_late_counts_only_for_the_process_that_still_has_the_call() {
+        let now = Timestamp::UNIX_EPOCH;
+        let held = || Standing::held("gate".into(), now, now);
+        for (state, holder, expected) in [
+            (State::Held, "gate", Some(State::Unavailable)),
+            // The approval was recorded after all, and nothing was sent.
+            (State::Forwarding, "gate", Some(State::Withdrawn)),
+            (State::Held, "other", None),
+            (State::Forwarding, "other", None),
+            (State::Answered, "gate", None),
+        ] {
+            let mut standing = Standing { state, ..held() };
+            assert_eq!(standing.end_late(holder, State::Unavailable), expected.is_some(), "{state} {holder}");
+            assert_eq!(standing.state, expected.unwrap_or(state));
+        }
     }
 
     #[test]

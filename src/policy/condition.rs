@@ -106,6 +106,11 @@ impl Condition {
         &self.text
     }
 
+    /// Whether it asks what the server says of the tool.
+    pub(super) fn reads_annotations(&self) -> bool {
+        self.reads_annotations
+    }
+
     /// Whether it is true of the call, asked for a rule that says `effect`.
     pub(super) fn is_met(&self, facts: &Facts<'_>, effect: Effect) -> Result<bool, Unanswered> {
         if self.reads_annotations && effect == Effect::Allow && !facts.trusted {

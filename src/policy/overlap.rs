@@ -1,13 +1,13 @@
-//! Rules that cannot do what they seem to say, because of other rules or because they are about everything.
+//! Rules that cannot do what they seem to say, because of other rules or of servers, or because they are about everything.
 //!
 //! Called once when a policy is loaded; it only warns. Patterns are compared as they are written, so what it says is certain
 //! and what it misses is left to `policy test`.
 
 use std::collections::HashMap;
 
-use super::{Effect, diagnostic::Diagnostic, document::Draft, pattern::Pattern};
+use super::{Effect, condition::Condition, diagnostic::Diagnostic, document::Draft, pattern::Pattern};
 
-/// Adds a warning for each rule that never decides, or that opens everything.
+/// Adds a warning for each rule that never decides, that opens everything, or that lets a server decide.
 pub(super) fn check(drafts: &[Draft], problems: &mut Vec<Diagnostic>) {
     // The strictest rule without condition for each pattern. A rule about certain servers covers only rules about the same.
     let mut strictest: HashMap<(&str, &str, String), &Draft> = HashMap::new();
@@ -56,6 +56,15 @@ pub(super) fn check(drafts: &[Draft], problems: &mut Vec<Diagnostic>) {
             problems.push(
                 Diagnostic::warning("P0203", &draft.source, draft.name_span.clone(), message).hint(hint),
             );
+        }
+        if draft.effect == Effect::Allow && draft.when.as_ref().is_some_and(Condition::reads_annotations) {
+            let message = format!(
+                "the rule `{}` allows because of what the server itself says of the tool",
+                draft.name
+            );
+            let hint = "that counts only for servers with `trusted: true`, and is no more than their word: name the tools";
+            let found = Diagnostic::warning("P0210", &draft.source, draft.name_span.clone(), message);
+            problems.push(found.hint(hint.to_owned()));
         }
         let session = ["initialize", "ping"]
             .iter()

@@ -212,6 +212,18 @@ fn values_of_different_kinds_are_not_compared_behind_the_authors_back() {
 }
 
 #[test]
+fn an_argument_that_is_left_out_is_not_false_and_the_order_of_keys_means_nothing() {
+    let gentle =
+        policy("version: 1\nrules:\n  - {name: gentle, tool: t, action: allow, when: args.force == false}\n");
+    allow!(gentle, r#"t {"force": false, "a": 1}"#);
+    allow!(gentle, r#"t {"a": 1, "force": false}"#);
+    hold!(gentle, "t {}");
+    hold!(gentle, r#"t {"a": 1}"#);
+    hold!(gentle, r#"t {"a": 1, "force": true}"#);
+    hold!(gentle, r#"t {"a": {"force": false}}"#);
+}
+
+#[test]
 fn what_a_condition_can_see() {
     for (when, seen) in [
         ("tool == 't'", true),

@@ -251,6 +251,27 @@ pub(super) fn detach(
     Ok(())
 }
 
+/// The call of `id` at `holder` has ended in `state`, which could not be recorded when it came; nothing of it was sent. Of one that has
+/// ended already, or is with another process, nothing is written.
+pub(super) fn end_late(
+    db: &dyn Sql,
+    head: &mut Checkpoint,
+    id: HoldId,
+    holder: &str,
+    (state, note): (State, Option<&str>),
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let (seq, mut found) = hold_without_frame(db, id)?;
+    let before = found.state;
+    let mut standing = found.standing();
+    if standing.end_late(holder, state) {
+        found.stand(standing);
+        found.note = note.map(str::to_owned).or(found.note);
+        update(db, head, seq, before, &mut found, at)?;
+    }
+    Ok(())
+}
+
 fn detached(found: &HoldRecord, holder: &str, note: &str, at: Timestamp) -> AuditEvent {
     AuditEvent { note: Some(note.to_owned()), ..AuditEvent::of(Occasion::Detached, &found.hold, holder, at) }
 }

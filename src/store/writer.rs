@@ -74,6 +74,13 @@ pub(super) enum Job {
         note: &'static str,
         at: Timestamp,
     },
+    EndLate {
+        id: HoldId,
+        holder: Arc<str>,
+        state: State,
+        note: Option<&'static str>,
+        at: Timestamp,
+    },
     TakeBack {
         id: HoldId,
         note: &'static str,
@@ -467,6 +474,7 @@ impl Job {
             },
             Self::Record(hold) => Reach { made: Some(hold), ..Reach::default() },
             Self::End { id, .. }
+            | Self::EndLate { id, .. }
             | Self::Approve { id, .. }
             | Self::Detach { id, .. }
             | Self::TakeBack { id, .. }
@@ -509,6 +517,9 @@ fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
             return waiting::hear(db, head, *id, (*heard, note), gate, *at).map(Written::Effect);
         }
         Job::Detach { id, holder, note, at } => waiting::detach(db, head, *id, holder, note, *at)?,
+        Job::EndLate { id, holder, state, note, at } => {
+            waiting::end_late(db, head, *id, holder, (*state, *note), *at)?;
+        }
         Job::TakeBack { id, note, at } => {
             return waiting::take_back(db, head, *id, note, *at).map(Written::TakenBack);
         }

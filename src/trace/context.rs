@@ -113,11 +113,10 @@ mod tests {
         ] {
             assert_eq!(TraceContext::parse(bad, None), None, "{bad}");
         }
-        let long = "a".repeat(STATE_BYTES_MAX + 1);
-        assert_eq!(
-            TraceContext::parse(PARENT, Some(&long)).unwrap().state,
-            None,
-            "the parent counts without it"
-        );
+        for bad in [&*"a".repeat(STATE_BYTES_MAX + 1), "", "a=b\r\nx-evil: 1", "a=b\n", "a=\u{1b}[2J", "a=é"]
+        {
+            let read = TraceContext::parse(PARENT, Some(bad)).unwrap();
+            assert_eq!(read.state, None, "the parent counts without {bad:?}");
+        }
     }
 }

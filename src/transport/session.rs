@@ -83,6 +83,8 @@ pub type HungUp = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Lifecycle {
     /// Set by the transport: end the session (the process was told to stop).
     pub stop: CancellationToken,
+    /// Set by the transport before that: the client has ended the session, so nothing of it may run any more.
+    pub over: CancellationToken,
     /// Set by the session: the client is gone, so the server's stdin is about to be closed.
     pub client_gone: CancellationToken,
     /// Asked while the client is not read: the end of a stream that nobody reads is seen in no other way.
@@ -761,16 +763,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn stop(&mut self) {
         self.client_reads = false;
         self.asking.give_up();
-        self.detach_all(Absence::Stopping);
-        self.upstream.close();
-    }
-
-    /// Nobody waits any more for what is held: people can still decide on it, and the same call, made again, finds it.
-    fn detach_all(&mut self, why: Absence) {
-        for hold in self.calls.held() {
-            // One that is being decided just now ends by itself, and is then not forwarded.
-            self.gate.detach(hold, why);
+        if self.lifecycle.over.is_cancelled() {
+            self.withdraw_all();
+        } else {
+            self.detach_all(Absence::Stopping);
         }
+        self.upstream.close();
     }
 
     /// Lets every task end, and puts on record what will never be known.

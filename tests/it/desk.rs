@@ -294,6 +294,7 @@ fn no_text_of_a_call_leaves_its_place_on_a_page() {
         "cmd": format!("ls{}; rm -rf ~", " ".repeat(5000)),
         "odd": "\u{1b}[2J\u{202e}gnp.exe\u{200b}\u{e0041}\u{2028}\u{0}&lt;&amp;&#60;",
         "p\"><form action=/x>": "javascript:alert(1)",
+        "url": "https://\u{430}pple.com/ or file:///etc/passwd",
     });
     let frame = call(1, "read<script>_file", &arguments);
     gate.send(&frame);
@@ -306,9 +307,14 @@ fn no_text_of_a_call_leaves_its_place_on_a_page() {
         for tag in ["<script>", "<img", "<form action=/x", "<b>nice"] {
             assert!(!page.contains(tag), "{tag} in {path}");
         }
+        let links = page.split("href=\"").skip(1);
+        links.for_each(|link| {
+            assert!(link.starts_with(['/', '#']), "no link is a call's: {link:.80} in {path}")
+        });
         assert!(page.contains("its own word") || path == "/history");
     }
     let page = desk.get(&hold, &[("Cookie", &cookie)]).body;
+    assert!(page.contains("xn--pple-43d.com"), "{page}");
     assert!(page.contains("⟨5000 spaces⟩") && page.contains("Careful"), "{page}");
     let shown = text_behind(&page, "aria-label=\"The whole message\">");
     assert_eq!(holdshort::sanitize::unrender(&shown), Some(frame), "the message is rebuilt from the page");

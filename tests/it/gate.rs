@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdshort::{
-    gate::{Caller, Gate, GateLimits, Released, ResolveError, Screened},
-    hold::{HoldId, Said, State, Verdict, Withdrawal, shown_sha256},
+    gate::{Caller, Gate, GateLimits, News, Released, ResolveError, Screened},
+    hold::{Absence, HoldId, Said, State, Verdict, Withdrawal, shown_sha256},
     jsonrpc::Frame,
     mcp::tool_definitions,
     policy::{Policy, Source},
@@ -292,6 +292,61 @@ async fn what_waits_is_shown_as_it_is_whatever_the_record_says() {
     assert!(matches!(resolved, Err(ResolveError::NotWhatWasShown)), "{resolved:?}");
 }
 
+#[tokio::test]
+async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, away) = (dir.path().join("record/holdshort.db"), dir.path().join("away.db"));
+    let gate = gate(Store::open(&path), GateLimits::default(), "1h");
+    let (decided, released) = hold(&gate, 1);
+    let (withdrawn, taken_back) = hold(&gate, 2);
+    let (left, gone) = hold(&gate, 3);
+    for id in [decided, withdrawn, left] {
+        until_held(&gate, id).await;
+    }
+    std::fs::rename(&path, &away).unwrap();
+    let mut news = gate.watch();
+    let resolved = gate.resolve(decided, Verdict::Approve, &alice(), None).await;
+    assert!(matches!(resolved, Err(ResolveError::Unrecorded(_))), "{resolved:?}");
+    assert!(matches!(released.await.unwrap(), Released::Refuse(_)));
+    let told = news.recv().await.unwrap();
+    assert!(
+        matches!(&told, News::Now { hold, state: State::Unavailable, .. } if hold.id == decided),
+        "whoever watches hears that it is over: {told:?}"
+    );
+    assert!(gate.withdraw(withdrawn, Withdrawal::Cancelled) && gate.detach(left, Absence::ClientGone));
+    for released in [taken_back, gone] {
+        let Released::Withdrawn { end, .. } = released.await.unwrap() else { panic!("nobody waits") };
+        gate.record_withdrawal(end).await;
+    }
+    assert!(gate.holds().is_empty(), "none of them waits");
+
+    std::fs::rename(&away, &path).unwrap();
+    for (id, state) in [(decided, State::Unavailable), (withdrawn, State::Withdrawn)] {
+        let record = gate.store().hold(id).await.unwrap().unwrap();
+        assert_eq!(record.state, State::Held, "the record does not know better yet");
+        assert_eq!(gate.recorded(id).await.unwrap().unwrap().state, state);
+        let late = gate.resolve(id, Verdict::Approve, &alice(), None).await;
+        assert!(matches!(&late, Err(ResolveError::Ended(record)) if record.state == state), "{late:?}");
+    }
+    let recording = Arc::clone(&gate);
+    let recording = tokio::spawn(async move { recording.keep_recording().await });
+    for (id, state) in [(decided, State::Unavailable), (withdrawn, State::Withdrawn)] {
+        while gate.store().hold(id).await.unwrap().unwrap().state != state {
+            tokio::task::yield_now().await;
+        }
+    }
+    while gate.detached().await.unwrap().iter().all(|record| record.hold.id != left) {
+        tokio::task::yield_now().await;
+    }
+    recording.abort();
+    let late = gate.resolve(decided, Verdict::Approve, &alice(), None).await;
+    assert!(matches!(late, Err(ResolveError::Ended(_))), "{late:?}");
+    let (again, _released) = hold(&gate, 1);
+    until_held(&gate, again).await;
+    assert_ne!(again, decided, "the same call is a hold of its own");
+    assert!(gate.store().verify(None).await.unwrap().is_sound());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_verdict_after_the_time_is_over_is_too_late_also_where_the_timer_has_stood_still() {
     // As after a sleep of the machine: the timer, which is paused here, has not moved, but the clock on the wall has.
@@ -330,6 +385,26 @@ async fn only_a_person_decides_and_a_rejection_says_why() {
     gate.resolve(id, Verdict::Reject, &alice(), Some(&long)).await.unwrap();
     let comment = gate.store().hold(id).await.unwrap().unwrap().votes[0].comment.clone().unwrap();
     assert!(comment.chars().count() < 520 && comment.ends_with("(cut)"), "a long reason is cut, with a mark");
+}
+
+#[test]
+fn names_of_tools_are_no_labels_of_numbers() {
+    let policy =
+        Policy::parse(vec![Source { name: "policy.yaml".into(), text: "version: 1\n".into() }]).unwrap();
+    let gate = Gate::new("gate".into(), Arc::new(policy), Store::in_memory(), GateLimits::default());
+    let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
+    let numbers = |calls: std::ops::Range<usize>| {
+        for call in calls {
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","id":{call},"method":"tools/call","params":{{"name":"tool-{call}"}}}}"#
+            );
+            drop(gate.screen(&caller, Frame::from_client(Bytes::from(line)).unwrap()));
+        }
+        gate.meter().families().iter().map(|family| family.points.len()).sum::<usize>()
+    };
+    let of_one = numbers(0..1);
+    assert!(of_one > 0);
+    assert_eq!(numbers(1..20_000), of_one);
 }
 
 #[test]

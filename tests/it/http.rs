@@ -358,13 +358,37 @@ fn a_request_behind_one_that_is_held_waits_and_gets_its_own_answer() {
 }
 
 #[test]
-fn a_redirect_is_not_followed_and_not_passed_on() {
-    let server = Server::start(Box::new(|_, say| {
-        say(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n");
+fn nothing_is_fetched_because_a_server_says_so() {
+    let elsewhere = Server::of_result(RESULT);
+    let place = format!("http://{}", elsewhere.address);
+    let server = Server::start(Box::new(move |request, say| {
+        let status = request.header("x-status").unwrap();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nlocation: {place}/\r\nwww-authenticate: Bearer resource_metadata=\"{place}/x\"\r\ncontent-length: 0\r\n\r\n"
+        );
+        say(answer.as_bytes());
     }));
-    let proxy = Proxy::before(&server, POLICY, "");
-    let answer = proxy.post(&[], &call(1, "safe"));
-    assert_eq!((answer.status(), answer.header("location")), (502, None));
+    for oauth in ["off", "pass", "rewrite"] {
+        let config = format!(
+            "upstreams: [{{name: test, path: /mcp, url: \"http://{}/up\", oauth: {oauth}}}]\n",
+            server.address
+        );
+        let proxy = Proxy::start(POLICY, &config);
+        for status in
+            ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
+        {
+            let answer = proxy.post(&[("x-status", status)], &call(1, "safe"));
+            assert_eq!((answer.status(), answer.header("location")), (502, None), "{status}");
+        }
+        for (status, code) in [("204 No Content", 204), ("401 Unauthorized", 401)] {
+            assert_eq!(proxy.post(&[("x-status", status)], &call(1, "safe")).status(), code);
+        }
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("x-status", "302 Found")], &call(2, "danger")));
+        decide(&proxy, &["approve"]);
+        assert_eq!(client.message().unwrap().header("location"), None, "{oauth}");
+    }
+    assert!(elsewhere.asked().is_empty());
 }
 
 #[test]
@@ -479,6 +503,43 @@ fn held_calls_of_one_session_cannot_share_an_id_or_a_progress_token() {
 }
 
 #[test]
+fn a_request_of_the_era_without_sessions_is_of_none_whatever_it_names() {
+    let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let modern = call(1, "danger").replace(
+        "\"arguments\":",
+        "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"},\"arguments\":",
+    );
+    let headers = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "danger"),
+        ("mcp-session-id", "s-1"),
+        ("last-event-id", "7"),
+    ];
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &headers, &modern));
+    proxy.home.wait_for_holds(1);
+    assert_eq!(proxy.end("s-1").status(), 200);
+    decide(&proxy, &["approve"]);
+    assert_eq!(client.message().unwrap().status(), 200);
+    assert_eq!(server.asked().last().unwrap().text(), modern, "the end of that session is not its end");
+}
+
+#[test]
+fn a_held_call_keeps_no_answer_from_another_client_that_uses_the_same_id() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &call(1, "danger")));
+    proxy.home.wait_for_holds(1);
+    let answer = proxy.post(&[], &call(1, "safe"));
+    assert!(answer.text().contains("done"), "{}", answer.text());
+    decide(&proxy, &["approve"]);
+    assert!(held.message().unwrap().text().contains("done"));
+}
+
+#[test]
 fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
     let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
     let proxy = Proxy::before(&server, POLICY, "");
@@ -489,9 +550,7 @@ fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
         proxy.home.wait_for_holds(number + 1);
         clients.push(client);
     }
-    let mut ending = proxy.connect();
-    ending.send(b"DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: s-1\r\n\r\n");
-    assert_eq!(ending.message().unwrap().status(), 200);
+    assert_eq!(proxy.end("s-1").status(), 200);
     assert!(clients[0].message().is_some(), "its request ends");
     proxy.home.wait_for_holds(1);
     let history: Value = serde_json::from_slice(&proxy.home.holdshort(["history", "--json"]).stdout).unwrap();

@@ -36,6 +36,19 @@ fn text(answer: &Message) -> Value {
     answer.json()["result"]["content"][0]["text"].clone()
 }
 
+/// `body` as a request of 2026-07-28.
+fn modern(body: &str) -> String {
+    body.replace(
+        "\"arguments\":",
+        "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"},\"arguments\":",
+    )
+}
+
+/// What the headers of such a call of `tool` say.
+fn modern_headers(tool: &str) -> [(&str, &str); 3] {
+    [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", tool)]
+}
+
 #[test]
 fn each_session_has_a_process_of_its_own() {
     let proxy = proxy();
@@ -46,10 +59,7 @@ fn each_session_has_a_process_of_its_own() {
         assert_eq!(proxy.post(&[("mcp-session-id", id)], initialized).status(), 202);
         assert!(text(&proxy.post(&[("mcp-session-id", id)], READ)).as_str().unwrap().contains("A-1042"));
     }
-    let delete = format!("DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {one}\r\n\r\n");
-    let mut client = proxy.connect();
-    client.send(delete.as_bytes());
-    assert_eq!(client.message().unwrap().status(), 200);
+    assert_eq!(proxy.end(&one).status(), 200);
     assert_eq!(proxy.post(&[("mcp-session-id", &one)], READ).status(), 404);
     assert_eq!(proxy.post(&[("mcp-session-id", &other)], READ).status(), 200);
     assert_eq!(proxy.post(&[], READ).status(), 404, "this revision has sessions");
@@ -81,23 +91,79 @@ fn calls_are_held_as_everywhere() {
 }
 
 #[test]
+fn the_end_of_a_session_takes_back_what_waits_in_it() {
+    let proxy = proxy();
+    let (one, other) = (session(&proxy), session(&proxy));
+    let mut clients = Vec::new();
+    for (number, id) in [&one, &other].into_iter().enumerate() {
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("mcp-session-id", id)], REFUND));
+        proxy.home.wait_for_holds(number + 1);
+        clients.push(client);
+    }
+    assert_eq!(proxy.end(&one).status(), 200);
+    assert!(clients[0].message().is_some(), "its request ends");
+    let left = proxy.home.wait_for_holds(1).remove(0);
+    until(|| {
+        let output = proxy.home.holdshort(["history", "--json"]);
+        let history: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let mut ended = history.as_array()?.iter().filter(|hold| hold["id"] != *left);
+        ended.any(|hold| hold["state"] == "withdrawn").then_some(())
+    });
+    assert!(proxy.home.holdshort(["approve", &left]).status.success(), "another session is not disturbed");
+    assert!(text(&clients[1].message().unwrap()).as_str().unwrap().contains("20"));
+}
+
+#[test]
 fn requests_without_sessions_share_a_process_unless_their_ids_are_the_same() {
     let proxy = proxy();
-    let modern = |body: &str| {
-        body.replace(
-            "\"arguments\":",
-            "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"},\"arguments\":",
-        )
-    };
-    let headers =
-        |name| [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", name)];
     let mut held = proxy.connect();
-    held.send(&post("/mcp", &headers("send_refund"), &modern(REFUND)));
+    held.send(&post("/mcp", &modern_headers("send_refund"), &modern(REFUND)));
     let hold = proxy.home.wait_for_holds(1).remove(0);
-    let answer = proxy.post(&headers("get_order"), &modern(READ));
+    let answer = proxy.post(&modern_headers("get_order"), &modern(READ));
     assert!(text(&answer).as_str().unwrap().contains("A-1042"), "the same id elsewhere is another request");
     assert!(proxy.home.holdshort(["reject", &hold, "--reason", "No."]).status.success());
     assert!(held.message().unwrap().text().contains("REJECTED"));
+}
+
+#[test]
+fn a_revision_without_sessions_neither_listens_to_one_nor_ends_it() {
+    let proxy = proxy();
+    let id = session(&proxy);
+    for method in ["GET", "DELETE"] {
+        let mut client = proxy.connect();
+        let request = format!(
+            "{method} /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {id}\r\nmcp-protocol-version: 2026-07-28\r\n\r\n"
+        );
+        client.send(request.as_bytes());
+        assert_eq!(client.message().unwrap().status(), 405, "{method}");
+    }
+    assert_eq!(proxy.post(&[("mcp-session-id", &id)], READ).status(), 200, "it goes on");
+}
+
+#[test]
+fn a_late_answer_to_a_client_that_has_gone_is_not_taken_for_one_to_another_client() {
+    let script = r#"while read -r line; do case "$line" in
+        *cancelled*) : > "$0" ;;
+        *'"late"'*) late=1 ;;
+        *'"get_order"'*)
+            [ -z "$late" ] || echo '{"jsonrpc":"2.0","id":1,"result":{"of":"another"}}'
+            echo '{"jsonrpc":"2.0","id":1,"result":{"of":"this"}}' ;;
+        esac; done"#;
+    let home = tempfile::tempdir().unwrap();
+    let cancelled = home.path().join("cancelled");
+    let command = serde_json::to_string(&["sh", "-c", script, cancelled.to_str().unwrap()]).unwrap();
+    let proxy = Proxy::start(
+        "version: 1\ndefault: allow\n",
+        &format!("upstreams: [{{name: lines, path: /mcp, command: {command}}}]\n"),
+    );
+    let mut gone = proxy.connect();
+    gone.send(&post("/mcp", &modern_headers("late"), &modern(&READ.replace("get_order", "late"))));
+    assert_eq!(gone.head().unwrap().status(), 200, "it is waited for");
+    drop(gone);
+    until(|| cancelled.exists().then_some(()));
+    let answer = proxy.post(&modern_headers("get_order"), &modern(READ));
+    assert!(answer.text().contains(r#""of":"this""#), "{}", answer.text());
 }
 
 #[test]

@@ -107,6 +107,22 @@ fn a_call_comes_back_by_itself_until_people_have_decided() {
 }
 
 #[test]
+fn a_question_about_a_task_says_nothing_of_the_arguments_with_which_it_runs() {
+    let server = server(&[("tools/call", r#"{"resultType":"complete","content":[]}"#)]);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let begun = ask(&proxy, 1, "tools/call", DANGER, TASKS);
+    let task = begun["result"]["taskId"].as_str().unwrap();
+    decide(&proxy, "approve");
+    let (mut headers, body) = modern(2, "tasks/get", &format!(r#""taskId":"{task}""#), TASKS);
+    headers.push(("mcp-param-n", "900".to_owned()));
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+    assert_eq!(proxy.post(&headers, &body).status(), 200);
+    let (sent, call) = until(|| asked(&server, "tools/call").pop());
+    assert_eq!((&call["params"]["arguments"]["n"], sent.header("mcp-name")), (&json!(1), Some("danger")));
+    assert_eq!(sent.header("mcp-param-n"), None);
+}
+
+#[test]
 fn a_task_goes_on_as_one_of_the_server() {
     let server = server(&[
         ("tools/call", r#"{"resultType":"task","taskId":"t-9","status":"working","ttlMs":60000}"#),

@@ -67,7 +67,10 @@ pub(in crate::cli) fn show(tool: &ToolView, as_json: bool) {
     for warning in now.iter().flat_map(|text| view::warnings(text.get())) {
         card.field("WARNING", sanitize::render(&warning));
     }
-    card.field("definition", format!("{what}; escapes such as \\u{{202E}} show what is not seen"));
+    card.field(
+        "definition",
+        format!("the server's own words, {what}; escapes such as \\u{{202E}} show what is not seen"),
+    );
     match now {
         Some(text) => {
             for row in view::json_rows(text.get(), room) {

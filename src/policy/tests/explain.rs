@@ -38,6 +38,7 @@ fn every_rule_says_why_it_matches_or_does_not() {
         ]
     );
     assert_eq!(answers("billing.pay")[2..4], ["big: ConditionUnanswered =>", "small: ConditionUnanswered"]);
+    assert_eq!(answers("shop.get_and_delete")[0], "reads: Matched =>", "a pattern stands for all that fits");
     assert_eq!(answers("staging.get_x")[0], "reads: Matched +");
     assert_eq!(answers("staging.get_x")[4], "staging: Matched =>");
     assert_eq!(answers("evil.billing.get_order")[1], "theirs: NameOfAnotherServer");

@@ -337,6 +337,8 @@ fn doubtful_policies_load_with_a_warning() {
         ("{name: r, tool: t, action: allow, when: 'args.x.matches(\"a+\")'}", "P0204"),
         ("{name: r, tool: t, action: allow, when: 'args.x.matches(\"^a+$\")'}", ""),
         ("{name: r, tool: t, action: hold, when: 'args.x.matches(\"a+\")'}", ""),
+        ("{name: r, tool: t, action: allow, when: annotations.readOnlyHint && args.x == 1}", "P0210"),
+        ("{name: r, tool: t, action: hold, when: annotations.destructiveHint}", ""),
         ("{name: r, tool: t, action: hold, when: 'true'}", "P0205"),
         ("{name: r, method: '*', action: hold}", "P0207"),
     ] {

@@ -113,17 +113,16 @@ impl Waiting {
     fn begin(held: Held, call: &HeldCall, uri: Option<Uri>) -> Result<Self, Box<Response<Body>>> {
         let Some(id) = held.asked.id.clone() else { return Err(Box::new(body::empty(StatusCode::ACCEPTED))) };
         let session = &held.asked.session;
-        let is_repeated =
-            session.is_held(&id) || call.progress_token().is_some_and(|token| session.is_held_token(token));
-        if session.is_one_client() && is_repeated {
+        let Some(here) = session.hold(id.clone(), call.id(), call.progress_token()) else {
             let text = "a request with this id or progress token is still without an answer";
             let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
             return Err(Box::new(body::refusal(StatusCode::BAD_REQUEST, &refusal)));
-        }
+        };
         let limits = *held.exchange.limits();
         let account = held.exchange.worker.proxy.accounts.of(&held.exchange.principal);
         let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
         let Some(open) = account.hold(call.frame_bytes(), calls, bytes) else {
+            session.no_longer_held(&here);
             let text = format!(
                 "{calls} calls or {} MiB of this agent wait already, which is the limit",
                 bytes >> 20
@@ -131,7 +130,6 @@ impl Waiting {
             held.exchange.gate().note(&session.caller(), "", &text);
             return Err(Box::new(post::refused(&call.refusal(&text), held.asked.modern)));
         };
-        let here = session.hold(id, call.id(), call.progress_token());
         let proxy = &held.exchange.worker.proxy;
         if proxy.is_stopping() {
             proxy.gate.detach(call.id(), Absence::Stopping);
@@ -188,7 +186,7 @@ impl Waiting {
         let Some(released) = self.released_in_stream(&mut holding, &chunks, &mut ticks).await else {
             return self.client_gone(holding).await;
         };
-        let approved = match self.released(released).await {
+        let approved = match self.released(released, chunks.is_closed()).await {
             Ok(approved) => approved,
             Err((refusal, end)) => {
                 say(&chunks, &refusal).await;
@@ -338,17 +336,20 @@ impl Waiting {
         }
     }
 
-    /// What is left to do at the end of the wait: an approved call to send, or something to tell.
+    /// What is left to do at the end of the wait: an approved call to send, or something to tell. `is_gone`: nobody is there who could
+    /// be told.
     async fn released(
         &mut self,
         released: Released,
+        is_gone: bool,
     ) -> Result<Box<Approved>, (Refusal, Option<crate::gate::Unrecorded>)> {
         // In this order: who takes the call back after this finds it no longer held.
         self.held.asked.session.no_longer_held(&self.here);
         self.open = None;
         match released {
-            Released::Resume(approved) if self.here.is_cancelled() => {
-                let why = Withdrawal::Cancelled;
+            Released::Resume(approved) if is_gone || self.here.is_cancelled() => {
+                let why =
+                    if self.here.is_cancelled() { Withdrawal::Cancelled } else { Withdrawal::ClientGone };
                 self.held.exchange.gate().not_forwarded(approved.hold(), why).await;
                 Err((approved.too_late(why), None))
             }
@@ -371,7 +372,7 @@ impl Waiting {
 
     /// Nothing has been sent yet: the client gets the server's own response.
     async fn answer_whole(mut self, released: Released, mut answer: oneshot::Sender<Response<Body>>) {
-        let approved = match self.released(released).await {
+        let approved = match self.released(released, answer.is_closed()).await {
             Ok(approved) => approved,
             Err((refusal, end)) => {
                 let _ = answer.send(post::refused(&refusal, self.held.asked.modern));
@@ -409,7 +410,7 @@ impl Waiting {
         chunks: mpsc::Sender<Bytes>,
         mut ticks: Interval,
     ) {
-        let approved = match self.released(released).await {
+        let approved = match self.released(released, chunks.is_closed()).await {
             Ok(approved) => approved,
             Err((refusal, end)) => {
                 if let Some(message) = refusal.to_bytes() {

@@ -34,6 +34,7 @@ use super::{
     held::KEEPALIVE,
     post,
     settings::HttpLimits,
+    stream,
 };
 use crate::{
     gate::{Caller, ListedTools, Refusal},
@@ -59,6 +60,12 @@ const PIPE_BYTES: usize = 256 * 1024;
 
 /// Messages that wait for a client that reads slowly.
 const MESSAGES_WAITING_MAX: usize = 16;
+
+/// How long an answer may be late to a request whose client has gone. Until then no other client's request has its id.
+const LATE_MAX: Duration = Duration::from_secs(300);
+
+/// Requests of one process whose clients have gone and whose answers may still come. With more of them it is nobody else's process.
+const LEFT_MAX: usize = 1024;
 
 /// A server behind a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +122,8 @@ struct Ways {
     calls: HashMap<RequestId, mpsc::Sender<Bytes>>,
     /// Those of them that ask for the server's tools.
     lists: HashSet<RequestId>,
+    /// Requests whose clients have gone, and when: the server may answer them all the same.
+    left: HashMap<RequestId, Instant>,
     /// Requests by the raw token of their progress.
     tokens: HashMap<Box<str>, RequestId>,
     /// The stream on which the server speaks first.
@@ -178,9 +187,12 @@ impl LineServers {
         Ok(piped)
     }
 
-    /// Ends the session `id`.
+    /// Ends the session `id`, whoever still waits in it: what is held there is withdrawn.
     fn end(&self, id: &str) {
-        lock(&self.running).by_id.remove(id);
+        if let Some(piped) = lock(&self.running).by_id.remove(id) {
+            piped.lifecycle.over.cancel();
+            piped.lifecycle.stop.cancel();
+        }
     }
 
     /// A process for a request without a session: one of this principal in which `id` is not in use.
@@ -194,8 +206,7 @@ impl LineServers {
             let mut running = lock(&self.running);
             running.shared.retain(|piped| piped.is_alive());
             let mut own = running.shared.iter().filter(|piped| piped.principal == *principal);
-            let is_free =
-                |piped: &&Arc<Piped>| id.is_none_or(|id| !lock(&piped.router.ways).calls.contains_key(id));
+            let is_free = |piped: &&Arc<Piped>| id.is_none_or(|id| lock(&piped.router.ways).is_free(id));
             let listed = own.clone().next().map(|piped| Arc::clone(&piped.router.listed));
             (own.find(is_free).cloned(), listed)
         };
@@ -309,6 +320,7 @@ impl Router {
                     answer.is_some_and(|answer| answer.protocol_version == VERSION_WITH_BATCHES);
             }
             let id = message.id()?;
+            ways.left.remove(id);
             if ways.lists.contains(id) {
                 // Before the client can call any of them.
                 lock(&self.listed).learn(&mcp::tool_definitions(message.result().unwrap_or("{}")));
@@ -329,6 +341,20 @@ impl Router {
 }
 
 impl Ways {
+    /// Whether what answers `id` can be meant for nobody but whoever asks now.
+    fn is_free(&mut self, id: &RequestId) -> bool {
+        self.left.retain(|_, since| since.elapsed() < LATE_MAX);
+        self.left.len() < LEFT_MAX && !self.left.contains_key(id) && !self.calls.contains_key(id)
+    }
+
+    /// The client of the request `id` has gone.
+    fn leave(&mut self, id: &RequestId) {
+        self.forget(id);
+        if self.left.len() < LEFT_MAX {
+            self.left.insert(id.clone(), Instant::now());
+        }
+    }
+
     fn forget(&mut self, id: &RequestId) -> Option<mpsc::Sender<Bytes>> {
         self.tokens.retain(|_, other| other != id);
         self.lists.remove(id);
@@ -350,7 +376,7 @@ impl Drop for Waiting {
         if self.is_answered {
             return;
         }
-        lock(&self.piped.router.ways).forget(&self.id);
+        lock(&self.piped.router.ways).leave(&self.id);
         let line = format!(
             "{{\"jsonrpc\":\"2.0\",\"method\":\"{}\",\"params\":{{\"requestId\":{},\"reason\":\"the client has gone\"}}}}\n",
             method::CANCELLED,
@@ -559,6 +585,11 @@ pub(super) async fn answer(
         }
     };
     let of_session = || servers.find(session.unwrap_or_default(), principal);
+    if matches!(head.method, Method::GET | Method::DELETE)
+        && let Err(response) = stream::check(&head)
+    {
+        return *response;
+    }
     match head.method {
         Method::POST => {}
         Method::GET => return of_session().map_or_else(Nowhere::into_response, |piped| piped.listen(limits)),

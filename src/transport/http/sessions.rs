@@ -407,16 +407,22 @@ impl Session {
         lock(&self.waiting).tokens.contains_key(token)
     }
 
-    /// A call waits, until the returned value is given to [`Session::no_longer_held`].
-    pub(super) fn hold(&self, id: RequestId, hold: HoldId, token: Option<&str>) -> Arc<HeldHere> {
-        let here =
-            Arc::new(HeldHere { id, hold, token: token.map(Into::into), cancelled: AtomicBool::new(false) });
+    /// A call waits, until the returned value is given to [`Session::no_longer_held`]. `token` is raw JSON. None: the one client of this
+    /// session has another call waiting with this id or progress token.
+    pub(super) fn hold(&self, id: RequestId, hold: HoldId, token: Option<&str>) -> Option<Arc<HeldHere>> {
+        let here = HeldHere { id, hold, token: token.map(Into::into), cancelled: AtomicBool::new(false) };
+        let here = Arc::new(here);
         let mut waiting = lock(&self.waiting);
+        let is_repeated = waiting.by_id.contains_key(&here.id)
+            || token.is_some_and(|token| waiting.tokens.contains_key(token));
+        if self.is_one_client() && is_repeated {
+            return None;
+        }
         if let Some(token) = &here.token {
             *waiting.tokens.entry(token.clone()).or_default() += 1;
         }
         waiting.by_id.entry(here.id.clone()).or_default().push(Arc::clone(&here));
-        here
+        Some(here)
     }
 
     /// It no longer waits.

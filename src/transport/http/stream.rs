@@ -55,6 +55,13 @@ fn begin(
     request: Request<Incoming>,
 ) -> Result<(Parts, Arc<Session>), Box<Response<Body>>> {
     let (head, _) = request.into_parts();
+    check(&head)?;
+    let session = post::session(exchange, &head, false)?;
+    Ok((head, session))
+}
+
+/// Refuses what no GET and no DELETE can be about, whatever the session.
+pub(super) fn check(head: &Parts) -> Result<(), Box<Response<Body>>> {
     let version = headers::single(&head.headers, &PROTOCOL_VERSION);
     if version.is_ok_and(headers::is_modern) {
         let text = "this revision has neither sessions nor their streams";
@@ -65,8 +72,7 @@ fn begin(
     if has_body {
         return Err(Box::new(body::text(StatusCode::BAD_REQUEST, "a body has no meaning here")));
     }
-    let session = post::session(exchange, &head, false)?;
-    Ok((head, session))
+    Ok(())
 }
 
 fn asked(session: Arc<Session>) -> Asked {

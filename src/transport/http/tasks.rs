@@ -203,10 +203,11 @@ pub(super) async fn run(
     let edited = approved.edited();
     let proxy = &exchange.worker.proxy;
     let witness = Witness::new(Arc::clone(&proxy.gate), proxy.tasks.clone(), &approved);
-    if let Some(tool) = tool {
-        headers::say_about(&mut head.headers, method::TOOLS_CALL, &tool);
+    if let Some(tool) = &tool {
+        headers::say_about(&mut head.headers, method::TOOLS_CALL, tool);
     }
-    if witness.is_of_edited() {
+    // Nobody has compared what a question's head says of arguments with those of the call.
+    if tool.is_some() || witness.is_of_edited() {
         headers::drop_mirrored_arguments(&mut head.headers);
     }
     let request = post::request_upstream(&exchange, head, approved.into_permitted());

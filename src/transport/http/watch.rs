@@ -200,13 +200,13 @@ impl Expected {
             // The server could not read something; it can only say so to nobody in particular.
             return Passed::if_so(answer.error().is_some());
         }
-        if self.session.is_held(id) {
-            tracing::warn!(
-                "the server answered a call that it does not have, because it is still held; dropped"
-            );
-            return Passed::Nothing;
-        }
         let Some(own) = &self.id else {
+            if self.session.is_held(id) {
+                tracing::warn!(
+                    "the server answered a call that it does not have, because it is still held; dropped"
+                );
+                return Passed::Nothing;
+            }
             // The answer to an earlier request whose stream broke off.
             let interest = match self.session.take_interest(id) {
                 // More may be awaited than are remembered: what looks like a list of tools is read as one.

@@ -16,7 +16,7 @@ use tokio::{
 use super::{Call, Interest, News, Session};
 use crate::{
     gate::{CallSpan, ClientQuestion, Gate, HeldCall, Refusal, Released},
-    hold::Withdrawal,
+    hold::{Absence, Withdrawal},
     jsonrpc::{ErrorCode, RequestId},
     mcp,
     transport::{
@@ -56,6 +56,22 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let call = Call::Held { interest, hold, token: token.clone(), told: 0, cancelled: false, span };
         self.begin(id.clone(), call);
         self.tasks.spawn(keep(Arc::clone(&self.gate), held, id, token, self.news.clone()));
+    }
+
+    /// Nobody waits any more for what is held: people can still decide on it, and the same call, made again, finds it.
+    pub(super) fn detach_all(&self, why: Absence) {
+        for hold in self.calls.held() {
+            // One that is being decided just now ends by itself, and is then not forwarded.
+            self.gate.detach(hold, why);
+        }
+    }
+
+    /// The client has ended the session: nothing that is held may run any more.
+    pub(super) fn withdraw_all(&self) {
+        for hold in self.calls.held() {
+            // As above.
+            self.gate.withdraw(hold, Withdrawal::ClientGone);
+        }
     }
 }
 

@@ -290,6 +290,14 @@ impl Proxy {
         connection.send(&post("/mcp", headers, body));
         connection.message().expect("there is an answer")
     }
+
+    /// Ends the session `id`.
+    pub(crate) fn end(&self, id: &str) -> Message {
+        let mut client = self.connect();
+        let request = format!("DELETE /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: {id}\r\n\r\n");
+        client.send(request.as_bytes());
+        client.message().unwrap()
+    }
 }
 
 impl Drop for Proxy {

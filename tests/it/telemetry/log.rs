@@ -1,4 +1,4 @@
-//! The log as machines read it.
+//! The log as machines read it, and what is never in it.
 
 use std::fs;
 
@@ -36,4 +36,27 @@ fn every_line_of_a_json_log_is_an_object_and_says_which_hold_it_is_about() {
     let of_hold = lines.iter().filter(|line| line["hold"] == *hold).count();
     assert!(of_hold >= 2, "{lines:#?}");
     assert!(lines.iter().any(|line| line["message"].as_str().unwrap().starts_with("numbers are at")));
+}
+
+#[test]
+fn what_stands_in_meta_is_held_as_it_is_and_not_logged() {
+    let home = Home::new();
+    let mut gate = gate(&home, &[], &[("HOLDSHORT_LOG", "trace")]);
+    let keys: String = (0..500).map(|key| format!(r#","k{key}":{{"in":["s3cr3t\u001b[2J"]}}"#)).collect();
+    let meta = format!(
+        r#"{{"traceparent":"00-{0}{0}-{0}-01","tracestate":"s3cr3t=1\r\nx: y"{keys}}}"#,
+        "ab".repeat(8)
+    );
+    let line = call(1, "pay").replace("\"arguments\"", &format!("\"_meta\":{meta},\"arguments\""));
+    gate.send(&line);
+    let hold = home.wait_for_holds(1).remove(0);
+    let shown = home.holdshort(["show", &hold]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("k499") && !shown.contains(['\u{1b}', '\r']), "{shown}");
+    assert!(home.holdshort(["approve", &hold]).status.success());
+    assert_eq!(gate.receive()["result"]["ran"], true);
+    gate.close();
+    gate.ends();
+    let said = fs::read_to_string(home.path().join("stderr")).unwrap();
+    assert!(said.contains("call held") && !said.contains("s3cr3t"), "{said}");
 }
