@@ -504,3 +504,28 @@ fn mark<'a>(held: impl Iterator<Item = &'a Arc<HeldHere>>) -> Vec<HoldId> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(session: &Session, id: &str, token: Option<&str>) -> Option<Arc<HeldHere>> {
+        session.hold(RequestId::from_token(id).unwrap(), HoldId::random().unwrap(), token)
+    }
+
+    #[test]
+    fn of_two_calls_of_one_client_with_the_same_id_or_token_one_waits() {
+        let sessions = Sessions::new("billing".into(), None);
+        let principal = Arc::new(Principal::client());
+        let one = sessions.begin_named(&principal, "one client");
+        let first = waits(&one, "1", Some("\"a\"")).unwrap();
+        assert!(waits(&one, "1", None).is_none(), "the id is taken");
+        assert!(waits(&one, "2", Some("\"a\"")).is_none(), "the token is taken");
+        assert!(waits(&one, "\"1\"", Some("\"b\"")).is_some(), "that is another id");
+        one.no_longer_held(&first);
+        assert!(waits(&one, "1", Some("\"a\"")).is_some(), "both are free again");
+
+        let anybody = sessions.begin(&principal, None);
+        assert!(waits(&anybody, "1", None).is_some() && waits(&anybody, "1", None).is_some());
+    }
+}
