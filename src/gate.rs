@@ -46,6 +46,7 @@ pub use self::{
     approvals::{EDIT_BYTES_MAX, Edited},
     measure::Waiting,
     observe::AUDITED_ARGUMENT_BYTES_MAX,
+    owed::Unrecorded,
     permit::Permitted,
     refusal::{Refusal, Why},
     rounds::{AskedAbout, ClientQuestion, ROUNDS_MAX},
@@ -59,7 +60,7 @@ use crate::{
     digest::Digest,
     faults::fail_point,
     gate::{refusal::Refused, tools::Doubt},
-    hold::{Absence, Assurance, Cause, HoldId, HoldTerms, NewHold, Place, State, Vote, Withdrawal},
+    hold::{Assurance, Cause, HoldId, HoldTerms, NewHold, Place, State, Vote, Withdrawal},
     hold_table::{HoldTable, Suspended},
     jsonrpc::{ErrorCode, Frame, FrameBytes, Kind, RequestId},
     mcp::{self, Era, ToolCall, call_sha256, method},
@@ -326,30 +327,6 @@ pub enum Released {
         /// What to give to [`Gate::record_withdrawal`].
         end: Unrecorded,
     },
-}
-
-/// A withdrawal, or an absence, that is not on record yet.
-#[derive(Debug)]
-#[must_use = "the record would say that the call still waits"]
-pub struct Unrecorded {
-    hold: Arc<NewHold>,
-    why: Gone,
-}
-
-impl Unrecorded {
-    /// The hold that ends or loses its caller.
-    pub fn hold(&self) -> HoldId {
-        self.hold.id
-    }
-}
-
-/// Why nobody waits.
-#[derive(Clone, Copy, Debug)]
-enum Gone {
-    /// The call was taken back.
-    Withdrawn(Withdrawal),
-    /// Nobody is there, and it can be decided all the same.
-    Absent(Absence),
 }
 
 /// Something that watchers hear of.

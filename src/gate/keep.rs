@@ -9,8 +9,12 @@ use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Answer, Approved, ClientQuestion, Edited, Gate, Gone, HeldCall, News, Permitted, Released, Unrecorded,
-    approvals, owed::Owed, proof::NOT_PROVEN, refusal::Refused, rounds::Rounds,
+    Answer, Approved, ClientQuestion, Edited, Gate, HeldCall, News, Permitted, Released, Unrecorded,
+    approvals,
+    owed::{Gone, Owed},
+    proof::NOT_PROVEN,
+    refusal::Refused,
+    rounds::Rounds,
 };
 use crate::{
     faults::fail_point,

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::Gate;
 use crate::{
-    hold::{Absence, HoldId, NewHold, State},
+    hold::{Absence, HoldId, NewHold, State, Withdrawal},
     store::StoreError,
 };
 
@@ -22,6 +22,30 @@ const OWED_MAX: usize = 100_000;
 
 /// How long after a failure it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A withdrawal, or an absence, that is not on record yet.
+#[derive(Debug)]
+#[must_use = "the record would say that the call still waits"]
+pub struct Unrecorded {
+    pub(super) hold: Arc<NewHold>,
+    pub(super) why: Gone,
+}
+
+impl Unrecorded {
+    /// The hold that ends or loses its caller.
+    pub fn hold(&self) -> HoldId {
+        self.hold.id
+    }
+}
+
+/// Why nobody waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gone {
+    /// The call was taken back.
+    Withdrawn(Withdrawal),
+    /// Nobody is there, and it can be decided all the same.
+    Absent(Absence),
+}
 
 /// Something that the record does not say yet.
 #[derive(Clone, Copy, Debug)]

@@ -22,8 +22,8 @@ use self::{
     wording::{failed, working},
 };
 use super::{
-    Approved, Caller, Gate, Gone, HeldCall, Permitted, Released, Screened, Unrecorded, quorum::decide_now,
-    refusal,
+    Approved, Caller, Gate, HeldCall, Permitted, Released, Screened, Unrecorded, owed::Gone,
+    quorum::decide_now, refusal,
 };
 use crate::{
     hold::{Absence, BadHoldId, HoldId, HoldRecord, NewHold, OnRejection, State, Withdrawal},
