@@ -177,8 +177,10 @@ impl<Answer> HoldTable<Answer> {
     /// record still says. `None` if somebody else was faster.
     pub(crate) fn claim_taken_back(&self, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
         let inner = &mut *self.lock();
-        let id = inner.entries.get(&ticket)?.hold.id;
-        inner.ended.insert(id, State::Withdrawn);
+        let entry = inner.entries.get(&ticket)?;
+        if entry.recorded {
+            inner.ended.insert(entry.hold.id, State::Withdrawn);
+        }
         Self::take(inner, ticket)
     }
 

@@ -111,7 +111,8 @@ impl Bench {
                 let mut command = Command::new(&self.holdshort);
                 command.arg("run").arg("--policy").arg(sandbox.path().join("policy.yaml"));
                 command.arg("--store").arg(sandbox.record());
-                command.args(["--server", "bench", "--"]).args(&server);
+                // The driver is the client, and has started the approver.
+                command.args(["--danger-client-decides", "--server", "bench", "--"]).args(&server);
                 command
             }
             Way::Relay | Way::Gate => {

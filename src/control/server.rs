@@ -272,6 +272,8 @@ impl Desk {
                 .map(|record| Open::Recorded(Box::new(record))),
         );
         open.sort_unstable_by_key(|open| open.hold().place());
+        // One that has lost its caller meanwhile is in both.
+        open.dedup_by_key(|open| open.hold().id);
         open.truncate(OPEN_MAX);
         for open in &mut open {
             // Where several people decide, the record has the votes so far.

@@ -36,6 +36,9 @@ const LOOKS_MAX: u32 = 8;
 /// Why a call does not run whose bytes are not what was shown.
 const CHANGED_IN_MEMORY: &str = "the held bytes have changed in memory";
 
+/// Why a call cannot be held.
+const RECORD_LOST: &str = "its record could not be written";
+
 /// Why a call does not run that was decided.
 const VERDICT_LOST: &str = "the verdict could not be recorded";
 
@@ -94,7 +97,11 @@ impl Gate {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     tracing::error!(hold = %held.hold.id, %error, "a call could not be held, so it was refused");
-                    return Err(Box::new(self.unavailable(*held, "its record could not be written")));
+                    if error.leaves_doubt() {
+                        let (state, note) = (State::Unavailable, Some(RECORD_LOST));
+                        self.owe(Owed::End { id: held.hold.id, state, note }, &error);
+                    }
+                    return Err(Box::new(self.unavailable(*held, RECORD_LOST)));
                 }
             };
             fail_point!("hold.after_record");
@@ -174,10 +181,6 @@ impl Gate {
         let is_there = self.table.recorded(held.suspended.ticket(), &held.hold);
         held.is_announced = is_there || !is_new;
         self.asks_at_once(held);
-        if !is_there && !is_new {
-            // It was taken back under the id under which it came.
-            self.table.end_recorded(held.suspended.ticket());
-        }
         // Otherwise, whatever has taken it out of the table already is on its way to the task that waits.
         if !is_new {
             self.reminders.made_again(&held.hold);
@@ -194,7 +197,6 @@ impl Gate {
         let id = record.hold.id;
         let hold = Arc::new(held.as_retry_of(record));
         if self.table.claim(held.suspended.ticket()).is_none() {
-            self.table.end_recorded(held.suspended.ticket());
             // Taken back while the grant was being redeemed: it is on record as forwarding, and was not sent.
             let why = Withdrawal::Cancelled;
             let end = Unrecorded { hold, why: Gone::Withdrawn(why) };
@@ -304,13 +306,10 @@ impl Gate {
     }
 
     /// `refusal`, or silence if the client has taken its call back meanwhile.
-    fn unless_taken_back(&self, held: &HeldCall, refusal: super::Refusal) -> Released {
+    pub(super) fn unless_taken_back(&self, held: &HeldCall, refusal: super::Refusal) -> Released {
         match self.table.claim(held.suspended.ticket()) {
             Some(_) => Released::Refuse(refusal),
-            None => {
-                self.table.end_recorded(held.suspended.ticket());
-                Released::Refuse(held.refused.clone().withdrawn(held.hold.id, Withdrawal::Cancelled))
-            }
+            None => Released::Refuse(held.refused.clone().withdrawn(held.hold.id, Withdrawal::Cancelled)),
         }
     }
 
@@ -532,6 +531,7 @@ impl Gate {
 
     /// Records an end that needs nobody's answer. The call does not run whether or not this succeeds.
     async fn end(&self, hold: &Arc<NewHold>, state: State, note: Option<&'static str>) {
+        self.table.has_ended(hold.id, state);
         match self.store.end(hold.id, state, Vec::new(), note.map(str::to_owned)).await {
             Ok(()) => self.table.end_recorded(hold.id),
             Err(error) => {

@@ -84,6 +84,7 @@ impl Gate {
     /// A call that cannot be held.
     pub(super) fn unavailable(&self, held: HeldCall, why: &str) -> Released {
         self.count_end(&held.hold, State::Unavailable);
-        Released::Refuse(held.refused.ended(held.hold.id, Cause::Unavailable, why))
+        let refusal = held.refused.clone().ended(held.hold.id, Cause::Unavailable, why);
+        self.unless_taken_back(&held, refusal)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -48,18 +48,20 @@ pub(super) enum Gone {
 }
 
 /// Something that the record does not say yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Owed {
     /// A hold has ended, and nothing of its call was sent.
     End { id: HoldId, state: State, note: Option<&'static str> },
     /// The caller of a hold is gone.
     Absence { id: HoldId, why: Absence },
+    /// Whoever has gone has taken the call back.
+    TakeBack { id: HoldId, why: Withdrawal },
 }
 
 impl Owed {
     fn hold(&self) -> HoldId {
         match self {
-            Self::End { id, .. } | Self::Absence { id, .. } => *id,
+            Self::End { id, .. } | Self::Absence { id, .. } | Self::TakeBack { id, .. } => *id,
         }
     }
 }
@@ -72,15 +74,37 @@ pub(super) struct AllOwed {
 }
 
 impl AllOwed {
-    fn take(&self) -> Option<Owed> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Owed>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, owed: Owed) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.len() < OWED_MAX {
+    fn first(&self) -> Option<Owed> {
+        self.lock().front().copied()
+    }
+
+    /// `false`: so much is owed already that this is not.
+    pub(super) fn put(&self, owed: Owed) -> bool {
+        let mut queue = self.lock();
+        let has_room = queue.len() < OWED_MAX;
+        if has_room {
             queue.push_back(owed);
         }
+        drop(queue);
+        self.grown.notify_one();
+        has_room
+    }
+
+    /// `owed`, which was the first, is on record now.
+    fn is_paid(&self, owed: Owed) {
+        let mut queue = self.lock();
+        if queue.front() == Some(&owed) {
+            queue.pop_front();
+        }
+    }
+
+    /// Whether something is owed about the hold `id`.
+    pub(super) fn is_of(&self, id: HoldId) -> bool {
+        self.lock().iter().any(|owed| owed.hold() == id)
     }
 }
 
@@ -92,11 +116,11 @@ impl Gate {
             self.table.end_recorded(owed.hold());
             return false;
         }
-        if let Owed::End { id, state, .. } = owed {
+        if self.owed.put(owed)
+            && let Owed::End { id, state, .. } = owed
+        {
             self.table.has_ended(id, state);
         }
-        self.owed.put(owed);
-        self.owed.grown.notify_one();
         true
     }
 
@@ -122,16 +146,18 @@ impl Gate {
 
     /// Puts on record what is owed. `false` if that does not work yet.
     pub(crate) async fn record_owed(&self) -> bool {
-        while let Some(owed) = self.owed.take() {
+        // In this order: what is taken back has lost its caller before.
+        while let Some(owed) = self.owed.first() {
             let holder = Arc::clone(&self.instance);
             let recorded = match owed {
+                Owed::TakeBack { id, why } => self.store.take_back(id, why.note()).await.map(drop),
                 Owed::End { id, state, note } => self.store.end_late(id, holder, state, note).await,
                 Owed::Absence { id, why } => self.store.detach(id, holder, why.note()).await,
             };
             if recorded.is_err_and(|error| !is_settled(&error)) {
-                self.owed.put(owed);
                 return false;
             }
+            self.owed.is_paid(owed);
             tracing::info!(hold = %owed.hold(), "what could not be recorded of a hold is on record now");
             self.table.end_recorded(owed.hold());
             self.moved.notify_waiters();

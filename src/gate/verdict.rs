@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Gate, quorum::Weighed};
+use super::{Gate, owed::Owed, quorum::Weighed};
 use crate::{
     audit::{AuditEvent, Occasion},
     hold::{
@@ -260,13 +260,19 @@ impl Gate {
     /// Whoever made the call `id` has gone, and now takes it back: unless the same call was made again since, or ran, it is
     /// over.
     pub async fn take_back(&self, id: HoldId, why: Withdrawal) {
+        // The record does not know yet that it has no caller: what is owed comes first.
+        let is_behind = self.owed.is_of(id);
         match self.store.take_back(id, why.note()).await {
+            Ok(false) if is_behind => drop(self.owed.put(Owed::TakeBack { id, why })),
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!(hold = %id, why = why.note(), "hold withdrawn");
                 self.announce_now(id, State::Withdrawn, None).await;
             }
-            Err(error) => tracing::error!(hold = %id, %error, "a withdrawal could not be recorded"),
+            Err(error) => {
+                tracing::error!(hold = %id, %error, "a withdrawal could not be recorded");
+                self.owe(Owed::TakeBack { id, why }, &error);
+            }
         }
     }
 

@@ -38,7 +38,7 @@ impl<'a> Ahead<'a> {
         let mut answers = Vec::new();
         if db.is_far() {
             for work in group {
-                answers.push(Answers { reach: work.job.reach()?, rows: Vec::new() });
+                answers.push(Answers { reach: work.job.reach(), rows: Vec::new() });
             }
             let questions = answers.iter().flat_map(|answers| &answers.reach.questions);
             let asked: Vec<Asked<'_>> =

@@ -242,6 +242,11 @@ pub enum PlaceFault {
 }
 
 impl StoreError {
+    /// Whether what was asked for may be on record all the same.
+    pub(crate) fn leaves_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt | Self::Database(_))
+    }
+
     pub(super) fn place(path: &Path, fault: PlaceFault) -> Self {
         Self::Place { path: path.into(), fault }
     }

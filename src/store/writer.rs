@@ -461,14 +461,11 @@ pub(super) struct Reach<'a> {
 
 impl Job {
     /// How far it reaches.
-    ///
-    /// # Errors
-    ///
-    /// When a time in it is none that a database can have.
-    pub(super) fn reach(&self) -> Result<Reach<'_>, StoreError> {
-        Ok(match self {
+    pub(super) fn reach(&self) -> Reach<'_> {
+        match self {
             Self::Arrive { hold, at, .. } => Reach {
-                questions: waiting::asks_for_earlier_calls(hold, *at)?,
+                // With a time that no database can have it fails by itself.
+                questions: waiting::asks_for_earlier_calls(hold, *at).unwrap_or_default(),
                 made: Some(hold),
                 is_wide: false,
             },
@@ -494,7 +491,7 @@ impl Job {
             | Self::AcceptTool(_)
             | Self::Ride(_)
             | Self::Flush => Reach::default(),
-        })
+        }
     }
 }
 

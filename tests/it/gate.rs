@@ -300,7 +300,8 @@ async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as
     let (decided, released) = hold(&gate, 1);
     let (withdrawn, taken_back) = hold(&gate, 2);
     let (left, gone) = hold(&gate, 3);
-    for id in [decided, withdrawn, left] {
+    let (left_and_taken_back, gone_too) = hold(&gate, 4);
+    for id in [decided, withdrawn, left, left_and_taken_back] {
         until_held(&gate, id).await;
     }
     std::fs::rename(&path, &away).unwrap();
@@ -314,13 +315,20 @@ async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as
         "whoever watches hears that it is over: {told:?}"
     );
     assert!(gate.withdraw(withdrawn, Withdrawal::Cancelled) && gate.detach(left, Absence::ClientGone));
-    for released in [taken_back, gone] {
+    assert!(gate.detach(left_and_taken_back, Absence::ClientGone));
+    for released in [taken_back, gone, gone_too] {
         let Released::Withdrawn { end, .. } = released.await.unwrap() else { panic!("nobody waits") };
         gate.record_withdrawal(end).await;
     }
     assert!(gate.holds().is_empty(), "none of them waits");
+    let Screened::Hold(held) = screen(&gate, 5) else { panic!("it is held") };
+    assert!(gate.withdraw(held.id(), Withdrawal::Cancelled));
+    let Released::Refuse(refusal) = gate.hold(held).await else { panic!("it cannot be held") };
+    assert_eq!(refusal.to_bytes(), None, "whoever has cancelled a call hears no more of it");
 
     std::fs::rename(&away, &path).unwrap();
+    // The record does not know yet that its caller is gone.
+    gate.take_back(left_and_taken_back, Withdrawal::Cancelled).await;
     for (id, state) in [(decided, State::Unavailable), (withdrawn, State::Withdrawn)] {
         let record = gate.store().hold(id).await.unwrap().unwrap();
         assert_eq!(record.state, State::Held, "the record does not know better yet");
@@ -336,6 +344,9 @@ async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as
         }
     }
     while gate.detached().await.unwrap().iter().all(|record| record.hold.id != left) {
+        tokio::task::yield_now().await;
+    }
+    while gate.store().hold(left_and_taken_back).await.unwrap().unwrap().state != State::Withdrawn {
         tokio::task::yield_now().await;
     }
     recording.abort();

@@ -241,10 +241,7 @@ impl Session {
         }
         let types: Vec<_> = parameters.iter().map(Value::kind).collect();
         let text = translated(statement);
-        let prepared = self.runtime.block_on(async {
-            // A statement that is prepared comes after what was put before it.
-            self.client.prepare_typed(&text, &types).await
-        });
+        let prepared = self.runtime.block_on(async { self.client.prepare_typed(&text, &types).await });
         let prepared = prepared.map_err(|error| self.failed(error))?;
         self.statements.borrow_mut().insert(statement, prepared.clone());
         Ok(prepared)
@@ -629,6 +626,40 @@ fn read(row: &tokio_postgres::Row, column: usize) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::cluster::Cluster;
+
+    #[test]
+    fn a_job_of_which_a_part_was_sent_is_taken_back_alone() {
+        const INSERT: &str = "INSERT INTO jobs (name) VALUES (?1)";
+
+        let cluster = Cluster::start();
+        let database = cluster.database();
+        let runtime = Arc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+        let url = PostgresUrl::parse(&cluster.url(&database)).unwrap();
+        let session = Session::open(&runtime, &url, ()).unwrap();
+        session.run("CREATE TABLE jobs (name TEXT)").unwrap();
+        let long = "x".repeat(PUT_BYTES_MAX);
+        let job = |names: &[&str], keeps: bool| {
+            session.begin_job().unwrap();
+            for name in names {
+                session.put(INSERT, &[Value::Text(Some(name))]).unwrap();
+            }
+            if keeps { session.keep_job().unwrap() } else { assert!(session.undo_job().unwrap()) }
+        };
+        session.execute(BEGIN, &[]).unwrap();
+        job(&["kept"], true);
+        job(&["not sent"], false);
+        job(&["sent", &long, "not sent"], false);
+        job(&["kept too", &long], true);
+        session.begin_job().unwrap();
+        assert!(session.rows("SELECT name FROM jobs WHERE name = 'sent'", &[]).unwrap().is_empty());
+        session.put(INSERT, &[Value::Text(Some("asked first"))]).unwrap();
+        session.keep_job().unwrap();
+        session.settle().unwrap();
+        session.execute(COMMIT, &[]).unwrap();
+        let names = "SELECT string_agg(left(name, 11), ', ' ORDER BY name) FROM jobs";
+        assert_eq!(cluster.ask(&database, names), "asked first, kept, kept too, xxxxxxxxxxx");
+    }
 
     #[test]
     fn the_statements_of_the_record_are_said_in_the_words_of_the_server() {

@@ -232,7 +232,11 @@ impl Writer {
                 // Another server, perhaps, that took the place of this one and never had it.
                 Ok(_) => break,
                 Err(error) if is_lost(&error) => self.is_broken(error),
-                Err(_) => break,
+                Err(_) => {
+                    // What comes next does not begin with a failure.
+                    self.roll_back();
+                    break;
+                }
             }
         }
         tracing::error!("the connection to the store was lost, and it is not known what was recorded last");

@@ -111,6 +111,17 @@ fn job() -> impl Strategy<Value = Job> {
             id: id(hold), vote: vote(verdict), approval: Box::default(), lapses_at: at + Duration::from_secs(60)
         }),
         1 => hold().prop_map(move |hold| Job::Vote { id: id(hold), gate: gate(0), vote: vote(Verdict::Approve) }),
+        2 => (hold(), call()).prop_map(move |(hold, call)| Job::Redeem { id: id(hold), call: called(hold + 8, call), at }),
+        2 => (hold(), any::<bool>()).prop_map(move |(hold, again)| Job::Answer {
+            id: id(hold), answer: TaskAnswer::Result("{}".to_owned()), kept: Duration::from_secs(60),
+            instead_of: again.then(|| "{}".to_owned()), at
+        }),
+        1 => (hold(), any::<u8>()).prop_map(move |(hold, by)| Job::EndLate {
+            id: id(hold), holder: gate(by), state: State::Unavailable, note: Some("late"), at
+        }),
+        1 => (hold(), 0..900_u64).prop_map(move |(hold, heard)| Job::Hear {
+            id: id(hold), heard: Duration::from_secs(heard), note: "again".to_owned(), gate: gate(0), at
+        }),
         1 => any::<u8>().prop_map(move |dead| Job::Recover { dead: gate(dead), at }),
         1 => (0..900_u64).prop_map(move |later| Job::Sweep { at: at + Duration::from_secs(later) }),
         1 => Just(()).prop_map(|()| Job::Ride(Box::new(denied()))),
@@ -119,7 +130,7 @@ fn job() -> impl Strategy<Value = Job> {
 
 /// What is in the tables, row by row.
 fn all(db: &Connection) -> String {
-    let tables = ["holds", "frames", "audit", "retries"];
+    let tables = ["holds", "frames", "audit", "retries", "answers"];
     let rows = tables.map(|table| {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
         let columns = statement.column_count();
