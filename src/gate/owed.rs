@@ -150,7 +150,7 @@ impl Gate {
         while let Some(owed) = self.owed.first() {
             let holder = Arc::clone(&self.instance);
             let recorded = match owed {
-                Owed::TakeBack { id, why } => self.store.take_back(id, why.note()).await.map(drop),
+                Owed::TakeBack { id, why } => self.record_taken_back(id, why).await.map(drop),
                 Owed::End { id, state, note } => self.store.end_late(id, holder, state, note).await,
                 Owed::Absence { id, why } => self.store.detach(id, holder, why.note()).await,
             };

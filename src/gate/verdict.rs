@@ -262,18 +262,24 @@ impl Gate {
     pub async fn take_back(&self, id: HoldId, why: Withdrawal) {
         // The record does not know yet that it has no caller: what is owed comes first.
         let is_behind = self.owed.is_of(id);
-        match self.store.take_back(id, why.note()).await {
+        match self.record_taken_back(id, why).await {
             Ok(false) if is_behind => drop(self.owed.put(Owed::TakeBack { id, why })),
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!(hold = %id, why = why.note(), "hold withdrawn");
-                self.announce_now(id, State::Withdrawn, None).await;
-            }
+            Ok(_) => {}
             Err(error) => {
                 tracing::error!(hold = %id, %error, "a withdrawal could not be recorded");
                 self.owe(Owed::TakeBack { id, why }, &error);
             }
         }
+    }
+
+    /// Puts on record that the call `id` was taken back, and tells whoever watches. Gives whether it was there to be taken back.
+    pub(super) async fn record_taken_back(&self, id: HoldId, why: Withdrawal) -> Result<bool, StoreError> {
+        let is_taken_back = self.store.take_back(id, why.note()).await?;
+        if is_taken_back {
+            tracing::info!(hold = %id, why = why.note(), "hold withdrawn");
+            self.announce_now(id, State::Withdrawn, None).await;
+        }
+        Ok(is_taken_back)
     }
 
     /// Refuses the client, whatever it has got somebody to sign, and puts on record that it has tried.

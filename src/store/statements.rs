@@ -57,8 +57,7 @@ const LINES_AFTER: &str = "SELECT seq, line, hash FROM audit WHERE seq > ?1 ORDE
 
 /// Where the log ends. Inside a transaction that writes nobody else can move it.
 pub(super) fn head(db: &dyn Sql) -> Result<Checkpoint, StoreError> {
-    let head = one(db, LAST_LINE, &[], |row| Ok(Checkpoint { seq: row.get(0)?, hash: row.get(1)? }))?;
-    Ok(head.unwrap_or(Checkpoint::EMPTY))
+    Ok(one(db, LAST_LINE, &[], checkpoint)?.unwrap_or(Checkpoint::EMPTY))
 }
 
 /// Writes `event` at the end of the log and gives its number.
@@ -86,10 +85,10 @@ pub(super) fn known_head(db: &dyn Sql, known: Checkpoint) -> Result<Checkpoint, 
     if known.seq > 0 && found.map(|mut row| row.get(0)).transpose()? != Some(known.hash) {
         return Err(StoreError::Diverged { seq: known.seq });
     }
-    Ok(last.map(checkpoint).transpose()?.unwrap_or(Checkpoint::EMPTY))
+    Ok(last.map(|mut row| checkpoint(&mut row)).transpose()?.unwrap_or(Checkpoint::EMPTY))
 }
 
-fn checkpoint(mut row: Row) -> Result<Checkpoint, StoreError> {
+fn checkpoint(row: &mut Row) -> Result<Checkpoint, StoreError> {
     Ok(Checkpoint { seq: row.get(0)?, hash: row.get(1)? })
 }
 

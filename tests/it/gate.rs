@@ -349,6 +349,10 @@ async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as
     while gate.store().hold(left_and_taken_back).await.unwrap().unwrap().state != State::Withdrawn {
         tokio::task::yield_now().await;
     }
+    while !matches!(
+        news.recv().await.unwrap(),
+        News::Now { hold, state: State::Withdrawn, .. } if hold.id == left_and_taken_back
+    ) {}
     recording.abort();
     let late = gate.resolve(decided, Verdict::Approve, &alice(), None).await;
     assert!(matches!(late, Err(ResolveError::Ended(_))), "{late:?}");
