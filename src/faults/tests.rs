@@ -54,7 +54,8 @@ const POLICY: &str = "policy.yaml";
 /// The policy that takes its place once a call is held.
 const NEXT_POLICY: &str = "next.yaml";
 
-/// A file that names a kind of event: nobody decides before there is one on record.
+/// A file that names a kind of event: nobody decides before there is one on record, nor in a process that is to die around it, for that
+/// may see it on record before it dies.
 const WAITED_FOR: &str = "waited_for";
 
 /// The point at which the end of the call is on record. Of a process that dies there, the client has heard nothing.
@@ -182,7 +183,8 @@ async fn life(place: &Path) {
         }
     }
     let waited_for = fs::read_to_string(place.join(WAITED_FOR)).ok();
-    let is_deaf = std::env::var(POINT_VARIABLE).is_ok_and(|point| point == RECORDED);
+    let dies_at = std::env::var(POINT_VARIABLE).ok();
+    let is_deaf = dies_at.as_deref() == Some(RECORDED);
     let (client, near_client) = tokio::io::duplex(TAKEN_BYTES);
     let (server, near_server) = tokio::io::duplex(1 << 16);
     let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
@@ -226,7 +228,7 @@ async fn life(place: &Path) {
                 reload(&gate, place).await;
             }
             let may_decide = match &waited_for {
-                Some(kind) => has_event(&gate, kind).await,
+                Some(kind) => dies_at.is_none() && has_event(&gate, kind).await,
                 None => true,
             };
             for hold in holds.iter().filter(|_| may_decide) {
