@@ -144,12 +144,19 @@ impl Gate {
         Self { tracer, ..self }
     }
 
-    /// The span of the call in `frame`, before it is judged. None where nobody looks at it, and for everything but `tools/call`.
-    pub fn span_of(&self, caller: &Caller, frame: &Frame, arrival: Arrival<'_>) -> Option<Box<CallSpan>> {
+    /// The span of the call in `frame`, before it is judged. None where nobody looks at it, and for everything but `tools/call`;
+    /// then `arrival` is not asked.
+    pub fn span_of<'a>(
+        &self,
+        caller: &Caller,
+        frame: &Frame,
+        arrival: impl FnOnce() -> Arrival<'a>,
+    ) -> Option<Box<CallSpan>> {
         let tracer = self.tracer.as_ref()?;
         if frame.method() != Some(method::TOOLS_CALL) || frame.kind() != Kind::Request {
             return None;
         }
+        let arrival = arrival();
         let call = ToolCall::parse(frame).ok();
         let name = match &call {
             Some(call) => format!("{} {}", method::TOOLS_CALL, call.name),

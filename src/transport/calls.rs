@@ -109,14 +109,14 @@ impl Calls {
 
     /// Takes out the forwarded request that a response with `id` answers. `None` if the server was not asked.
     pub(super) fn answer(&mut self, id: &RequestId) -> Option<Answered> {
-        if matches!(self.0.get(id)?, Call::Held { .. }) {
-            return None;
-        }
         match self.0.remove(id)? {
             Call::Forwarded { interest, hold, token, edited, span, .. } => {
                 Some(Answered { interest, hold, token, edited, span })
             }
-            Call::Held { .. } => None,
+            held @ Call::Held { .. } => {
+                self.0.insert(id.clone(), held);
+                None
+            }
         }
     }
 

@@ -29,7 +29,7 @@ mod upstream;
 mod watch;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::IpAddr,
     sync::{
@@ -77,9 +77,9 @@ pub(in crate::transport) struct Routes {
     upstreams: Vec<Arc<Upstream>>,
     lines: Vec<Arc<LineServers>>,
     /// By path: the servers that are there for one host only, and the one that is for all others.
-    by_path: HashMap<String, Vec<(Option<String>, Behind)>>,
-    hosts: HashSet<String>,
-    origins: HashSet<String>,
+    by_path: BTreeMap<String, Vec<(Option<String>, Behind)>>,
+    hosts: BTreeSet<String>,
+    origins: BTreeSet<String>,
     agents: AgentSettings,
     tls: Option<Arc<ServerTls>>,
     limits: HttpLimits,
@@ -133,8 +133,8 @@ impl Routes {
         let on_http = on_http.map(|(at, one)| (&one.path, &one.host, Behind::Http(at)));
         let on_lines = settings.commands.iter().enumerate();
         let on_lines = on_lines.map(|(at, one)| (&one.path, &one.host, Behind::Lines(at)));
-        let mut by_path: HashMap<String, Vec<_>> = HashMap::new();
-        let mut hosts: HashSet<String> = settings.hosts.into_iter().collect();
+        let mut by_path: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        let mut hosts: BTreeSet<String> = settings.hosts.into_iter().collect();
         for (path, host, behind) in on_http.chain(on_lines) {
             hosts.extend(host.clone());
             by_path.entry(path.clone()).or_default().push((host.clone(), behind));

@@ -404,7 +404,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Some(method::SERVER_DISCOVER) if self.gate.policy().may_hold() => Interest::Discover,
             _ => Interest::None,
         };
-        let arrival = Arrival { is_http: self.caller.is_http, ..Arrival::default() };
+        let arrival = || Arrival { is_http: self.caller.is_http, ..Arrival::default() };
         let mut span = self.gate.span_of(&self.caller, &frame, arrival);
         match self.gate.screen(&self.caller, frame) {
             Screened::Pass(permitted) => {

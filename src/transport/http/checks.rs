@@ -3,6 +3,8 @@
 //! Called for every request. Pages in a browser cannot get past it (Host and Origin: MCP, "Security Warning"), nothing is tunneled, and
 //! there is one spelling of each path.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 
 use super::{
@@ -61,8 +63,8 @@ pub(super) fn nothing_after<B>(response: &mut Response<B>, is_in_pieces: bool) {
 pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, Door), TurnedAway> {
     let headers = request.headers();
     let host = host(request)?;
-    let name = host.host().to_ascii_lowercase();
-    if !routes.hosts.contains(&name) {
+    let name = in_lower_case(host.host());
+    if !routes.hosts.contains(&*name) {
         return Err(away(StatusCode::FORBIDDEN, "this host name is not served here"));
     }
     origin(headers, &host, routes)?;
@@ -84,6 +86,15 @@ pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, 
     }
     let upstream = oauth::described_at(&name, path, routes).filter(|_| *request.method() == Method::GET);
     upstream.map(|upstream| (Behind::Http(upstream), Door::Metadata)).ok_or(NO_PATH)
+}
+
+/// Nearly always as it is written.
+fn in_lower_case(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
 }
 
 /// The one name by which the client calls this proxy.
@@ -116,7 +127,7 @@ fn origin(headers: &HeaderMap, host: &Authority, routes: &Routes) -> Result<(), 
     let origin = headers::single(headers, &header::ORIGIN).map_err(|()| FOREIGN)?;
     let Some(origin) = origin else {
         // Browsers send an origin with everything but what their user has typed; programs do not pose as browsers.
-        let is_browser = headers.contains_key("sec-fetch-site")
+        let is_browser = headers.contains_key(headers::SEC_FETCH_SITE)
             || headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
         return if is_browser { Err(FOREIGN) } else { Ok(()) };
     };

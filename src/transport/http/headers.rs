@@ -27,6 +27,12 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// What the message is about (2026-07-28).
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
+/// What a browser says of the page that asks (Fetch Metadata).
+pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Where a request stands in a trace (W3C Trace Context), and what vendors add to that.
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
+
 /// The first revision without sessions.
 const FIRST_MODERN: &str = "2026-07-28";
 
@@ -67,12 +73,12 @@ pub(super) fn say_about(headers: &mut HeaderMap, method: &'static str, name: &st
 
 /// What a request's headers say of where it belongs.
 pub(super) fn arrival(headers: &HeaderMap) -> Arrival<'_> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     Arrival {
         is_http: true,
-        traceparent: text("traceparent"),
-        tracestate: text("tracestate"),
-        session: text(SESSION_ID.as_str()),
+        traceparent: text(&TRACE_PARENT),
+        tracestate: text(&TRACE_STATE),
+        session: text(&SESSION_ID),
     }
 }
 

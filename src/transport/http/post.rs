@@ -141,7 +141,7 @@ async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body
         return Box::pin(tasks::ask(exchange, head, asked, task, frame)).await;
     }
     let gate = exchange.gate();
-    let mut span = gate.span_of(&caller, &frame, headers::arrival(&head.headers));
+    let mut span = gate.span_of(&caller, &frame, || headers::arrival(&head.headers));
     match gate.screen(&caller, frame) {
         Screened::Pass(permitted) => traced(forward(&exchange, head, permitted, &asked).await, span),
         Screened::Refuse(refusal) => {
@@ -166,7 +166,8 @@ fn asked(
     frame: &Frame,
     modern: bool,
 ) -> Result<Asked, Box<Response<Body>>> {
-    let interest = match frame.method() {
+    let asks = frame.method();
+    let interest = match asks {
         Some(method::INITIALIZE) => Interest::Initialize,
         Some(method::TOOLS_LIST) => Interest::ToolsList,
         Some(method::SERVER_DISCOVER) if exchange.gate().policy().may_hold() => Interest::Discover,
@@ -185,8 +186,8 @@ fn asked(
     Ok(Asked {
         session,
         id: frame.id().filter(|_| frame.kind() == Kind::Request).cloned(),
-        is_tool_call: frame.method() == Some(method::TOOLS_CALL),
-        is_subscription: frame.method() == Some(method::SUBSCRIPTIONS_LISTEN),
+        is_tool_call: asks == Some(method::TOOLS_CALL),
+        is_subscription: asks == Some(method::SUBSCRIPTIONS_LISTEN),
         modern,
         interest,
     })

@@ -149,8 +149,11 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Whether it can take a request now.
+    /// Whether it can take a request now. One that the server has closed since may seem so; it gives the request back.
     async fn is_usable(&mut self) -> bool {
+        if self.line.sender.is_ready() {
+            return true;
+        }
         std::future::poll_fn(|cx| {
             self.poll(cx, |line, cx| {
                 line.drive(cx);
