@@ -271,11 +271,12 @@ impl Expected {
     /// What of `event` goes on to the client.
     fn event(&mut self, event: &Event) -> Passed {
         self.is_resumable |= event.id().is_some();
-        if event.name() == "endpoint" {
+        let name = event.name();
+        if name == "endpoint" {
             return self.endpoint(event);
         }
-        if let Some(data) = event.data()
-            && event.name() == "message"
+        if name == "message"
+            && let Some(data) = event.data()
         {
             match self.text_passes(data) {
                 Passed::AsItCame => {}
