@@ -3,10 +3,12 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
 };
 
 use crate::support::{
-    http::{Proxy, Server, post},
+    http::{Proxy, Server, json, post},
     program::PATIENCE,
 };
 
@@ -195,6 +197,42 @@ enum Moment {
     BetweenEvents,
 }
 
+/// Reads what a server gets until the call is there.
+fn read_call(server: &mut TcpStream) {
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(CALL.as_bytes()) {
+        let mut buffer = [0; 4096];
+        let count = server.read(&mut buffer).unwrap();
+        seen.extend_from_slice(&buffer[..count]);
+    }
+}
+
+#[test]
+fn a_call_gets_another_connection_where_the_server_has_closed_the_one_that_was_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = format!(
+        "upstreams: [{{name: test, path: /mcp, url: \"http://{}/up\"}}]\n",
+        listener.local_addr().unwrap()
+    );
+    let (answered, server) = mpsc::channel();
+    thread::spawn(move || {
+        for mut server in listener.incoming().map(Result::unwrap) {
+            read_call(&mut server);
+            server.write_all(&json("200 OK", "", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)).unwrap();
+            answered.send(server).unwrap();
+        }
+    });
+    let proxy = Proxy::start(POLICY, &config);
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client.send(&post("/mcp", &[], CALL));
+        assert_eq!(client.message().unwrap().status(), 200);
+        // Only now, so that it was kept.
+        drop(server.recv_timeout(PATIENCE).unwrap());
+    }
+}
+
 #[test]
 fn a_request_to_a_server_ends_with_its_client_at_every_moment() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -207,13 +245,7 @@ fn a_request_to_a_server_ends_with_its_client_at_every_moment() {
         let mut client = proxy.connect();
         client.send(&post("/mcp", &[], CALL));
         let (mut server, _) = listener.accept().unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut seen = Vec::new();
-        while !seen.ends_with(CALL.as_bytes()) {
-            let mut buffer = [0; 4096];
-            let count = server.read(&mut buffer).unwrap();
-            seen.extend_from_slice(&buffer[..count]);
-        }
+        read_call(&mut server);
         if !matches!(moment, Moment::BeforeTheHead) {
             server.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").unwrap();
             assert_eq!(client.head().unwrap().status(), 200);

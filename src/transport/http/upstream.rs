@@ -77,8 +77,8 @@ pub(super) struct Wire {
 /// What of a connection is polled.
 struct WireLine {
     sender: SendRequest<Full<Bytes>>,
-    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
-    has_ended: bool,
+    /// `None` once it has ended: dropping it gives back a request that it has not taken, which would otherwise be waited for for ever.
+    connection: Option<Connection<TokioIo<Stream>, Full<Bytes>>>,
 }
 
 /// Wakes the task that uses a connection, but not for what happens while that task looks at it: then it looks again. The two ends of
@@ -125,7 +125,7 @@ impl Wire {
             has_rung: AtomicBool::new(false),
         });
         let waker = Waker::from(Arc::clone(&bell));
-        Self { line: WireLine { sender, connection, has_ended: false }, bell, waker }
+        Self { line: WireLine { sender, connection: Some(connection) }, bell, waker }
     }
 
     /// Does `step`, again and again as long as it leads to something and is not ready.
@@ -160,7 +160,7 @@ impl Wire {
                 // Nobody waits for it: what it would wake has its answer already.
                 let mut nobody = Context::from_waker(Waker::noop());
                 let is_ready = matches!(line.sender.poll_ready(&mut nobody), Poll::Ready(Ok(())));
-                Poll::Ready(!line.has_ended && is_ready)
+                Poll::Ready(!line.has_ended() && is_ready)
             })
         })
         .await
@@ -170,9 +170,15 @@ impl Wire {
 impl WireLine {
     /// Moves the connection on; it ends when either side has closed it.
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.has_ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.has_ended = true;
+        if let Some(connection) = &mut self.connection
+            && Pin::new(connection).poll(cx).is_ready()
+        {
+            self.connection = None;
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.connection.is_none()
     }
 }
 
@@ -385,7 +391,7 @@ impl Drop for UpstreamBody {
     fn drop(&mut self) {
         if let Some(wire) = self.wire.take()
             && self.is_end()
-            && !wire.line.has_ended
+            && !wire.line.has_ended()
         {
             self.home.give_back(self.worker, wire);
         }
