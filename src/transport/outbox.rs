@@ -6,6 +6,8 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -15,6 +17,9 @@ use crate::{gate::Permitted, hold::HoldId};
 
 /// Bytes waiting for a peer above which nothing more is read that would add to them.
 const WAITING_BYTES_HIGH: usize = 256 * 1024;
+
+/// Lines that are written together.
+const LINES_WRITTEN_MAX: usize = 64;
 
 /// One line that waits.
 pub(super) struct Waiting {
@@ -35,7 +40,7 @@ impl From<Permitted> for Waiting {
     }
 }
 
-/// Lines that wait, as one buffer for vectored writes.
+/// Lines that wait.
 #[derive(Default)]
 struct Lines {
     lines: VecDeque<Waiting>,
@@ -44,24 +49,8 @@ struct Lines {
     has_begun: bool,
 }
 
-impl Buf for Lines {
-    fn remaining(&self) -> usize {
-        self.bytes
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.lines.front().map_or(&[], |waiting| &waiting.line)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for (slice, waiting) in slices.iter_mut().zip(&self.lines) {
-            *slice = IoSlice::new(&waiting.line);
-            filled += 1;
-        }
-        filled
-    }
-
+impl Lines {
+    /// So many bytes have gone.
     fn advance(&mut self, mut count: usize) {
         self.bytes -= count;
         while count > 0 {
@@ -136,13 +125,26 @@ impl<W: AsyncWrite + Unpin, Line: Into<Waiting>> Outbox<W, Line> {
         self.writer.is_some()
     }
 
-    /// Writes some of what waits. Cancel-safe: what has not been written still waits.
-    pub(super) async fn write_some(&mut self) -> io::Result<()> {
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        if writer.write_buf(&mut self.lines).await? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+    /// Writes some of what waits.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(writer) = &mut self.writer else { return Poll::Ready(Ok(())) };
+        let mut writer = Pin::new(writer);
+        let mut lines = self.lines.lines.iter().map(|waiting| &*waiting.line);
+        // One line alone is cheaper without a list.
+        let written = if lines.len() == 1 || !writer.is_write_vectored() {
+            writer.as_mut().poll_write(cx, lines.next().unwrap_or_default())
+        } else {
+            let mut slices = [IoSlice::new(&[]); LINES_WRITTEN_MAX];
+            let count = slices.iter_mut().zip(lines).map(|(slice, line)| *slice = IoSlice::new(line)).count();
+            writer.as_mut().poll_write_vectored(cx, &slices[..count])
+        };
+        match ready!(written)? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => {
+                self.lines.advance(count);
+                Poll::Ready(Ok(()))
+            }
         }
-        Ok(())
     }
 
     /// Lets what has been written reach the peer, where the writer keeps some of it.
@@ -176,7 +178,7 @@ mod tests {
             tokio::io::AsyncReadExt::read_to_string(&mut far, &mut all).await.map(|_| all)
         });
         while downstream.is_waiting() {
-            downstream.write_some().await.unwrap();
+            std::future::poll_fn(|cx| downstream.poll_write(cx)).await.unwrap();
         }
         downstream.close();
         assert!(!downstream.is_open());

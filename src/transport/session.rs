@@ -10,20 +10,26 @@ mod tasks;
 
 use std::{
     collections::{HashMap, HashSet},
+    future::Future as _,
     io,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
-use memchr::memchr;
+use futures_util::StreamExt as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    time::MissedTickBehavior,
+    time::{Interval, MissedTickBehavior},
 };
-use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    codec::FramedRead,
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 use super::{
     calls::{Call, Calls, Interest, ProgressToken},
@@ -111,16 +117,15 @@ enum News {
     Pass { id: RequestId, permitted: Permitted, followed: Followed },
 }
 
-/// Everything that can happen in a session.
-enum Event {
-    Client(Option<io::Result<Line>>),
-    Server(Option<io::Result<Line>>),
-    Held(News),
-    ClientTook(io::Result<()>),
-    ServerTook(io::Result<()>),
-    /// The client has not been read for a while, because what it has sent before cannot go on.
-    Paused,
-    Stop,
+/// Where a session hears of everything: two streams of lines, its own tasks, and whoever stops it.
+struct Heard<DR, UR> {
+    client: FramedRead<DR, LineCodec>,
+    server: FramedRead<UR, LineCodec>,
+    held: mpsc::Receiver<News>,
+    /// Made once: a future of a token registers with it, which is too much for every frame.
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When a client that is not read is to be looked at.
+    look: Interval,
 }
 
 /// The state of one session.
@@ -146,6 +151,7 @@ struct Session<DW, UW> {
     lifecycle: Lifecycle,
     client_reads: bool,
     server_reads: bool,
+    is_stopping: bool,
     /// Refused and dropped messages that still go on record.
     notes_left: u32,
 }
@@ -166,12 +172,24 @@ pub async fn run<DR, DW, UR, UW>(
     UR: AsyncRead + Unpin,
     UW: AsyncWrite + Unpin,
 {
-    let (news, mut held) = mpsc::channel(NEWS_QUEUE_MAX);
+    let (news, held) = mpsc::channel(NEWS_QUEUE_MAX);
     let lines = |max| LineCodec::new(max);
-    let mut client =
-        FramedRead::with_capacity(client_reader, lines(limits.client_frame_bytes_max), READ_BUFFER_BYTES);
-    let mut server =
-        FramedRead::with_capacity(server_reader, lines(limits.server_frame_bytes_max), READ_BUFFER_BYTES);
+    let mut heard = Heard {
+        client: FramedRead::with_capacity(
+            client_reader,
+            lines(limits.client_frame_bytes_max),
+            READ_BUFFER_BYTES,
+        ),
+        server: FramedRead::with_capacity(
+            server_reader,
+            lines(limits.server_frame_bytes_max),
+            READ_BUFFER_BYTES,
+        ),
+        held,
+        stopped: Box::pin(lifecycle.stop.clone().cancelled_owned()),
+        look: tokio::time::interval(LOOK_FOR_CLIENT),
+    };
+    heard.look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut session = Session {
         gate,
         caller,
@@ -189,71 +207,64 @@ pub async fn run<DR, DW, UR, UW>(
         lifecycle,
         client_reads: true,
         server_reads: true,
+        is_stopping: false,
         notes_left: NOTES_MAX,
     };
-    // Made once: a future of a token registers with it, which is too much for every frame.
-    let stop = session.lifecycle.stop.clone();
-    let mut stopped = std::pin::pin!(stop.cancelled());
-    let mut stopping = false;
-    let mut look = tokio::time::interval(LOOK_FOR_CLIENT);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !session.is_over(stopping) {
-        // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
-        // while what it would add to is full, so neither side can make the other wait or memory grow.
-        let event = tokio::select! {
-            biased;
-            () = &mut stopped, if !stopping => Event::Stop,
-            // The client before the held calls: what it has taken back by now is not sent.
-            line = client.next(), if session.reads_client() => Event::Client(line),
-            Some(news) = held.recv() => Event::Held(news),
-            _ = look.tick(), if session.client_reads && !session.reads_client() => Event::Paused,
-            line = server.next(), if session.server_reads && !session.downstream.is_full() => Event::Server(line),
-            result = session.upstream.write_some(), if session.upstream.is_waiting() => Event::ServerTook(result),
-            result = session.downstream.write_some(), if session.downstream.is_waiting() => {
-                Event::ClientTook(result)
-            }
-        };
-        match event {
-            Event::Client(line) => {
-                session.client_line(line);
-                while session.reads_client() && holds_line(client.read_buffer()) {
-                    let Some(line) = client.next().now_or_never() else { break };
-                    session.client_line(line);
-                }
-                session.write_upstream_at_once();
-            }
-            Event::Server(line) => {
-                session.server_line(line);
-                while session.server_reads
-                    && !session.downstream.is_full()
-                    && holds_line(server.read_buffer())
-                {
-                    let Some(line) = server.next().now_or_never() else { break };
-                    session.server_line(line);
-                }
-                session.write_downstream_at_once();
-            }
-            Event::Held(news) => session.held_news(news),
-            Event::ClientTook(result) => session.client_took(result),
-            Event::ServerTook(result) => session.server_took(result),
-            Event::Paused => {
-                if session.lifecycle.client_hung_up.as_ref().is_some_and(|has_hung_up| has_hung_up()) {
-                    session.client_gone();
-                }
-            }
-            Event::Stop => {
-                stopping = true;
-                session.stop();
-            }
-        }
-    }
-    session.finish(held).await;
+    std::future::poll_fn(|cx| session.poll(cx, &mut heard)).await;
+    session.finish(heard.held).await;
 }
 
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
-    /// Whether nothing can happen any more. `stopping`: the server is not waited for.
-    fn is_over(&self, stopping: bool) -> bool {
-        (stopping || !self.server_reads)
+    /// Does all that can be done now; ready once nothing can happen any more.
+    ///
+    /// INVARIANT: it waits only for what has promised in the same pass to wake it.
+    fn poll<DR: AsyncRead + Unpin, UR: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        heard: &mut Heard<DR, UR>,
+    ) -> Poll<()> {
+        while !self.is_over() {
+            if !self.is_stopping && heard.stopped.as_mut().poll(cx).is_ready() {
+                self.stop();
+            }
+            // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
+            // while what it would add to is full, so neither side can make the other wait or memory grow.
+            let mut client_waits = false;
+            while self.reads_client() && !client_waits {
+                match heard.client.poll_next_unpin(cx) {
+                    Poll::Ready(line) => self.client_line(line),
+                    Poll::Pending => client_waits = true,
+                }
+            }
+            // The client before the held calls: what it has taken back by now is not sent.
+            if let Poll::Ready(Some(news)) = heard.held.poll_recv(cx) {
+                self.held_news(news);
+                continue;
+            }
+            while self.looks_for_client() && heard.look.poll_tick(cx).is_ready() {
+                self.look_for_client();
+            }
+            let mut server_waits = false;
+            while self.reads_server() && !server_waits {
+                match heard.server.poll_next_unpin(cx) {
+                    Poll::Ready(line) => self.server_line(line),
+                    Poll::Pending => server_waits = true,
+                }
+            }
+            // The last thing before it waits: who is woken by it may need this processor.
+            self.write_upstream(cx);
+            self.write_downstream(cx);
+            let is_heard = client_waits == self.reads_client() && server_waits == self.reads_server();
+            if is_heard && !self.is_over() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether nothing can happen any more. While it stops, the server is not waited for.
+    fn is_over(&self) -> bool {
+        (self.is_stopping || !self.server_reads)
             && self.calls.held().next().is_none()
             && !self.downstream.is_waiting()
     }
@@ -263,21 +274,36 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.client_reads && self.server_reads && !self.upstream.is_full() && !self.downstream.is_full()
     }
 
+    /// Whether the client is not read because what it has sent before cannot go on.
+    fn looks_for_client(&self) -> bool {
+        self.client_reads && !self.reads_client()
+    }
+
+    fn look_for_client(&mut self) {
+        if self.lifecycle.client_hung_up.as_ref().is_some_and(|has_hung_up| has_hung_up()) {
+            self.client_gone();
+        }
+    }
+
+    fn reads_server(&self) -> bool {
+        self.server_reads && !self.downstream.is_full()
+    }
+
     // --- the two writers
 
-    /// Writes to the server without waiting for anything. What it does not take now is written when it can.
-    fn write_upstream_at_once(&mut self) {
-        if self.upstream.is_waiting()
-            && let Some(result) = self.upstream.write_some().now_or_never()
+    /// Writes to the server what it takes.
+    fn write_upstream(&mut self, cx: &mut Context<'_>) {
+        while self.upstream.is_waiting()
+            && let Poll::Ready(result) = self.upstream.poll_write(cx)
         {
             self.server_took(result);
         }
     }
 
     /// The same for the client.
-    fn write_downstream_at_once(&mut self) {
-        if self.downstream.is_waiting()
-            && let Some(result) = self.downstream.write_some().now_or_never()
+    fn write_downstream(&mut self, cx: &mut Context<'_>) {
+        while self.downstream.is_waiting()
+            && let Poll::Ready(result) = self.downstream.poll_write(cx)
         {
             self.client_took(result);
         }
@@ -761,6 +787,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn stop(&mut self) {
+        self.is_stopping = true;
         self.client_reads = false;
         self.asking.give_up();
         if self.lifecycle.over.is_cancelled() {
@@ -786,11 +813,6 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             () = async { while held.recv().await.is_some() {} } => {}
         }
     }
-}
-
-/// Whether the next line can be had without reading from the stream.
-fn holds_line(buffer: &[u8]) -> bool {
-    memchr(b'\n', buffer).is_some()
 }
 
 fn server_unreadable(error: &FrameError) {
