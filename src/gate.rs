@@ -514,7 +514,7 @@ impl Gate {
             client,
             principal: &caller.principal,
             annotations: caller.tools.annotations(&call.name),
-            now: Timestamp::now(),
+            now: None,
         });
         let decision = match doubt {
             Some(doubt) => tools::in_doubt(doubt, decision),
@@ -552,7 +552,7 @@ impl Gate {
             arguments: frame.params().unwrap_or("{}"),
             client: &caller.client,
             principal: &caller.principal,
-            now: Timestamp::now(),
+            now: None,
             ..Call::default()
         });
         if frame.kind() != Kind::Request && decision.effect == Effect::Hold {

@@ -5,9 +5,10 @@
 //! of it, the rest is where parsers are known to differ), [`Frame::from_server`] the loose one. Neither repairs anything,
 //! and nothing here serialises.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use bytes::Bytes;
+use smol_str::SmolStr;
 
 use super::{
     error::one_line as one_line_of,
@@ -61,13 +62,6 @@ impl FrameError {
     }
 }
 
-/// The method's name: a span of the text, unless it was written with escapes.
-#[derive(Clone, Debug)]
-enum Method {
-    Plain(Span),
-    Decoded(Arc<str>),
-}
-
 /// What stands in the frame besides the envelope's small members.
 #[derive(Clone, Copy, Debug)]
 enum Payload {
@@ -87,7 +81,8 @@ pub struct Frame {
     object: Span,
     kind: Kind,
     id: Option<RequestId>,
-    method: Option<Method>,
+    /// Decoded. A copy, because it is asked for again and again, and most are short enough to need no memory.
+    method: Option<SmolStr>,
     payload: Payload,
     params: Params,
 }
@@ -208,10 +203,7 @@ impl Frame {
 
     /// The decoded method of a request or notification.
     pub fn method(&self) -> Option<&str> {
-        match self.method.as_ref()? {
-            Method::Plain(span) => Some(self.str(*span)),
-            Method::Decoded(method) => Some(method),
-        }
+        self.method.as_deref()
     }
 
     /// The raw text of `params`: in a client's frame always an object.
@@ -344,7 +336,7 @@ impl fmt::Debug for FrameBytes {
 struct Envelope {
     kind: Kind,
     id: Option<RequestId>,
-    method: Option<Method>,
+    method: Option<SmolStr>,
     payload: Payload,
 }
 
@@ -358,7 +350,8 @@ fn judge(text: &str, outline: &Outline, profile: Profile) -> Result<Envelope, Fa
         Some(Top::Scalar) | None => return Err(Fault::NotAnObject),
     }
     let raw = |member| outline.member(member).map(|span| span.of(text));
-    if !raw(Member::Jsonrpc).is_some_and(|token| token.starts_with('"') && scan::unescape(token) == "2.0") {
+    let is_version = |token: &str| token == r#""2.0""# || scan::unescape(token) == "2.0";
+    if !raw(Member::Jsonrpc).is_some_and(is_version) {
         return Err(Fault::BadVersion);
     }
     let (kind, payload) = shape(outline)?;
@@ -372,7 +365,7 @@ fn judge(text: &str, outline: &Outline, profile: Profile) -> Result<Envelope, Fa
             .ok_or(Fault::BadId)?,
         ),
     };
-    let method = outline.member(Member::Method).map(|span| method(text, span)).transpose()?;
+    let method = raw(Member::Method).map(method).transpose()?;
     if profile == Profile::Strict {
         let object = match payload {
             Payload::None => None,
@@ -411,22 +404,13 @@ fn shape(outline: &Outline) -> Result<(Kind, Payload), Fault> {
     }
 }
 
-fn method(text: &str, span: Span) -> Result<Method, Fault> {
-    let token = span.of(text);
+fn method(token: &str) -> Result<SmolStr, Fault> {
     if !token.starts_with('"') {
         return Err(Fault::BadMethod);
     }
     let name = scan::unescape(token);
     let is_plain = (1..=MAX_METHOD_BYTES).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
-    if !is_plain {
-        return Err(Fault::BadMethod);
-    }
-    Ok(if token.contains('\\') {
-        Method::Decoded(name.into())
-    } else {
-        // Without the quotes.
-        Method::Plain(Span { start: span.start + 1, end: span.end - 1 })
-    })
+    if is_plain { Ok(name.into()) } else { Err(Fault::BadMethod) }
 }
 
 /// The id that an error answer to a refused text should carry.

@@ -2,7 +2,9 @@
 //!
 //! Read by `frame`, kept by `gate` to pair answers with requests. Ids are peers' text, so they are bounded and plain.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use smol_str::SmolStr;
 
 use super::scan;
 use crate::sanitize;
@@ -15,9 +17,9 @@ pub const MAX_ID_INTEGER: u64 = (1 << 53) - 1;
 
 /// The id of a request, as a JSON token: `7` or `"7"`. Equal ids have the same type and the same value, so `7` and `"7"`
 /// differ, while `"a"` and `"\u0061"` are one id (the token is kept without needless escapes: an answer to one is an
-/// answer to the other). Cheap to clone.
+/// answer to the other). Cheap to clone; up to 23 bytes it takes no memory of its own.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(SmolStr);
 
 impl RequestId {
     /// Reads a token that stands in a scanned text. `None` unless it is a string of at most [`MAX_ID_BYTES`] bytes
@@ -33,7 +35,7 @@ impl RequestId {
 
     /// Whether this is the `null` of an error response to a request that could not be read.
     pub fn is_null(&self) -> bool {
-        &*self.0 == "null"
+        self.0 == "null"
     }
 
     fn from_string(token: &str) -> Option<Self> {

@@ -14,6 +14,7 @@ mod walk;
 use std::borrow::Cow;
 
 use memchr::memchr2;
+use smallvec::SmallVec;
 
 use self::{keys::Keys, string::StringFault};
 use super::fault::{ErrorCode, Fault};
@@ -35,6 +36,9 @@ const SAFE_INTEGER_DIGITS: usize = 308;
 
 /// A number of so many characters with an exponent of at most two digits stays below 1e300.
 const SAFE_EXPONENT_CHARS: usize = 200;
+
+/// Arrays and objects that may be open at once before memory is needed to remember them.
+const USUAL_DEPTH: usize = 8;
 
 /// What is demanded of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +217,7 @@ pub fn scan(text: &str, profile: Profile) -> Outline {
 enum Open {
     Array,
     /// Holds how many keys were on the key stack when it began.
-    Object(usize),
+    Object(u32),
 }
 
 struct Scanner<'a> {
@@ -222,7 +226,12 @@ struct Scanner<'a> {
     /// Offset of the next byte to read.
     at: usize,
     profile: Profile,
-    open: Vec<Open>,
+    /// How many arrays and objects are open.
+    depth: usize,
+    /// The innermost of them, apart because it is asked for with every value.
+    innermost: Open,
+    /// Those around it; of none of them there is a first that says nothing.
+    around: SmallVec<[Open; USUAL_DEPTH]>,
     keys: Keys<'a>,
     /// The envelope member whose value is being read, while exactly one container is open.
     member: Option<Member>,
@@ -240,7 +249,9 @@ impl<'a> Scanner<'a> {
             bytes: text.as_bytes(),
             at: 0,
             profile,
-            open: Vec::with_capacity(8),
+            depth: 0,
+            innermost: Open::Array,
+            around: SmallVec::new(),
             keys: Keys::new(text),
             member: None,
             in_params: false,
@@ -264,169 +275,160 @@ impl<'a> Scanner<'a> {
         if self.profile == Profile::Strict && string::has_noncharacter(self.text) {
             return Err(Fault::Noncharacter);
         }
-        self.skip_space();
-        let start = self.at;
-        self.outline.top = match self.peek() {
+        self.outline.top = match self.next() {
             Some(b'{') => Some(Top::Object),
             Some(b'[') => Some(Top::Array),
             Some(_) => Some(Top::Scalar),
             None => None,
         };
+        let start = self.at;
         self.value()?;
         self.outline.span = span(start, self.at);
-        self.skip_space();
-        if self.at < self.bytes.len() { Err(self.syntax()) } else { Ok(()) }
+        if self.next().is_some() { Err(self.syntax()) } else { Ok(()) }
     }
 
     /// Reads one value with everything in it. A loop over an explicit stack: a deep text cannot exhaust ours.
     fn value(&mut self) -> Result<(), Fault> {
+        let mut has_key = false;
         loop {
+            if has_key {
+                self.key()?;
+            }
             // Here a value must begin.
-            let is_complete = match self.peek() {
-                Some(b'{') => self.open_object()?,
-                Some(b'[') => self.open_array()?,
+            match self.next() {
                 Some(b'"') => {
                     self.string()?;
-                    true
                 }
-                Some(b'-' | b'0'..=b'9') => {
-                    self.number()?;
-                    true
+                Some(b'{') => {
+                    self.open_object()?;
+                    if self.next() != Some(b'}') {
+                        has_key = true;
+                        continue;
+                    }
+                    self.close();
                 }
+                Some(b'[') => {
+                    self.push(Open::Array)?;
+                    if self.next() != Some(b']') {
+                        has_key = false;
+                        continue;
+                    }
+                    self.close();
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
                 Some(b't') => self.literal(b"true")?,
                 Some(b'f') => self.literal(b"false")?,
                 Some(b'n') => self.literal(b"null")?,
                 _ => return Err(self.syntax()),
-            };
-            if !is_complete {
-                continue;
             }
-            self.value_ended();
             // Here a value has ended: a comma brings the next one, brackets end the containers around it.
             loop {
-                let Some(&open) = self.open.last() else { return Ok(()) };
-                self.skip_space();
-                match (open, self.peek()) {
-                    (Open::Array, Some(b',')) => {
+                self.value_ended();
+                if self.depth == 0 {
+                    return Ok(());
+                }
+                match (self.innermost, self.next()) {
+                    (open, Some(b',')) => {
                         self.at += 1;
-                        self.skip_space();
+                        has_key = matches!(open, Open::Object(_));
                         break;
                     }
-                    (Open::Object(_), Some(b',')) => {
-                        self.at += 1;
-                        self.skip_space();
-                        self.key()?;
-                        break;
+                    (Open::Array, Some(b']')) => self.close(),
+                    (Open::Object(first_key), Some(b'}')) => {
+                        self.close();
+                        self.judge_keys(first_key);
                     }
-                    (Open::Array, Some(b']')) => self.close_array(),
-                    (Open::Object(first_key), Some(b'}')) => self.close_object(first_key),
                     _ => return Err(self.syntax()),
                 }
             }
         }
     }
 
-    /// Returns whether the object was empty and so has ended already.
-    fn open_object(&mut self) -> Result<bool, Fault> {
+    fn open_object(&mut self) -> Result<(), Fault> {
         self.push(Open::Object(self.keys.len()))?;
-        if self.open.len() == 2 {
+        if self.depth == 2 {
             self.in_params = self.member == Some(Member::Params);
         }
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            self.open.pop();
-            return Ok(true);
-        }
-        self.key()?;
-        Ok(false)
+        Ok(())
     }
 
-    /// Returns whether the array was empty and so has ended already.
-    fn open_array(&mut self) -> Result<bool, Fault> {
-        self.push(Open::Array)?;
-        self.at += 1;
-        self.skip_space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            self.open.pop();
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
+    /// Opens an array or object, whose bracket is next.
     fn push(&mut self, open: Open) -> Result<(), Fault> {
         let limit = match self.profile {
             Profile::Strict => MAX_DEPTH_STRICT,
             Profile::Loose => MAX_DEPTH_LOOSE,
         };
-        if self.open.len() == limit {
+        if self.depth == limit {
             return Err(Fault::TooDeep);
         }
-        self.open.push(open);
+        self.depth += 1;
+        self.around.push(std::mem::replace(&mut self.innermost, open));
+        self.at += 1;
         Ok(())
     }
 
-    fn close_array(&mut self) {
+    /// Closes what was opened last, whose bracket is next.
+    fn close(&mut self) {
         self.at += 1;
-        self.open.pop();
-        self.value_ended();
+        self.depth -= 1;
+        self.innermost = self.around.pop().unwrap_or(Open::Array);
     }
 
-    fn close_object(&mut self, first_key: usize) {
-        self.at += 1;
-        self.open.pop();
-        if self.open.is_empty() {
+    /// Judges the names of the object that has just been closed, and forgets them.
+    fn judge_keys(&mut self, first_key: u32) {
+        let first_key = first_key as usize;
+        if self.depth == 0 {
             self.outline.envelope_fault = self.keys.judge_envelope(first_key, self.profile);
         } else if self.profile == Profile::Strict {
-            let is_params = self.in_params && self.open.len() == 1;
+            let is_params = self.in_params && self.depth == 1;
             if let Some(fault) = self.keys.judge_inner(first_key, is_params) {
                 self.note(fault);
             }
         }
         self.keys.truncate(first_key);
-        self.value_ended();
     }
 
     /// A scalar or a container has ended: if it is the value of a member that is looked for, its span is complete.
     fn value_ended(&mut self) {
-        if self.open.len() == 2
-            && let Some((param, start)) = self.param.take()
-        {
-            self.outline.params.0[param as usize] = span(start, self.at);
-        }
-        if self.open.len() == 1
-            && let Some(member) = self.member.take()
-            && let Some(span) = &mut self.outline.members[member as usize]
-            && span.end == OPEN_SPAN
-        {
-            span.end = offset(self.at);
+        match self.depth {
+            1 => {
+                if let Some(member) = self.member.take()
+                    && let Some(span) = &mut self.outline.members[member as usize]
+                    && span.end == OPEN_SPAN
+                {
+                    span.end = offset(self.at);
+                }
+            }
+            2 => {
+                if let Some((param, start)) = self.param.take() {
+                    self.outline.params.0[param as usize] = span(start, self.at);
+                }
+            }
+            _ => {}
         }
     }
 
     /// Reads a key, its colon and the space after it.
     fn key(&mut self) -> Result<(), Fault> {
-        if self.peek() != Some(b'"') {
+        if self.next() != Some(b'"') {
             return Err(self.syntax());
         }
         let start = self.at + 1;
         let has_escapes = self.string()?;
         let raw = span(start, self.at - 1);
-        let depth = self.open.len();
-        let is_envelope = depth == 1 && self.outline.top == Some(Top::Object);
+        let is_envelope = self.depth == 1 && self.outline.top == Some(Top::Object);
         if self.profile == Profile::Strict || is_envelope {
             self.keys.push(raw, has_escapes);
         }
-        self.skip_space();
-        if self.peek() != Some(b':') {
+        if self.next() != Some(b':') {
             return Err(self.syntax());
         }
         self.at += 1;
-        self.skip_space();
+        // The value's first byte, whatever it is.
+        self.next();
         if is_envelope {
             self.envelope_key();
-        } else if depth == 2 && self.in_params && self.profile == Profile::Strict {
+        } else if self.depth == 2 && self.in_params && self.profile == Profile::Strict {
             self.param = Param::named(self.keys.last()).map(|param| (param, self.at));
         }
         Ok(())
@@ -446,7 +448,19 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string token; the answer is whether it holds escapes.
+    #[inline]
     fn string(&mut self) -> Result<bool, Fault> {
+        match string::end_of_short(self.bytes, self.at) {
+            Some(end) => {
+                self.at = end;
+                Ok(false)
+            }
+            None => self.long_string(),
+        }
+    }
+
+    /// The same for any string token.
+    fn long_string(&mut self) -> Result<bool, Fault> {
         match string::skip(self.bytes, self.at, self.profile) {
             Ok((end, has_escapes)) => {
                 self.at = end;
@@ -516,13 +530,12 @@ impl<'a> Scanner<'a> {
         self.at - start
     }
 
-    /// Always `true` (a literal is a whole value), or the syntax error.
-    fn literal(&mut self, literal: &[u8]) -> Result<bool, Fault> {
+    fn literal(&mut self, literal: &[u8]) -> Result<(), Fault> {
         if !self.bytes[self.at..].starts_with(literal) {
             return Err(self.syntax());
         }
         self.at += literal.len();
-        Ok(true)
+        Ok(())
     }
 
     #[inline]
@@ -530,11 +543,16 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Skips the white space that is left of RFC 8259's four once CR and LF are refused.
+    /// Skips the white space that is left of RFC 8259's four once CR and LF are refused, and gives the byte behind it.
     #[inline]
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t')) {
-            self.at += 1;
+    fn next(&mut self) -> Option<u8> {
+        loop {
+            match self.peek() {
+                // Nearly always.
+                Some(byte) if byte > b' ' => return Some(byte),
+                Some(b' ' | b'\t') => self.at += 1,
+                next => return next,
+            }
         }
     }
 

@@ -150,7 +150,7 @@ impl Case {
             client: &self.client,
             principal: &self.principal,
             annotations: self.annotations,
-            now: self.now,
+            now: Some(self.now),
         });
         CaseOutcome {
             name: self.name,

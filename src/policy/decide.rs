@@ -4,7 +4,12 @@
 
 use std::sync::Arc;
 
-use super::{Call, Decision, Effect, Mode, Policy, Rule, TIMEOUT_DEFAULT, TOOLS_CALL, condition::Facts};
+use smallvec::SmallVec;
+
+use super::{
+    Call, Decision, Effect, Mode, Policy, Rule, TIMEOUT_DEFAULT, TOOLS_CALL, condition::Facts,
+    pattern::Places,
+};
 use crate::hold::{HoldTerms, OnRejection, Remember};
 
 /// The most notes of one decision: more conditions than this cannot fail usefully.
@@ -66,7 +71,7 @@ impl Policy {
         let facts = Facts::new(call, self.settings.trusts(call.server));
         let mut notes = Vec::new();
         for effect in [Effect::Deny, Effect::Hold, Effect::Allow] {
-            let matched: Vec<&Rule> = candidates
+            let matched: SmallVec<[&Rule; 4]> = candidates
                 .iter()
                 .filter_map(|&at| self.rules.get(at as usize))
                 .filter(|rule| {
@@ -114,8 +119,8 @@ impl Policy {
     }
 
     /// The rules whose tool, method and server fit, in the order of the files.
-    pub(super) fn candidates(&self, call: &Call<'_>) -> Vec<u32> {
-        let mut found: Vec<u32> = Vec::new();
+    pub(super) fn candidates(&self, call: &Call<'_>) -> Places {
+        let mut found = Places::new();
         if let Some(tool) = call.tool
             && call.method == TOOLS_CALL
         {
@@ -123,7 +128,7 @@ impl Policy {
             if tool.contains('.') {
                 // A server chooses its tools' names. Were `billing.get_order` on the server `evil` the tool of that name on
                 // `billing`, it would profit from the rule that allows this one. To restrict, the bare name is enough.
-                found.retain(|&at| {
+                found.retain(|&mut at| {
                     self.rules.get(at as usize).is_some_and(|rule| rule.effect != Effect::Allow)
                 });
             }
@@ -138,8 +143,10 @@ impl Policy {
             let rule = self.rules.get(**at as usize);
             rule.is_some_and(|rule| rule.methods.iter().any(|pattern| pattern.matches(call.method)))
         };
-        found.extend(self.methods.iter().filter(by_method));
-        found.retain(|&at| self.rules.get(at as usize).is_some_and(|rule| rule.concerns_server(call.server)));
+        found.extend(self.methods.iter().filter(by_method).copied());
+        found.retain(|&mut at| {
+            self.rules.get(at as usize).is_some_and(|rule| rule.concerns_server(call.server))
+        });
         found.sort_unstable();
         found.dedup();
         found

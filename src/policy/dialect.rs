@@ -15,7 +15,7 @@ use super::{
     approval::{HOLD_KEYS, TIMEOUT_MAX},
     diagnostic::{Diagnostic, Severity, Source, did_you_mean},
     document::{Keys, NAME_CHARS_MAX, Reader},
-    pattern::{Index, Pattern},
+    pattern::{Index, Pattern, Places},
     yaml::{Node, Value},
 };
 
@@ -511,7 +511,7 @@ impl Translator<'_> {
         for rule in rules.iter().filter(|rule| limits.contains(&action(rule))) {
             let (Some(tool), Some(when)) = (entry(rule, "tool"), entry(rule, "when")) else { continue };
             for name in texts_of(tool).filter(|name| !name.contains(['*', '?', '[', ']', '{', '}', '\\'])) {
-                let mut found = Vec::new();
+                let mut found = Places::new();
                 settled.find(name, &mut found);
                 if found.is_empty() && open.insert(name.to_owned(), when.span.clone()).is_none() {
                     order.push(name.to_owned());

@@ -10,6 +10,7 @@ use std::{
 };
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use smallvec::SmallVec;
 
 /// The longest pattern, in bytes.
 pub(super) const PATTERN_BYTES_MAX: usize = 256;
@@ -94,6 +95,9 @@ const REMEMBERED_NAMES_MAX: usize = 1024;
 /// Rules that are remembered for one name.
 const REMEMBERED_RULES_MAX: usize = 256;
 
+/// Places of rules in a policy. Few rules are about one call.
+pub(super) type Places = SmallVec<[u32; 16]>;
+
 /// From a tool's name to the rules with a pattern for it: names by hash, patterns by one automaton. The answer is always
 /// the same, so it is remembered for the first so many names.
 #[derive(Debug)]
@@ -131,7 +135,7 @@ impl Index {
     }
 
     /// Adds the rules with a pattern for `name` to `rules`, some of them perhaps twice.
-    pub(super) fn find(&self, name: &str, rules: &mut Vec<u32>) {
+    pub(super) fn find(&self, name: &str, rules: &mut Places) {
         if self.glob_rules.is_empty() {
             return rules.extend_from_slice(self.names.get(name).map_or(&[], Vec::as_slice));
         }

@@ -6,6 +6,8 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
+use smallvec::SmallVec;
+
 use super::{MEMBER_NAMES, Member, Profile, Span};
 use crate::{jsonrpc::fault::Fault, sanitize};
 
@@ -35,16 +37,17 @@ pub(super) struct Keys<'a> {
     text: &'a str,
     /// The keys that hold escapes, decoded, one after the other.
     decoded: String,
-    keys: Vec<Span>,
+    keys: SmallVec<[Span; PAIRWISE_KEYS]>,
 }
 
 impl<'a> Keys<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, decoded: String::new(), keys: Vec::with_capacity(PAIRWISE_KEYS) }
+        Self { text, decoded: String::new(), keys: SmallVec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.keys.len()
+    /// How many there are. Each is at least four bytes of a text of less than 2^31.
+    pub(super) fn len(&self) -> u32 {
+        super::offset(self.keys.len())
     }
 
     /// Adds the key whose token's inside is `raw`.

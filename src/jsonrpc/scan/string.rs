@@ -26,28 +26,23 @@ const LANES: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of each lane.
 const HIGH_BITS: u64 = LANES * 0x80;
 
+/// The offset after the closing quote of the string token that begins (with its quote) at `start`, if it is short and simple, as keys
+/// and most values are. `None` says nothing.
+#[inline]
+pub(super) fn end_of_short(bytes: &[u8], start: usize) -> Option<usize> {
+    let hits = hits_in(u8x16::new(*chunk_at(bytes, start + 1)?));
+    let end = start + 1 + hits.trailing_zeros() as usize;
+    (hits != 0 && bytes.get(end) == Some(&b'"')).then_some(end + 1)
+}
+
 /// Skips the string token that begins (with its quote) at `start`. Answers with the offset after the closing quote, and
 /// whether the token holds escapes.
 pub(super) fn skip(bytes: &[u8], start: usize, profile: Profile) -> Result<(usize, bool), StringFault> {
-    // Nearly all strings are keys and short values, which end within these two words.
     let mut at = start + 1;
-    for _ in 0..2 {
-        let Some(chunk) = chunk_at(bytes, at) else { break };
-        match first_hit(*chunk) {
-            Some(hit) if bytes[at + hit] == b'"' => return Ok((at + hit + 1, false)),
-            Some(_) => break,
-            None => at += 8,
-        }
-    }
-    skip_blocks(bytes, at, profile)
-}
-
-/// Goes on skipping a string token at `at`, in blocks as long as there are whole ones.
-fn skip_blocks(bytes: &[u8], mut at: usize, profile: Profile) -> Result<(usize, bool), StringFault> {
     let mut has_escapes = false;
     'blocks: while let Some(block) = chunk_at::<BLOCK>(bytes, at) {
         let start = at;
-        let mut hits = hits_in(block);
+        let mut hits = hits_in_block(block);
         at += BLOCK;
         while hits != 0 {
             let hit = start + hits.trailing_zeros() as usize;
@@ -112,14 +107,17 @@ fn first_hit(chunk: [u8; 8]) -> Option<usize> {
 
 /// The quotes, backslashes and control characters of a block: a bit for each byte, the first the lowest.
 #[inline]
-fn hits_in(block: &[u8; BLOCK]) -> u64 {
-    let (quote, backslash, control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
+fn hits_in_block(block: &[u8; BLOCK]) -> u64 {
     let (parts, _) = block.as_chunks::<16>();
-    parts.iter().rev().fold(0, |hits, part| {
-        let part = u8x16::new(*part);
-        let hit = part.simd_eq(quote) | part.simd_eq(backslash) | part.min(control).simd_eq(part);
-        hits << 16 | u64::from(hit.to_bitmask())
-    })
+    parts.iter().rev().fold(0, |hits, part| hits << 16 | u64::from(hits_in(u8x16::new(*part))))
+}
+
+/// The same of sixteen bytes.
+#[inline]
+fn hits_in(bytes: u8x16) -> u32 {
+    let (quote, backslash, control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
+    let hit = bytes.simd_eq(quote) | bytes.simd_eq(backslash) | bytes.min(control).simd_eq(bytes);
+    hit.to_bitmask()
 }
 
 /// Skips the escape whose backslash stands at `at`.
