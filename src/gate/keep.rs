@@ -51,24 +51,38 @@ impl Gate {
     }
 
     /// The same; `ask` hears of the question to the client's user, if one is to be asked.
-    pub async fn hold_asking(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` keeps its arguments twice, and thousands of these wait"
+    )]
+    pub fn hold_asking(
         &self,
         held: Box<HeldCall>,
         ask: Option<oneshot::Sender<ClientQuestion>>,
-    ) -> Released {
-        let span = held.span.clone();
-        // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
-        let released = match Box::pin(self.record(held)).await {
-            Ok(held) => {
-                ask_user(ask, &held);
-                self.wait(held).await
+    ) -> impl Future<Output = Released> + Send {
+        async move {
+            let span = held.span.clone();
+            // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
+            let released = match Box::pin(self.record_asking(held, ask)).await {
+                Ok(held) => self.wait(held).await,
+                Err(released) => *released,
+            };
+            if let Some(span) = span {
+                span.ended(&released);
             }
-            Err(released) => *released,
-        };
-        if let Some(span) = span {
-            span.ended(&released);
+            released
         }
-        released
+    }
+
+    /// [`Gate::record`], and then the client's user is asked, if anybody is.
+    async fn record_asking(
+        &self,
+        held: Box<HeldCall>,
+        ask: Option<oneshot::Sender<ClientQuestion>>,
+    ) -> Result<Box<HeldCall>, Box<Released>> {
+        let held = self.record(held).await?;
+        ask_user(ask, &held);
+        Ok(held)
     }
 
     /// Puts a held call on record and announces it; then [`Gate::wait`] for it.
@@ -314,17 +328,23 @@ impl Gate {
     }
 
     /// Waits for people until a held and recorded call is decided, expires, is taken back, or the client's patience ends.
-    pub async fn wait(&self, held: Box<HeldCall>) -> Released {
-        // Not taken apart before the wait is over: the parts would be kept beside the whole.
-        let mut held = unbox(held);
-        held.progress_token = None;
-        let wakes_at = held.answer_by.map_or(held.deadline, |answer_by| answer_by.min(held.deadline));
-        let claim = tokio::select! {
-            biased;
-            claim = &mut held.suspended.claimed => Some(claim.ok()),
-            () = tokio::time::sleep_until(wakes_at) => None,
-        };
-        Box::pin(self.over(held, claim)).await
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` keeps its arguments twice, and thousands of these wait"
+    )]
+    pub fn wait(&self, held: Box<HeldCall>) -> impl Future<Output = Released> + Send {
+        async move {
+            // Not taken apart before the wait is over: the parts would be kept beside the whole.
+            let mut held = unbox(held);
+            held.progress_token = None;
+            let wakes_at = held.answer_by.map_or(held.deadline, |answer_by| answer_by.min(held.deadline));
+            let claim = tokio::select! {
+                biased;
+                claim = &mut held.suspended.claimed => Some(claim.ok()),
+                () = tokio::time::sleep_until(wakes_at) => None,
+            };
+            Box::pin(self.over(held, claim)).await
+        }
     }
 
     /// The wait is over: somebody has claimed the call, or (`None`) its time or the client's patience has come to an end.
