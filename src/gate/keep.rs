@@ -51,10 +51,6 @@ impl Gate {
     }
 
     /// The same; `ask` hears of the question to the client's user, if one is to be asked.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` keeps its arguments twice, and thousands of these wait"
-    )]
     pub fn hold_asking(
         &self,
         held: Box<HeldCall>,
@@ -328,10 +324,6 @@ impl Gate {
     }
 
     /// Waits for people until a held and recorded call is decided, expires, is taken back, or the client's patience ends.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` keeps its arguments twice, and thousands of these wait"
-    )]
     pub fn wait(&self, held: Box<HeldCall>) -> impl Future<Output = Released> + Send {
         async move {
             // Not taken apart before the wait is over: the parts would be kept beside the whole.

@@ -203,50 +203,55 @@ impl Exchange {
     }
 
     /// Sends `request` to the server.
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<UpstreamBody>, NoResponse> {
-        self.upstream.send(self.worker.number, request).await
+    fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, NoResponse>> + Send {
+        self.upstream.send(self.worker.number, request)
     }
 }
 
 /// Answers one request. Whatever is wrong with it is an answer as well.
-async fn answer(
+fn answer(
     worker: Arc<Worker>,
     client: Arc<Client>,
     request: Request<Incoming>,
-) -> Result<Response<Pulsed<Body>>, Infallible> {
-    let call = client.pulse.begin_call();
-    let routes = worker.proxy.routes.load_full();
-    let is_in_pieces = checks::is_in_pieces(&request);
-    let admitted = match admit(&worker, &client, &request, &routes) {
-        Ok(admitted) => admitted,
-        Err(away) => {
-            let mut response = away.into_response();
-            checks::nothing_after(&mut response, is_in_pieces);
-            return Ok(call.on_call(response));
-        }
-    };
-    let is_get = *request.method() == Method::GET;
-    let mut response = match admitted.behind {
-        Behind::Lines(at) => {
-            let (servers, limits) = (&routes.lines[at], &routes.limits);
-            Box::pin(lines::answer(&worker.proxy, servers, &admitted.principal, limits, request)).await
-        }
-        Behind::Http(at) => {
-            let upstream = Arc::clone(&routes.upstreams[at]);
-            let exchange = Exchange { worker, routes, upstream, principal: admitted.principal };
-            match (admitted.door, request.method()) {
-                (Door::Metadata, _) => Box::pin(oauth::metadata(exchange, request)).await,
-                (Door::Messages, _) => Box::pin(legacy::post(exchange, request)).await,
-                (_, &Method::POST) => post::post(exchange, request).await,
-                (_, &Method::GET) => Box::pin(stream::get(exchange, request)).await,
-                (_, &Method::DELETE) => Box::pin(stream::delete(exchange, request)).await,
-                _ => body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
+) -> impl Future<Output = Result<Response<Pulsed<Body>>, Infallible>> + Send {
+    async move {
+        let call = client.pulse.begin_call();
+        let routes = worker.proxy.routes.load_full();
+        let is_in_pieces = checks::is_in_pieces(&request);
+        let admitted = match admit(&worker, &client, &request, &routes) {
+            Ok(admitted) => admitted,
+            Err(away) => {
+                let mut response = away.into_response();
+                checks::nothing_after(&mut response, is_in_pieces);
+                return Ok(call.on_call(response));
             }
-        }
-    };
-    checks::nothing_after(&mut response, is_in_pieces);
-    let is_endless = is_get || response.extensions().get::<Endless>().is_some();
-    Ok(if is_endless { call.on_stream(response) } else { call.on_call(response) })
+        };
+        let is_get = *request.method() == Method::GET;
+        let mut response = match admitted.behind {
+            Behind::Lines(at) => {
+                let (servers, limits) = (&routes.lines[at], &routes.limits);
+                Box::pin(lines::answer(&worker.proxy, servers, &admitted.principal, limits, request)).await
+            }
+            Behind::Http(at) => {
+                let upstream = Arc::clone(&routes.upstreams[at]);
+                let exchange = Exchange { worker, routes, upstream, principal: admitted.principal };
+                match (admitted.door, request.method()) {
+                    (Door::Metadata, _) => Box::pin(oauth::metadata(exchange, request)).await,
+                    (Door::Messages, _) => Box::pin(legacy::post(exchange, request)).await,
+                    (_, &Method::POST) => post::post(exchange, request).await,
+                    (_, &Method::GET) => Box::pin(stream::get(exchange, request)).await,
+                    (_, &Method::DELETE) => Box::pin(stream::delete(exchange, request)).await,
+                    _ => body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
+                }
+            }
+        };
+        checks::nothing_after(&mut response, is_in_pieces);
+        let is_endless = is_get || response.extensions().get::<Endless>().is_some();
+        Ok(if is_endless { call.on_stream(response) } else { call.on_call(response) })
+    }
 }
 
 /// A request whose head is in order: who asks, and for what.

@@ -81,18 +81,24 @@ impl Asked {
 }
 
 /// Answers one POST.
-pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Response<Body> {
+pub(super) fn post(
+    exchange: Exchange,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send {
     let (head, incoming) = request.into_parts();
-    let text = match read(incoming, head.version, exchange.limits().client_frame_bytes_max).await {
-        Ok(text) => text,
-        Err(response) => return *response,
-    };
-    if Frame::is_batch(&text) && has_batches(&exchange, &head) {
-        return batch(exchange, head, &text).await;
-    }
-    match Frame::from_client(text) {
-        Ok(frame) => message(exchange, head, frame).await,
-        Err(error) => unreadable(&exchange, &error),
+    let head = Box::new(head);
+    async move {
+        let text = match read(incoming, head.version, exchange.limits().client_frame_bytes_max).await {
+            Ok(text) => text,
+            Err(response) => return *response,
+        };
+        if Frame::is_batch(&text) && has_batches(&exchange, &head) {
+            return Box::pin(batch(exchange, head, text)).await;
+        }
+        match Frame::from_client(text) {
+            Ok(frame) => message(exchange, head, frame).await,
+            Err(error) => unreadable(&exchange, &error),
+        }
     }
 }
 
@@ -108,8 +114,8 @@ fn has_batches(exchange: &Exchange, head: &Parts) -> bool {
 }
 
 /// Answers a batch, each message in it as if it had come alone.
-async fn batch(exchange: Exchange, head: Parts, text: &Bytes) -> Response<Body> {
-    let elements = match Frame::batch_from_client(text) {
+async fn batch(exchange: Exchange, head: Box<Parts>, text: Bytes) -> Response<Body> {
+    let elements = match Frame::batch_from_client(&text) {
         Ok(elements) => elements,
         Err(error) => return unreadable(&exchange, &error),
     };
@@ -121,40 +127,46 @@ async fn batch(exchange: Exchange, head: Parts, text: &Bytes) -> Response<Body> 
 }
 
 /// Answers one message.
-async fn message(exchange: Exchange, head: Parts, frame: Frame) -> Response<Body> {
-    let modern = match headers::agree(&head.headers, &frame) {
-        Ok(modern) => modern,
-        Err(mismatch) => return mismatch.into_response(&frame),
-    };
-    let asked = match asked(&exchange, &head, &frame, modern) {
-        Ok(asked) => asked,
-        Err(response) => return *response,
-    };
-    if let Some(response) = settled_here(&exchange, &asked, &frame) {
-        return response;
-    }
-    let caller = asked.session.caller();
-    if modern && let Err(mismatch) = headers::arguments_agree(&head.headers, &caller.tools, &frame) {
-        return mismatch.into_response(&frame);
-    }
-    if let Some(task) = TaskRequest::parse(&frame).filter(|task| caller.is_answered_here(task)) {
-        return Box::pin(tasks::ask(exchange, head, asked, task, frame)).await;
-    }
-    let gate = exchange.gate();
-    let mut span = gate.span_of(&caller, &frame, || headers::arrival(&head.headers));
-    match gate.screen(&caller, frame) {
-        Screened::Pass(permitted) => traced(forward(&exchange, head, permitted, &asked).await, span),
-        Screened::Refuse(refusal) => {
-            if let Some(span) = &mut span {
-                span.refused(&refusal);
-            }
-            refused(&refusal, modern)
+fn message(
+    exchange: Exchange,
+    head: Box<Parts>,
+    frame: Frame,
+) -> impl Future<Output = Response<Body>> + Send {
+    async move {
+        let modern = match headers::agree(&head.headers, &frame) {
+            Ok(modern) => modern,
+            Err(mismatch) => return mismatch.into_response(&frame),
+        };
+        let asked = match asked(&exchange, &head, &frame, modern) {
+            Ok(asked) => asked,
+            Err(response) => return *response,
+        };
+        if let Some(response) = settled_here(&exchange, &asked, &frame) {
+            return response;
         }
-        Screened::Hold(mut call) => {
-            if let Some(span) = &span {
-                call.traced(span);
+        let caller = asked.session.caller();
+        if modern && let Err(mismatch) = headers::arguments_agree(&head.headers, &caller.tools, &frame) {
+            return mismatch.into_response(&frame);
+        }
+        if let Some(task) = TaskRequest::parse(&frame).filter(|task| caller.is_answered_here(task)) {
+            return Box::pin(tasks::ask(exchange, *head, asked, task, frame)).await;
+        }
+        let gate = exchange.gate();
+        let mut span = gate.span_of(&caller, &frame, || headers::arrival(&head.headers));
+        match gate.screen(&caller, frame) {
+            Screened::Pass(permitted) => traced(forward(&exchange, head, permitted, &asked).await, span),
+            Screened::Refuse(refusal) => {
+                if let Some(span) = &mut span {
+                    span.refused(&refusal);
+                }
+                refused(&refusal, modern)
             }
-            traced(Box::pin(held::hold(Held { exchange, head, asked }, call)).await, span)
+            Screened::Hold(mut call) => {
+                if let Some(span) = &span {
+                    call.traced(span);
+                }
+                traced(Box::pin(held::hold(Held { exchange, head: *head, asked }, call)).await, span)
+            }
         }
     }
 }
@@ -370,28 +382,35 @@ pub(super) fn request_upstream_at(
 }
 
 /// Lets the server answer.
-async fn forward(exchange: &Exchange, head: Parts, permitted: Permitted, asked: &Asked) -> Response<Body> {
-    let open = if asked.is_subscription {
-        match stream_opened(exchange) {
-            Ok(open) => Some(open),
-            Err(text) => {
-                let refusal = Refusal::invalid(asked.id.clone(), ErrorCode::INTERNAL_ERROR, text);
-                return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal);
+fn forward(
+    exchange: &Exchange,
+    head: Box<Parts>,
+    permitted: Permitted,
+    asked: &Asked,
+) -> impl Future<Output = Response<Body>> + Send {
+    async move {
+        let open = if asked.is_subscription {
+            match stream_opened(exchange) {
+                Ok(open) => Some(open),
+                Err(text) => {
+                    let refusal = Refusal::invalid(asked.id.clone(), ErrorCode::INTERNAL_ERROR, text);
+                    return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal);
+                }
             }
+        } else {
+            None
+        };
+        let login = Login::of(exchange, &head.headers, &head.uri);
+        let request = request_upstream(exchange, *head, permitted);
+        let mut response = match exchange.send(request).await {
+            Ok(response) => pass_on(exchange, asked, response, After { open, login, ..After::default() }),
+            Err(error) => unreachable(exchange, asked, &error),
+        };
+        if asked.is_subscription {
+            response.extensions_mut().insert(Endless);
         }
-    } else {
-        None
-    };
-    let login = Login::of(exchange, &head.headers, &head.uri);
-    let request = request_upstream(exchange, head, permitted);
-    let mut response = match exchange.send(request).await {
-        Ok(response) => pass_on(exchange, asked, response, After { open, login, ..After::default() }),
-        Err(error) => unreachable(exchange, asked, &error),
-    };
-    if asked.is_subscription {
-        response.extensions_mut().insert(Endless);
+        response
     }
-    response
 }
 
 /// What an agent is told that has too many streams.

@@ -238,51 +238,58 @@ impl Upstream {
     /// # Errors
     ///
     /// See [`NoResponse`]: whether anything of it may have reached the server is always known.
-    pub(super) async fn send(
+    pub(super) fn send(
         self: &Arc<Self>,
         worker: usize,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<UpstreamBody>, NoResponse> {
-        while let Some(wire) = self.take_idle(worker).await {
-            match self.send_on(worker, wire, request).await {
-                Err((_, Some(unsent))) => request = *unsent,
-                Err((lost, None)) => return Err(lost),
-                Ok(response) => return Ok(response),
+    ) -> impl Future<Output = Result<Response<UpstreamBody>, NoResponse>> + Send {
+        async move {
+            loop {
+                let (wire, is_new) = match self.take_idle(worker).await {
+                    Some(wire) => (wire, false),
+                    // Rare, and large.
+                    None => (Box::pin(self.connect()).await.map_err(NoResponse::NotSent)?, true),
+                };
+                match self.send_on(worker, wire, request).await {
+                    Err((_, Some(unsent))) if !is_new => request = *unsent,
+                    answered => return answered.map_err(|(why, _)| why),
+                }
             }
         }
-        let wire = self.connect().await.map_err(NoResponse::NotSent)?;
-        self.send_on(worker, wire, request).await.map_err(|(why, _)| why)
     }
 
-    async fn send_on(
+    fn send_on(
         self: &Arc<Self>,
         worker: usize,
         mut wire: Box<Wire>,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<UpstreamBody>, (NoResponse, Option<Box<Request<Full<Bytes>>>>)> {
-        let mut response = std::pin::pin!(wire.line.sender.try_send_request(request));
-        let answered = std::future::poll_fn(|cx| {
-            wire.poll(cx, |line, cx| {
-                line.drive(cx);
-                response.as_mut().poll(cx)
+    ) -> impl Future<Output = Answered> + Send {
+        // In memory of its own: it has room for the request, which it nearly always has sent by now.
+        let mut response = Box::pin(wire.line.sender.try_send_request(request));
+        async move {
+            let answered = std::future::poll_fn(|cx| {
+                wire.poll(cx, |line, cx| {
+                    line.drive(cx);
+                    response.as_mut().poll(cx)
+                })
             })
-        })
-        .await;
-        match answered {
-            Ok(response) => Ok(response.map(|incoming| UpstreamBody {
-                incoming,
-                wire: Some(wire),
-                home: Arc::clone(self),
-                worker,
-                has_ended: false,
-            })),
-            Err(mut error) => match error.take_message() {
-                Some(unsent) => {
-                    let error = io::Error::new(io::ErrorKind::NotConnected, error.into_error());
-                    Err((NoResponse::NotSent(error), Some(Box::new(unsent))))
-                }
-                None => Err((NoResponse::Lost(error.into_error()), None)),
-            },
+            .await;
+            match answered {
+                Ok(response) => Ok(response.map(|incoming| UpstreamBody {
+                    incoming,
+                    wire: Some(wire),
+                    home: Arc::clone(self),
+                    worker,
+                    has_ended: false,
+                })),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => {
+                        let error = io::Error::new(io::ErrorKind::NotConnected, error.into_error());
+                        Err((NoResponse::NotSent(error), Some(Box::new(unsent))))
+                    }
+                    None => Err((NoResponse::Lost(error.into_error()), None)),
+                },
+            }
         }
     }
 
@@ -333,6 +340,9 @@ impl Upstream {
         Ok(Box::new(Wire::new(sender, connection)))
     }
 }
+
+/// A response; or why there is none, with the request if it was not sent.
+type Answered = Result<Response<UpstreamBody>, (NoResponse, Option<Box<Request<Full<Bytes>>>>)>;
 
 /// The body of a server's response. Whoever reads it drives the connection; read to its end, the connection is kept.
 pub(super) struct UpstreamBody {

@@ -76,10 +76,6 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 }
 
 /// Keeps one held call until it ends, with progress for a client that asked for it.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an `async fn` keeps its arguments twice, and thousands of these wait"
-)]
 pub(super) fn keep(
     gate: Arc<Gate>,
     held: Box<HeldCall>,
