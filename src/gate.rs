@@ -38,7 +38,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, oneshot},
     time::Instant,
 };
 
@@ -194,6 +194,8 @@ pub struct HeldCall {
     progress_token: Option<Box<str>>,
     is_task: bool,
     rounds: rounds::Rounds,
+    /// Hears of the question to the client's user, if somebody listens.
+    ask: Option<oneshot::Sender<ClientQuestion>>,
     back: Option<Box<rounds::Back>>,
     /// The session that it came in.
     session: u64,
@@ -327,6 +329,16 @@ pub enum Released {
         /// What to give to [`Gate::record_withdrawal`].
         end: Unrecorded,
     },
+}
+
+impl Released {
+    /// The id of the request that was held, under which its client hears how that ends.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        match self {
+            Self::Resume(approved) => approved.request_id(),
+            Self::Refuse(refusal) | Self::Withdrawn { refusal, .. } => refusal.request_id(),
+        }
+    }
 }
 
 /// Something that watchers hear of.
@@ -622,6 +634,7 @@ impl Gate {
                         progress_token: judged.progress_token,
                         is_task: judged.is_task,
                         rounds,
+                        ask: None,
                         back: judged.back,
                         session,
                         deadline: Instant::now() + terms.timeout,

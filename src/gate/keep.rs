@@ -6,20 +6,23 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use super::{
-    Answer, Approved, ClientQuestion, Edited, Gate, HeldCall, News, Permitted, Released, Unrecorded,
-    approvals,
+    Answer, Approved, Edited, Gate, HeldCall, News, Permitted, Released, Unrecorded, approvals,
     owed::{Gone, Owed},
     proof::NOT_PROVEN,
     refusal::Refused,
     rounds::Rounds,
+    spans::HoldSpan,
 };
 use crate::{
     faults::fail_point,
     hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
-    hold_table::{Again, Claim},
+    hold_table::{Again, Claim, Suspended},
     jsonrpc::{Frame, FrameBytes},
     mcp::call_sha256,
     meter::Ended,
@@ -46,20 +49,13 @@ impl Gate {
     /// Keeps a held call until it ends: record ▸ announce ▸ wait ▸ claim. Run it in a task of its own.
     ///
     /// Nobody is asked before the record is durable, and no end takes effect before it is.
-    pub async fn hold(&self, held: Box<HeldCall>) -> Released {
-        self.hold_asking(held, None).await
-    }
-
-    /// The same; `ask` hears of the question to the client's user, if one is to be asked.
-    pub fn hold_asking(
-        &self,
-        held: Box<HeldCall>,
-        ask: Option<oneshot::Sender<ClientQuestion>>,
-    ) -> impl Future<Output = Released> + Send {
+    pub fn hold(&self, held: Box<HeldCall>) -> impl Future<Output = Released> + Send {
+        let span = held.span.clone();
+        // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
+        let recording = Box::pin(self.record_asking(held));
         async move {
-            let span = held.span.clone();
-            // What is done before and after the wait has memory of its own: the wait itself should keep as little as it can.
-            let released = match Box::pin(self.record_asking(held, ask)).await {
+            let recorded = recording.await;
+            let released = match recorded {
                 Ok(held) => self.wait(held).await,
                 Err(released) => *released,
             };
@@ -70,14 +66,12 @@ impl Gate {
         }
     }
 
-    /// [`Gate::record`], and then the client's user is asked, if anybody is.
-    async fn record_asking(
-        &self,
-        held: Box<HeldCall>,
-        ask: Option<oneshot::Sender<ClientQuestion>>,
-    ) -> Result<Box<HeldCall>, Box<Released>> {
-        let held = self.record(held).await?;
-        ask_user(ask, &held);
+    /// [`Gate::record`], and then the client's user is asked, if that is wanted. From then on nobody listens for a question.
+    async fn record_asking(&self, held: Box<HeldCall>) -> Result<Box<HeldCall>, Box<Released>> {
+        let mut held = self.record(held).await?;
+        if let (Some(ask), Some(question)) = (held.ask.take(), held.question()) {
+            let _ = ask.send(question);
+        }
         Ok(held)
     }
 
@@ -325,39 +319,38 @@ impl Gate {
 
     /// Waits for people until a held and recorded call is decided, expires, is taken back, or the client's patience ends.
     pub fn wait(&self, held: Box<HeldCall>) -> impl Future<Output = Released> + Send {
+        let HeldCall {
+            bytes, hold, refused, rounds, deadline, answer_by, is_announced, span, suspended, ..
+        } = *held;
+        let patience = answer_by.filter(|answer_by| *answer_by < deadline);
+        let mut waiting =
+            Waiting { bytes, hold, refused, rounds, deadline, patience, is_announced, span, suspended };
         async move {
-            // Not taken apart before the wait is over: the parts would be kept beside the whole.
-            let mut held = unbox(held);
-            held.progress_token = None;
-            let wakes_at = held.answer_by.map_or(held.deadline, |answer_by| answer_by.min(held.deadline));
-            let claim = tokio::select! {
-                biased;
-                claim = &mut held.suspended.claimed => Some(claim.ok()),
-                () = tokio::time::sleep_until(wakes_at) => None,
-            };
-            Box::pin(self.over(held, claim)).await
+            let ends_at = waiting.patience.unwrap_or(waiting.deadline);
+            // A claim that is there when the time is over counts.
+            let claim = timeout_at(ends_at, &mut waiting.suspended.claimed).await;
+            Box::pin(self.over(waiting, claim.ok().map(Result::ok))).await
         }
     }
 
     /// The wait is over: somebody has claimed the call, or (`None`) its time or the client's patience has come to an end.
-    async fn over(&self, mut held: HeldCall, claim: Option<Option<Claim<Answer>>>) -> Released {
-        let is_impatient = held.answer_by.is_some_and(|answer_by| answer_by < held.deadline);
+    async fn over(&self, mut held: Waiting, claim: Option<Option<Claim<Answer>>>) -> Released {
         let claim = match claim {
             Some(claim) => claim,
             None => match self.table.claim(held.suspended.ticket()) {
                 // INVARIANT: time ends a hold only by taking it out of the table. If it is gone, a verdict or a
                 // withdrawal was faster and is about to arrive.
-                Some(_) if is_impatient => {
+                Some(_) if held.patience.is_some() => {
                     return self.impatient(&held.hold, held.refused, held.rounds).await;
                 }
                 Some(_) => None,
                 None => (&mut held.suspended.claimed).await.ok(),
             },
         };
-        if let Some(Claim::Verdict { vote, .. }) = &claim {
-            held.has_decided(Some(&vote.0));
+        if let (Some(span), Some(Claim::Verdict { vote, .. })) = (&held.span, &claim) {
+            span.decided(&vote.0);
         }
-        let HeldCall { bytes, hold, refused, deadline, is_announced, .. } = held;
+        let Waiting { bytes, hold, refused, deadline, is_announced, .. } = held;
         match claim {
             // A verdict that comes when the time is over, by either clock, comes too late: the timer may be behind, and the
             // one that it goes by stands still while the machine sleeps.
@@ -556,17 +549,19 @@ impl Gate {
     }
 }
 
-/// Has the client's user asked, if that is wanted. From then on nobody listens for a question.
-fn ask_user(ask: Option<oneshot::Sender<ClientQuestion>>, held: &HeldCall) {
-    if let (Some(ask), Some(question)) = (ask, held.question()) {
-        let _ = ask.send(question);
-    }
-}
-
-/// What is in a box, out of it: a box that is only taken apart lives as long as its parts, which here is the whole wait.
-#[expect(clippy::boxed_local, reason = "to empty and free the box is what this is for")]
-fn unbox<T>(held: Box<T>) -> T {
-    *held
+/// What is kept of a held call while it waits.
+struct Waiting {
+    bytes: FrameBytes,
+    hold: Arc<NewHold>,
+    refused: Refused,
+    rounds: Rounds,
+    /// When the call expires, by the clock of timers.
+    deadline: Instant,
+    /// The end of the client's patience, if that comes first.
+    patience: Option<Instant>,
+    is_announced: bool,
+    span: Option<Arc<HoldSpan>>,
+    suspended: Suspended<Answer>,
 }
 
 impl HeldCall {

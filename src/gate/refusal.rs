@@ -231,6 +231,11 @@ impl Refusal {
         Self { id: error.id.clone(), form: Form::Error(error.code), why: Why::Invalid, hold: None, text }
     }
 
+    /// The request that it answers.
+    pub(super) fn request_id(&self) -> Option<&RequestId> {
+        self.id.as_ref()
+    }
+
     /// A request that breaks the protocol for the reason in `text`.
     pub fn invalid(id: Option<RequestId>, code: ErrorCode, text: impl Into<String>) -> Self {
         Self { id, form: Form::Error(code), why: Why::Invalid, hold: None, text: text.into() }

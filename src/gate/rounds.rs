@@ -10,7 +10,10 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::Timestamp;
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    sync::{OnceCell, oneshot},
+    time::Instant,
+};
 
 use super::{Caller, Gate, HeldCall, Judged, Refusal, refusal::Refused, tasks};
 use crate::{
@@ -189,8 +192,15 @@ impl Judged {
 
 impl HeldCall {
     /// Whether the client's user may be asked beside the wait: up to 2025-11-25.
-    pub fn may_ask(&self) -> bool {
+    fn may_ask(&self) -> bool {
         self.rounds.may_ask && self.refused.era == Era::Legacy
+    }
+
+    /// Hears of the question to the client's user, if one may be asked beside the wait.
+    pub fn asks(&mut self) -> Option<oneshot::Receiver<ClientQuestion>> {
+        let (ask, asked) = self.may_ask().then(oneshot::channel).unzip();
+        self.ask = ask;
+        asked
     }
 
     /// The question to the client's user, if one is to be asked beside the wait.

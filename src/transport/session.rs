@@ -102,7 +102,7 @@ enum News {
     /// The call still waits, and the client is told so for the `told`-th time.
     Waits { id: RequestId, told: u32, line: Bytes },
     /// It no longer does.
-    Ended { id: RequestId, released: Released },
+    Ended(Released),
     /// It waits as a task, which is the answer to it.
     Task { id: RequestId, hold: HoldId, answer: Bytes },
     /// The client's user is to be asked about it.
@@ -707,7 +707,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                     self.downstream.send(line);
                 }
             }
-            News::Ended { id, released } => self.hold_ended(id, released),
+            News::Ended(released) => self.hold_ended(released),
             News::Question { id, question } => self.ask_user(id, question),
             News::Task { id, hold, answer } => self.task_begun(&id, hold, answer),
             News::TaskRuns { id, answer, approved } => self.task_runs(id, answer, *approved),
@@ -722,7 +722,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
     }
 
-    fn hold_ended(&mut self, id: RequestId, released: Released) {
+    fn hold_ended(&mut self, released: Released) {
+        let Some(id) = released.request_id().cloned() else { return };
         let Some(Call::Held { interest, cancelled, token, told, span, .. }) = self.calls.remove(&id) else {
             return;
         };

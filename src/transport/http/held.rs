@@ -214,11 +214,10 @@ impl Waiting {
         say(&chunks, &refusal).await;
     }
 
-    fn holding(&mut self, call: Box<HeldCall>) -> Holding {
+    fn holding(&mut self, mut call: Box<HeldCall>) -> Holding {
         let gate = Arc::clone(self.held.exchange.gate());
-        let (ask, questions) = call.may_ask().then(oneshot::channel).unzip();
-        self.questions = questions;
-        Box::pin(async move { gate.hold_asking(call, ask).await })
+        self.questions = call.asks();
+        Box::pin(async move { gate.hold(call).await })
     }
 
     /// Asks the client's user, on the stream of the call.

@@ -197,6 +197,6 @@ async fn begin(
                 gate.not_forwarded(approved.hold(), Withdrawal::ClientGone).await;
             }
         }
-        Begun::Released(released) => tell_end(gate, id, released, news).await,
+        Begun::Released(released) => tell_end(gate, released, news).await,
     }
 }
