@@ -7,30 +7,22 @@
 mod keep;
 mod questions;
 mod tasks;
+mod turn;
 
 use std::{
     collections::{HashMap, HashSet},
-    future::Future as _,
     io,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
-    time::{Interval, MissedTickBehavior},
 };
-use tokio_util::{
-    codec::FramedRead,
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
-    task::TaskTracker,
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::turn::Heard;
 use super::{
     calls::{Call, Calls, Interest, ProgressToken},
     outbox::{Downstream, Upstream},
@@ -44,7 +36,7 @@ use crate::{
         task_answer, unusable_answer,
     },
     hold::{Absence, HoldId, Withdrawal},
-    jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, LineCodec, RequestId},
+    jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, TaskRequest, method},
 };
 
@@ -54,14 +46,8 @@ const NEWS_QUEUE_MAX: usize = 256;
 /// Requests of the server that may be without an answer at the same time.
 const ASKED_MAX: usize = 4096;
 
-/// How often a client that is not read is looked at.
-const LOOK_FOR_CLIENT: Duration = Duration::from_millis(250);
-
 /// Refused and dropped messages of one session that go on record.
 const NOTES_MAX: u32 = 10_000;
-
-/// Bytes read at once.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What bounds a session.
 #[derive(Clone, Copy, Debug)]
@@ -117,17 +103,6 @@ enum News {
     Pass { id: RequestId, permitted: Permitted, followed: Followed },
 }
 
-/// Where a session hears of everything: two streams of lines, its own tasks, and whoever stops it.
-struct Heard<DR, UR> {
-    client: FramedRead<DR, LineCodec>,
-    server: FramedRead<UR, LineCodec>,
-    held: mpsc::Receiver<News>,
-    /// Made once: a future of a token registers with it, which is too much for every frame.
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// When a client that is not read is to be looked at.
-    look: Interval,
-}
-
 /// The state of one session.
 struct Session<DW, UW> {
     gate: Arc<Gate>,
@@ -173,23 +148,7 @@ pub async fn run<DR, DW, UR, UW>(
     UW: AsyncWrite + Unpin,
 {
     let (news, held) = mpsc::channel(NEWS_QUEUE_MAX);
-    let lines = |max| LineCodec::new(max);
-    let mut heard = Heard {
-        client: FramedRead::with_capacity(
-            client_reader,
-            lines(limits.client_frame_bytes_max),
-            READ_BUFFER_BYTES,
-        ),
-        server: FramedRead::with_capacity(
-            server_reader,
-            lines(limits.server_frame_bytes_max),
-            READ_BUFFER_BYTES,
-        ),
-        held,
-        stopped: Box::pin(lifecycle.stop.clone().cancelled_owned()),
-        look: tokio::time::interval(LOOK_FOR_CLIENT),
-    };
-    heard.look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Heard::new((client_reader, server_reader), held, limits, lifecycle.stop.clone());
     let mut session = Session {
         gate,
         caller,
@@ -215,100 +174,6 @@ pub async fn run<DR, DW, UR, UW>(
 }
 
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
-    /// Does all that can be done now; ready once nothing can happen any more.
-    ///
-    /// INVARIANT: it waits only for what has promised in the same pass to wake it.
-    fn poll<DR: AsyncRead + Unpin, UR: AsyncRead + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        heard: &mut Heard<DR, UR>,
-    ) -> Poll<()> {
-        while !self.is_over() {
-            if !self.is_stopping && heard.stopped.as_mut().poll(cx).is_ready() {
-                self.stop();
-            }
-            // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
-            // while what it would add to is full, so neither side can make the other wait or memory grow.
-            let mut client_waits = false;
-            while self.reads_client() && !client_waits {
-                match heard.client.poll_next_unpin(cx) {
-                    Poll::Ready(line) => self.client_line(line),
-                    Poll::Pending => client_waits = true,
-                }
-            }
-            // The client before the held calls: what it has taken back by now is not sent.
-            if let Poll::Ready(Some(news)) = heard.held.poll_recv(cx) {
-                self.held_news(news);
-                continue;
-            }
-            while self.looks_for_client() && heard.look.poll_tick(cx).is_ready() {
-                self.look_for_client();
-            }
-            let mut server_waits = false;
-            while self.reads_server() && !server_waits {
-                match heard.server.poll_next_unpin(cx) {
-                    Poll::Ready(line) => self.server_line(line),
-                    Poll::Pending => server_waits = true,
-                }
-            }
-            // The last thing before it waits: who is woken by it may need this processor.
-            self.write_upstream(cx);
-            self.write_downstream(cx);
-            let is_heard = client_waits == self.reads_client() && server_waits == self.reads_server();
-            if is_heard && !self.is_over() {
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// Whether nothing can happen any more. While it stops, the server is not waited for.
-    fn is_over(&self) -> bool {
-        (self.is_stopping || !self.server_reads)
-            && self.calls.held().next().is_none()
-            && !self.downstream.is_waiting()
-    }
-
-    /// Whether the client is read: while both sides have room, and there is a server to speak to.
-    fn reads_client(&self) -> bool {
-        self.client_reads && self.server_reads && !self.upstream.is_full() && !self.downstream.is_full()
-    }
-
-    /// Whether the client is not read because what it has sent before cannot go on.
-    fn looks_for_client(&self) -> bool {
-        self.client_reads && !self.reads_client()
-    }
-
-    fn look_for_client(&mut self) {
-        if self.lifecycle.client_hung_up.as_ref().is_some_and(|has_hung_up| has_hung_up()) {
-            self.client_gone();
-        }
-    }
-
-    fn reads_server(&self) -> bool {
-        self.server_reads && !self.downstream.is_full()
-    }
-
-    // --- the two writers
-
-    /// Writes to the server what it takes.
-    fn write_upstream(&mut self, cx: &mut Context<'_>) {
-        while self.upstream.is_waiting()
-            && let Poll::Ready(result) = self.upstream.poll_write(cx)
-        {
-            self.server_took(result);
-        }
-    }
-
-    /// The same for the client.
-    fn write_downstream(&mut self, cx: &mut Context<'_>) {
-        while self.downstream.is_waiting()
-            && let Poll::Ready(result) = self.downstream.poll_write(cx)
-        {
-            self.client_took(result);
-        }
-    }
-
     fn server_took(&mut self, result: io::Result<()>) {
         match result {
             Ok(()) => {
