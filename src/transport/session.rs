@@ -588,6 +588,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn hold_ended(&mut self, released: Released) {
+        // Only requests are held, so there is one.
         let Some(id) = released.request_id().cloned() else { return };
         let Some(Call::Held { interest, cancelled, token, told, span, .. }) = self.calls.remove(&id) else {
             return;

@@ -317,6 +317,21 @@ fn what_a_server_prints_by_mistake_goes_to_nobody_and_breaks_nothing() {
 }
 
 #[test]
+fn a_server_that_floods_its_stdout_with_junk_still_gets_its_calls_and_its_end() {
+    let home = Home::new();
+    let seen = home.path().join("seen");
+    let script = format!("yes junk & while read -r line; do echo \"$line\" >> {}; done", seen.display());
+    let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, &script));
+    for id in 1..=3 {
+        wrapped.send(&call(id, "safe"));
+        until(|| fs::read_to_string(&seen).ok().filter(|text| text.lines().count() == id as usize));
+    }
+    wrapped.close();
+    let (_, took) = wrapped.ends();
+    assert!(took < AFTER_STDIN, "{took:?}");
+}
+
+#[test]
 fn a_line_longer_than_the_limit_is_refused_and_the_next_one_read() {
     let home = Home::new();
     let mut wrapped = Wrapped::start(wrap(&home, ALLOW_ALL, COUNTING));

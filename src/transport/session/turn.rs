@@ -4,6 +4,7 @@
 
 use std::{
     future::Future as _,
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -21,13 +22,16 @@ use tokio_util::{
 };
 
 use super::{News, Session, SessionLimits};
-use crate::jsonrpc::LineCodec;
+use crate::jsonrpc::{Line, LineCodec};
 
 /// How often a client that is not read is looked at.
 const LOOK_FOR_CLIENT: Duration = Duration::from_millis(250);
 
 /// Bytes read at once.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Lines that one stream may have before everybody else has a turn: one that never ends to flow must not keep others waiting.
+const LINES_MAX: u32 = 1024;
 
 /// Where a session hears of everything: two streams of lines, its own tasks, and whoever stops it.
 pub(super) struct Heard<DR, UR> {
@@ -64,6 +68,31 @@ fn lines<R: AsyncRead>(stream: R, bytes_max: usize) -> FramedRead<R, LineCodec> 
     FramedRead::with_capacity(stream, LineCodec::new(bytes_max), READ_BUFFER_BYTES)
 }
 
+/// What one stream has had in one pass.
+#[derive(Default)]
+struct Reading {
+    lines: u32,
+    /// Whether the stream has promised to wake whoever waits for more.
+    waits: bool,
+}
+
+impl Reading {
+    /// The next line that is there, or the end of the stream. `None` where there is none now, or there were enough for one pass.
+    fn next<R: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut FramedRead<R, LineCodec>,
+        cx: &mut Context<'_>,
+    ) -> Option<Option<io::Result<Line>>> {
+        if self.lines == LINES_MAX {
+            return None;
+        }
+        self.lines += 1;
+        let polled = stream.poll_next_unpin(cx);
+        self.waits = polled.is_pending();
+        if let Poll::Ready(line) = polled { Some(line) } else { None }
+    }
+}
+
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// Does all that can be done now; ready once nothing can happen any more.
     ///
@@ -76,15 +105,17 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         while !self.is_over() {
             if !self.is_stopping && heard.stopped.as_mut().poll(cx).is_ready() {
                 self.stop();
+                continue;
             }
+            // What was left before comes first: it needs a part of this task's share of time, and the readers may take all of it.
+            self.write(cx);
             // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
             // while what it would add to is full, so neither side can make the other wait or memory grow.
-            let mut client_waits = false;
-            while self.reads_client() && !client_waits {
-                match heard.client.poll_next_unpin(cx) {
-                    Poll::Ready(line) => self.client_line(line),
-                    Poll::Pending => client_waits = true,
-                }
+            let mut client = Reading::default();
+            while self.reads_client()
+                && let Some(line) = client.next(&mut heard.client, cx)
+            {
+                self.client_line(line);
             }
             // The client before the held calls: what it has taken back by now is not sent.
             if let Poll::Ready(Some(news)) = heard.held.poll_recv(cx) {
@@ -94,18 +125,20 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             while self.looks_for_client() && heard.look.poll_tick(cx).is_ready() {
                 self.look_for_client();
             }
-            let mut server_waits = false;
-            while self.reads_server() && !server_waits {
-                match heard.server.poll_next_unpin(cx) {
-                    Poll::Ready(line) => self.server_line(line),
-                    Poll::Pending => server_waits = true,
-                }
+            let mut server = Reading::default();
+            while self.reads_server()
+                && let Some(line) = server.next(&mut heard.server, cx)
+            {
+                self.server_line(line);
             }
             // The last thing before it waits: who is woken by it may need this processor.
-            self.write_upstream(cx);
-            self.write_downstream(cx);
-            let is_heard = client_waits == self.reads_client() && server_waits == self.reads_server();
-            if is_heard && !self.is_over() {
+            self.write(cx);
+            let is_heard = client.waits == self.reads_client() && server.waits == self.reads_server();
+            if !is_heard && !self.is_over() {
+                // There is more to do, and it may be without end: everybody else in this process has a turn as well.
+                let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+            }
+            if !self.is_over() {
                 return Poll::Pending;
             }
         }
@@ -139,17 +172,13 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         self.server_reads && !self.downstream.is_full()
     }
 
-    /// Writes to the server what it takes.
-    fn write_upstream(&mut self, cx: &mut Context<'_>) {
+    /// Writes to both what they take.
+    fn write(&mut self, cx: &mut Context<'_>) {
         while self.upstream.is_waiting()
             && let Poll::Ready(result) = self.upstream.poll_write(cx)
         {
             self.server_took(result);
         }
-    }
-
-    /// The same for the client.
-    fn write_downstream(&mut self, cx: &mut Context<'_>) {
         while self.downstream.is_waiting()
             && let Poll::Ready(result) = self.downstream.poll_write(cx)
         {
