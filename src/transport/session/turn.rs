@@ -102,13 +102,16 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         cx: &mut Context<'_>,
         heard: &mut Heard<DR, UR>,
     ) -> Poll<()> {
+        let mut begins = true;
         while !self.is_over() {
             if !self.is_stopping && heard.stopped.as_mut().poll(cx).is_ready() {
                 self.stop();
                 continue;
             }
             // What was left before comes first: it needs a part of this task's share of time, and the readers may take all of it.
-            self.write(cx);
+            if std::mem::take(&mut begins) {
+                self.write(cx);
+            }
             // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
             // while what it would add to is full, so neither side can make the other wait or memory grow.
             let mut client = Reading::default();
