@@ -526,7 +526,7 @@ impl Gate {
             client,
             principal: &caller.principal,
             annotations: caller.tools.annotations(&call.name),
-            now: None,
+            now: Timestamp::now(),
         });
         let decision = match doubt {
             Some(doubt) => tools::in_doubt(doubt, decision),
@@ -564,7 +564,7 @@ impl Gate {
             arguments: frame.params().unwrap_or("{}"),
             client: &caller.client,
             principal: &caller.principal,
-            now: None,
+            now: Timestamp::now(),
             ..Call::default()
         });
         if frame.kind() != Kind::Request && decision.effect == Effect::Hold {

@@ -135,8 +135,8 @@ pub struct Call<'a> {
     pub principal: &'a str,
     /// What the server says of the tool.
     pub annotations: Annotations,
-    /// The moment of the decision; none: the present, which is only asked for if a rule asks.
-    pub now: Option<Timestamp>,
+    /// The moment of the decision.
+    pub now: Timestamp,
 }
 
 impl Default for Call<'_> {
@@ -150,7 +150,7 @@ impl Default for Call<'_> {
             client: "",
             principal: "",
             annotations: Annotations::default(),
-            now: Some(Timestamp::UNIX_EPOCH),
+            now: Timestamp::UNIX_EPOCH,
         }
     }
 }

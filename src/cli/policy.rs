@@ -72,7 +72,7 @@ fn explain(arguments: &ExplainArguments) -> Exit {
         client: arguments.client.as_deref().unwrap_or_default(),
         principal: arguments.principal.as_deref().unwrap_or_default(),
         annotations,
-        now: Some(arguments.at.unwrap_or_else(jiff::Timestamp::now)),
+        now: arguments.at.unwrap_or_else(jiff::Timestamp::now),
     });
     let subject = match &arguments.tool {
         Some(tool) => format!("{server}.{tool} {raw}"),

@@ -203,7 +203,7 @@ pub(super) fn decide_now(policy: &Policy, hold: &NewHold, edited: Option<&Frame>
         arguments: call.as_ref().map_or_else(|| frame.params().unwrap_or("{}"), |call| call.arguments),
         client: hold.agent.rsplit_once(' ').map_or(&*hold.agent, |(name, _)| name),
         principal: &hold.principal,
-        now: Some(hold.created_at),
+        now: hold.created_at,
         ..Call::default()
     }))
 }

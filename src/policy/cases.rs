@@ -150,7 +150,7 @@ impl Case {
             client: &self.client,
             principal: &self.principal,
             annotations: self.annotations,
-            now: Some(self.now),
+            now: self.now,
         });
         CaseOutcome {
             name: self.name,

@@ -23,7 +23,6 @@ use cel::{
     context::VariableResolver,
     parser::Parser,
 };
-use jiff::Timestamp;
 
 use super::{
     Call, Effect,
@@ -268,8 +267,6 @@ pub(super) struct Facts<'a> {
     trusted: bool,
     arguments: OnceLock<Result<Arguments<'a>, Unreadable>>,
     annotations: OnceLock<CelMap<'static>>,
-    /// The moment of the decision, the same for all its conditions.
-    now: OnceLock<Timestamp>,
     /// What the loops of this decision have cost so far.
     spent: SpentCost,
 }
@@ -281,7 +278,6 @@ impl<'a> Facts<'a> {
             trusted,
             arguments: OnceLock::new(),
             annotations: OnceLock::new(),
-            now: OnceLock::new(),
             spent: SpentCost::default(),
         }
     }
@@ -300,10 +296,6 @@ impl<'a> Facts<'a> {
         })
     }
 
-    fn now(&self) -> Timestamp {
-        *self.now.get_or_init(|| self.call.now.unwrap_or_else(Timestamp::now))
-    }
-
     fn arguments(&self) -> Result<&Arguments<'a>, Unreadable> {
         self.arguments.get_or_init(|| arguments::read(self.call.arguments)).as_ref().map_err(|error| *error)
     }
@@ -315,7 +307,7 @@ impl VariableResolver for Facts<'_> {
             // A failure shows as an undeclared variable to the evaluator; `unanswered` tells the real reason.
             "args" => return self.arguments().ok().map(|arguments| CowVal::Borrowed(&*arguments.value)),
             "annotations" => return Some(CowVal::Borrowed(self.annotations())),
-            "now" => return Some(CowVal::owned(functions::Moment(self.now()))),
+            "now" => return Some(CowVal::owned(functions::Moment(self.call.now))),
             "tool" => self.call.tool.unwrap_or_default(),
             "server" => self.call.server,
             "client" => self.call.client,

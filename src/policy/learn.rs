@@ -77,7 +77,7 @@ pub fn replay(policy: &Policy, calls: &[RecordedCall]) -> Vec<ReplayedCall> {
             arguments: call.arguments.as_deref().unwrap_or("{}"),
             client: &call.client,
             principal: &call.principal,
-            now: Some(call.at),
+            now: call.at,
             ..Call::default()
         });
         let reads =

@@ -176,7 +176,7 @@ fn hours_are_those_of_the_place() {
         "version: 1\nrules:\n  - {name: in-hours, tool: t, action: allow, when: {now: {during: 'mon-fri 09:00-17:30 Europe/Berlin'}}}\n",
     );
     let at = |time: &str| {
-        let call = Call { server: "s", tool: Some("t"), now: Some(time.parse().unwrap()), ..Call::default() };
+        let call = Call { server: "s", tool: Some("t"), now: time.parse().unwrap(), ..Call::default() };
         policy.decide(&call).effect == Effect::Allow
     };
     assert!(at("2026-11-23T09:00:00+01:00") && at("2026-11-23T17:29:59+01:00"), "a Monday");
@@ -185,7 +185,7 @@ fn hours_are_those_of_the_place() {
     assert!(at("2026-07-01T07:30:00Z") && !at("2026-11-25T07:30:00Z"), "in summer it is an hour later there");
     let night = held_when("now.during(\"fri 22:00-06:00 UTC\")");
     let held = |time: &str| {
-        let call = Call { server: "s", tool: Some("t"), now: Some(time.parse().unwrap()), ..Call::default() };
+        let call = Call { server: "s", tool: Some("t"), now: time.parse().unwrap(), ..Call::default() };
         night.decide(&call).effect == Effect::Hold
     };
     assert!(held("2026-11-20T23:00:00Z") && held("2026-11-21T05:59:00Z"), "over midnight into Saturday");
