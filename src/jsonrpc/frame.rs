@@ -78,7 +78,6 @@ enum Payload {
 #[derive(Clone)]
 pub struct Frame {
     bytes: Bytes,
-    object: Span,
     kind: Kind,
     id: Option<RequestId>,
     /// Decoded. A copy, because it is asked for again and again, and most are short enough to need no memory.
@@ -111,7 +110,6 @@ impl Frame {
         let outline = scan::scan(text, profile);
         match judge(text, &outline, profile) {
             Ok(envelope) => Ok(Self {
-                object: outline.span,
                 kind: envelope.kind,
                 id: envelope.id,
                 method: envelope.method,
@@ -188,7 +186,8 @@ impl Frame {
 
     /// The message's JSON text: the object alone, without white space and terminator around it.
     pub fn text(&self) -> &str {
-        self.str(self.object)
+        // Around the object nothing but white space and the terminator was let in.
+        utf8(self.bytes.trim_ascii()).expect("a frame's bytes are UTF-8 since it was read")
     }
 
     /// What the message is.

@@ -212,6 +212,10 @@ impl Exchange {
 }
 
 /// Answers one request. Whatever is wrong with it is an answer as well.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, in each of thousands of calls that wait"
+)]
 fn answer(
     worker: Arc<Worker>,
     client: Arc<Client>,

@@ -107,7 +107,7 @@ fn the_three_forms_are_told_apart() {
 
 #[test]
 fn a_frame_is_small() {
-    assert!(size_of::<Frame>() <= 160, "{}", size_of::<Frame>());
+    assert!(size_of::<Frame>() <= 144, "{}", size_of::<Frame>());
 }
 
 #[test]
