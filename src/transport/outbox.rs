@@ -155,10 +155,11 @@ impl<W: AsyncWrite + Unpin, Line: Into<Waiting>> Outbox<W, Line> {
         }
     }
 
-    /// Closes the writer, so that the peer sees the end, and forgets what still waits.
-    pub(super) fn close(&mut self) {
+    /// Closes the writer, so that the peer sees the end. Gives the lines of which not one byte has gone.
+    pub(super) fn close(&mut self) -> impl Iterator<Item = Bytes> + use<W, Line> {
         self.writer = None;
-        self.lines = Lines::default();
+        let Lines { lines, has_begun, .. } = std::mem::take(&mut self.lines);
+        lines.into_iter().skip(usize::from(has_begun)).map(|waiting| waiting.line)
     }
 }
 
@@ -180,7 +181,7 @@ mod tests {
         while downstream.is_waiting() {
             std::future::poll_fn(|cx| downstream.poll_write(cx)).await.unwrap();
         }
-        downstream.close();
+        assert_eq!(downstream.close().count(), 0, "all has gone");
         assert!(!downstream.is_open());
         downstream.send(Bytes::from_static(b"too late\n"));
         assert!(!downstream.is_waiting(), "nothing waits for a peer that is gone");

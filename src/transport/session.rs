@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::turn::Heard;
 use super::{
-    calls::{Call, Calls, Interest, ProgressToken},
+    calls::{Answered, Call, Calls, Interest, ProgressToken},
     outbox::{Downstream, Upstream},
     tools,
     waiting::progress_value,
@@ -96,7 +96,7 @@ enum News {
     /// It is a task, and runs already: this is the answer to it, and the call is to be sent.
     TaskRuns { id: RequestId, answer: Bytes, approved: Box<Approved> },
     /// A question about a task is answered.
-    Told { id: RequestId, answer: Bytes },
+    Told(tasks::Told),
     /// The call of a task is to be sent.
     Run(Box<Approved>),
     /// A question about a task is the server's to answer.
@@ -182,7 +182,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             }
             Err(error) => {
                 tracing::debug!(%error, "the server no longer reads");
-                self.upstream.close();
+                self.close_upstream(Withdrawal::ServerGone);
             }
         }
     }
@@ -191,7 +191,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         fail_point!("session.amid_answer");
         if let Err(error) = result {
             tracing::debug!(%error, "the client no longer reads");
-            self.downstream.close();
+            drop(self.downstream.close());
             self.client_gone();
         }
     }
@@ -288,6 +288,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         if let Some(asked) = TaskRequest::parse(&frame).filter(|asked| self.caller.is_answered_here(asked)) {
             return self.ask_task(id, asked, frame);
         }
+        if !self.upstream.is_open() {
+            return self.refuse(&not_got(id, Withdrawal::ServerGone));
+        }
         self.learn_from_request(&frame);
         let interest = match frame.method() {
             Some(method::INITIALIZE) => Interest::Initialize,
@@ -358,9 +361,13 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 *cancelled = !self.gate.withdraw(*hold, Withdrawal::Cancelled);
                 return;
             }
-            Some(Call::Forwarded { hold, cancelled, .. }) => {
+            Some(Call::Forwarded { hold, cancelled, token, .. }) => {
                 *cancelled = true;
                 let hold = *hold;
+                // Another call may use it from now on.
+                if let Some(token) = token.take() {
+                    self.progress.remove(&token);
+                }
                 let taken = self.upstream.take_back(|taken| hold == Some(taken));
                 if let (Some(id), false) = (&id, taken.is_empty()) {
                     self.calls.remove(id);
@@ -381,6 +388,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn not_forwarded(&self, hold: HoldId, why: Withdrawal) {
         let gate = Arc::clone(&self.gate);
         self.tasks.spawn(async move { gate.not_forwarded(hold, why).await });
+    }
+
+    /// Its client no longer wants a call that was left to be decided.
+    fn take_back(&self, hold: HoldId) {
+        let gate = Arc::clone(&self.gate);
+        self.tasks.spawn(async move { gate.take_back(hold, Withdrawal::Cancelled).await });
     }
 
     /// Puts into the record that a peer has broken the protocol: so often, and then no more. A peer must not be able to fill
@@ -411,14 +424,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Some(Ok(Line::Text(bytes))) if Frame::is_batch(&bytes) && self.has_batches() => {
                 match Frame::batch_from_server(&bytes) {
                     Ok(elements) => elements.into_iter().for_each(|element| self.server_text(element)),
-                    Err(error) => server_unreadable(&error),
+                    Err(error) => self.server_unreadable(&bytes, &error),
                 }
             }
             Some(Ok(Line::Text(bytes))) => self.server_text(bytes),
             Some(Ok(Line::Blank)) => {}
             Some(Ok(Line::Oversize { bytes, head })) => {
                 tracing::error!(bytes, "a line of the server is longer than the limit; dropped");
-                self.server_says_too_much(&head);
+                self.answer_is_lost(&head, "longer than this proxy passes on");
             }
             Some(Ok(Line::Unterminated(bytes))) => {
                 tracing::warn!(bytes, "the server's last line had no end; dropped");
@@ -436,9 +449,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 
     fn server_text(&mut self, text: Bytes) {
-        let frame = match Frame::from_server(text) {
+        let frame = match Frame::from_server(text.clone()) {
             Ok(frame) => frame,
-            Err(error) => return server_unreadable(&error),
+            Err(error) => return self.server_unreadable(&text, &error),
         };
         let mut instead = None;
         let passes = match frame.kind() {
@@ -519,17 +532,20 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         }
     }
 
-    /// A line was too long to be read. If it was an answer, the client is not left waiting for it.
-    fn server_says_too_much(&mut self, head: &[u8]) {
+    fn server_unreadable(&mut self, line: &[u8], error: &FrameError) {
+        tracing::warn!(%error, "a line of the server is not a message, so the client did not get it");
+        self.answer_is_lost(line, "not a message that can be read");
+    }
+
+    /// A line that begins with `head` does not pass, being `what`. If it is an answer, the client is not left waiting for it.
+    fn answer_is_lost(&mut self, head: &[u8], what: &'static str) {
         let Some(id) = Frame::id_of_head(head) else { return };
         let Some(answered) = self.calls.answer(&id) else { return };
         if answered.interest == Interest::Task {
-            return self.keep_answer(answered.hold, |hold| {
-                unusable_answer(hold, "longer than this proxy passes on")
-            });
+            return self.keep_answer(answered.hold, |hold| unusable_answer(hold, what));
         }
         self.is_answered(answered.hold, answered.token);
-        let text = "the server has answered, and its answer is longer than this proxy passes on";
+        let text = format!("the server has answered, and its answer is {what}");
         self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
     }
 
@@ -576,12 +592,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             News::Question { id, question } => self.ask_user(id, question),
             News::Task { id, hold, answer } => self.task_begun(&id, hold, answer),
             News::TaskRuns { id, answer, approved } => self.task_runs(id, answer, *approved),
-            News::Told { id, answer } => {
-                // Unless the client has taken its question back.
-                if self.asking.end(&id) {
-                    self.downstream.send(answer);
-                }
-            }
+            News::Told(told) => self.asking.told(told),
             News::Run(approved) => self.run_task(*approved),
             News::Pass { id, permitted, followed } => self.pass_question(id, permitted, followed),
         }
@@ -590,7 +601,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn hold_ended(&mut self, released: Released) {
         // Only requests are held, so there is one.
         let Some(id) = released.request_id().cloned() else { return };
-        let Some(Call::Held { interest, cancelled, token, told, span, .. }) = self.calls.remove(&id) else {
+        let Some(Call::Held { interest, hold, cancelled, token, told, span }) = self.calls.remove(&id) else {
             return;
         };
         self.take_questions_back(&id);
@@ -619,6 +630,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.refuse(&approved.too_late(why));
                 self.not_forwarded(hold, why);
             }
+            // It ended while it was taken back: nobody waits for the answer, and it must not be left to be decided.
+            (_, Some(Withdrawal::Cancelled)) => self.take_back(hold),
             (Released::Refuse(refusal) | Released::Withdrawn { refusal, .. }, _) => self.refuse(&refusal),
         }
     }
@@ -642,14 +655,34 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     fn close_upstream_when_done(&mut self) {
         if !self.client_reads && !self.upstream.is_waiting() && self.upstream.is_open() {
-            self.upstream.close();
+            drop(self.upstream.close());
+        }
+    }
+
+    /// Nothing goes to the server any more. Of what has not gone it is certain that it does not run, and who waits for it hears so.
+    fn close_upstream(&mut self, why: Withdrawal) {
+        for line in self.upstream.close() {
+            let Some(id) = Frame::from_client(line).ok().and_then(|frame| frame.id().cloned()) else {
+                continue;
+            };
+            // An answer to the server has an id as well, but no call.
+            let Some(Answered { interest, hold, token, .. }) = self.calls.answer(&id) else { continue };
+            if let Some(token) = token {
+                self.progress.remove(&token);
+            }
+            if let Some(hold) = hold {
+                self.not_forwarded(hold, why);
+            }
+            if interest != Interest::Task {
+                self.refuse(&not_got(id, why));
+            }
         }
     }
 
     fn server_gone(&mut self) {
         self.server_reads = false;
         self.asking.give_up();
-        self.upstream.close();
+        self.close_upstream(Withdrawal::ServerGone);
         self.detach_all(Absence::ServerGone);
     }
 
@@ -662,7 +695,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         } else {
             self.detach_all(Absence::Stopping);
         }
-        self.upstream.close();
+        self.close_upstream(Withdrawal::Stopping);
     }
 
     /// Lets every task end, and puts on record what will never be known.
@@ -672,8 +705,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             let gate = Arc::clone(&self.gate);
             self.tasks.spawn(async move { gate.lost(hold).await });
         }
-        self.upstream.close();
-        self.downstream.close();
+        drop((self.upstream.close(), self.downstream.close()));
         self.tasks.close();
         tokio::select! {
             () = self.tasks.wait() => {}
@@ -682,6 +714,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     }
 }
 
-fn server_unreadable(error: &FrameError) {
-    tracing::warn!(%error, "a line of the server is not a message, so the client did not get it");
+/// What the client hears of a request that the server has not got, and does not get any more.
+fn not_got(id: RequestId, why: Withdrawal) -> Refusal {
+    let text = format!("{}, and the server has not got this request", why.note());
+    Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text)
 }

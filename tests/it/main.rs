@@ -5,6 +5,7 @@ mod support;
 
 mod approvals;
 mod bad_input;
+mod broken_peers;
 mod canary;
 mod channels;
 mod clocks;

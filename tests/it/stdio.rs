@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -211,6 +211,93 @@ fn signals_reach_the_server_and_its_status_comes_back() {
         };
         assert_eq!(wrapped.ends().0.code(), Some(expected), "signal {number}");
     }
+}
+
+#[test]
+fn what_a_server_still_has_to_say_after_a_signal_is_told_and_its_status_comes_back() {
+    let home = Home::new();
+    let came = home.path().join("came");
+    let script = r#"trap 'sleep 0.2; echo "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":1}}"; exit 7' TERM
+        read -r line; touch "$CAME"; while :; do sleep 0.05; done"#;
+    let mut command = wrap(&home, ALLOW_ALL, script);
+    command.env("CAME", &came);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.send(&call(1, "safe"));
+    until(|| came.exists().then_some(()));
+    kill_process(Pid::from_raw(i32::try_from(wrapped.process.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(wrapped.receive()["result"]["n"], 1, "the answer comes, as without a proxy");
+    assert_eq!(wrapped.ends().0.code(), Some(7));
+}
+
+#[test]
+fn a_server_that_no_longer_reads_gets_nothing_and_the_client_hears_so() {
+    let home = Home::new();
+    let closed = home.path().join("closed");
+    let mut command = wrap(&home, ALLOW_ALL, "exec <&-; touch \"$CLOSED\"; sleep 20");
+    command.env("CLOSED", &closed);
+    let mut wrapped = Wrapped::start(command);
+    until(|| closed.exists().then_some(()));
+    for id in 1..=3 {
+        let answer = wrapped.ask(&call(id, "safe"));
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id.into(), &(-32603).into()), "{answer}");
+    }
+    wrapped.close();
+    assert!(wrapped.ends().1 < AFTER_STDIN);
+}
+
+/// So much memory the process may have in use, in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_client_that_asks_for_large_results_again_and_again_and_reads_none_takes_little_memory() {
+    const ASKS: u32 = 80;
+    let home = Home::new();
+    let script = r#"read -r line; id=$(printf '%s' "$line" | sed 's/.*"id":\("[^"]*"\).*/\1/')
+        printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[],"padding":"%04000000d"}}\n' "$id" 0; cat > /dev/null"#;
+    let mut command = wrap(&home, "version: 1\ndefault: hold\n", script);
+    let mut process =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let mut stdout = BufReader::with_capacity(256, process.stdout.take().unwrap());
+    let call =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read","arguments":{},"task":{}}}"#;
+    writeln!(stdin, "{call}").unwrap();
+    let mut begun = String::new();
+    stdout.read_line(&mut begun).unwrap();
+    let begun: serde_json::Value = serde_json::from_str(&begun).unwrap();
+    let task = begun["result"]["task"]["taskId"].as_str().unwrap();
+    let result = |id: u32| {
+        format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tasks/result\",\"params\":{{\"taskId\":\"{task}\"}}}}\n"
+        )
+    };
+    stdin.write_all(result(2).as_bytes()).unwrap();
+    assert!(home.holdshort(["approve", &home.wait_for_holds(1)[0]]).status.success());
+    let mut first = Vec::new();
+    stdout.read_until(b'\n', &mut first).unwrap();
+    assert!(first.len() > 4_000_000);
+    for id in 10..10 + ASKS {
+        stdin.write_all(result(id).as_bytes()).unwrap();
+    }
+    // It has read them all once it answers what comes after them.
+    let pending =
+        r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"other","arguments":{}}}"#;
+    writeln!(stdin, "{pending}").unwrap();
+    home.wait_for_holds(1);
+    let resident = resident_kib(process.id());
+    assert!(resident < 160 * 1024, "{resident} KiB, where {} KiB would be all answers", ASKS * 4000);
+    let mut answered = 0;
+    while answered < ASKS {
+        let mut line = Vec::new();
+        stdout.read_until(b'\n', &mut line).unwrap();
+        answered += u32::from(line.len() > 4_000_000);
+    }
+    drop(stdin);
+    process.wait().unwrap();
 }
 
 #[test]

@@ -2,10 +2,16 @@
 //!
 //! A part of `session`. The answer to such a call is not passed on: it is kept until the client asks for it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use tokio::{io::AsyncWrite, sync::mpsc};
+use tokio::{
+    io::AsyncWrite,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Call, Interest, News, Session, keep::tell_end};
@@ -17,33 +23,78 @@ use crate::{
     store::TaskAnswer,
 };
 
+/// Answers to questions about tasks that are read from the record, or wait for the client to read, at the same time. Each may be as
+/// long as an answer of a tool that is kept.
+const ANSWERS_MAX: usize = 4;
+
 /// Questions about tasks that have no answer yet, by their ids. Some wait as long as the tasks do.
-#[derive(Default)]
-pub(super) struct Asking(HashMap<RequestId, CancellationToken>);
+pub(super) struct Asking {
+    questions: HashMap<RequestId, CancellationToken>,
+    /// Answers that wait until there is room on the way to the client.
+    told: VecDeque<Told>,
+    room: Arc<Semaphore>,
+}
+
+/// An answer to a question about a task, and its part of the room that answers have.
+pub(super) struct Told {
+    id: RequestId,
+    answer: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        let room = Arc::new(Semaphore::new(ANSWERS_MAX));
+        Self { questions: HashMap::new(), told: VecDeque::new(), room }
+    }
+}
 
 impl Asking {
     /// Whether a question with this id is without an answer.
     pub(super) fn has(&self, id: &RequestId) -> bool {
-        self.0.contains_key(id)
+        self.questions.contains_key(id)
     }
 
     /// How many are without an answer.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.questions.len()
     }
 
     /// It has its answer, or needs none. `false`: there is none by this id.
     pub(super) fn end(&mut self, id: &RequestId) -> bool {
-        self.0.remove(id).inspect(CancellationToken::cancel).is_some()
+        self.questions.remove(id).inspect(CancellationToken::cancel).is_some()
     }
 
     /// Nobody waits for any of them any more.
     pub(super) fn give_up(&mut self) {
-        self.0.drain().for_each(|(_, given_up)| given_up.cancel());
+        self.questions.drain().for_each(|(_, given_up)| given_up.cancel());
+        self.told.clear();
+    }
+
+    /// One has an answer now.
+    pub(super) fn told(&mut self, told: Told) {
+        self.told.push_back(told);
     }
 }
 
 impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
+    /// Whether an answer waits for which there is room.
+    pub(super) fn tells(&self) -> bool {
+        !self.asking.told.is_empty() && !self.downstream.is_full()
+    }
+
+    /// Lets the client have the answers for which there is room.
+    pub(super) fn tell(&mut self) {
+        while self.tells()
+            && let Some(Told { id, answer, .. }) = self.asking.told.pop_front()
+        {
+            // Unless the client has taken its question back.
+            if self.asking.end(&id) {
+                self.downstream.send(answer);
+            }
+        }
+    }
+
     /// A held call becomes a task. Its id is in use until that is on record.
     pub(super) fn begin_task(&mut self, id: RequestId, held: Box<HeldCall>) {
         let hold = held.id();
@@ -58,10 +109,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// It is one, unless its client has taken it back meanwhile.
     pub(super) fn task_begun(&mut self, id: &RequestId, hold: HoldId, answer: Bytes) {
         match self.calls.remove(id) {
-            Some(Call::Held { cancelled: true, .. }) => {
-                let gate = Arc::clone(&self.gate);
-                self.tasks.spawn(async move { gate.take_back(hold, Withdrawal::Cancelled).await });
-            }
+            Some(Call::Held { cancelled: true, .. }) => self.take_back(hold),
             _ => self.downstream.send(answer),
         }
     }
@@ -86,9 +134,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// A question about a call that waits as a task.
     pub(super) fn ask_task(&mut self, id: RequestId, asked: TaskRequest, frame: Frame) {
         let given_up = CancellationToken::new();
-        self.asking.0.insert(id.clone(), given_up.clone());
+        self.asking.questions.insert(id.clone(), given_up.clone());
         let (gate, caller, news) = (Arc::clone(&self.gate), self.caller.clone(), self.news.clone());
-        self.tasks.spawn(ask(gate, caller, asked, (id, frame), news, given_up));
+        let room = Arc::clone(&self.asking.room);
+        self.tasks.spawn(ask(gate, caller, asked, (id, frame), (news, room), given_up));
     }
 
     /// A question about a task of the server's own, which the client knows by ours.
@@ -146,15 +195,23 @@ async fn ask(
     caller: Caller,
     asked: TaskRequest,
     (id, frame): (RequestId, Frame),
-    news: mpsc::Sender<News>,
+    (news, room): (mpsc::Sender<News>, Arc<Semaphore>),
     given_up: CancellationToken,
 ) {
     loop {
+        let room = tokio::select! {
+            () = given_up.cancelled() => return,
+            room = Arc::clone(&room).acquire_owned() => room.ok(),
+        };
+        let answered = |answer, room| News::Told(Told { id: id.clone(), answer, _room: room });
         let (told, approved) = match gate.ask_task(&caller, &asked, &frame).await {
-            Polled::Answer(answer) => (Some(News::Told { id: id.clone(), answer }), None),
-            Polled::Later => (None, None),
+            Polled::Answer(answer) => (Some(answered(answer, room)), None),
+            Polled::Later => {
+                drop(room);
+                (None, None)
+            }
             Polled::Run { answer, approved, .. } => {
-                (answer.map(|answer| News::Told { id: id.clone(), answer }), Some(approved))
+                (answer.map(|answer| answered(answer, room)), Some(approved))
             }
             Polled::Pass { permitted, followed, .. } => {
                 (Some(News::Pass { id: id.clone(), permitted, followed }), None)

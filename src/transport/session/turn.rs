@@ -125,8 +125,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.held_news(news);
                 continue;
             }
-            while self.looks_for_client() && heard.look.poll_tick(cx).is_ready() {
-                self.look_for_client();
+            let mut looks = false;
+            while self.looks_for_client() && !looks {
+                looks = heard.look.poll_tick(cx).is_pending();
+                if !looks {
+                    self.look_for_client();
+                }
             }
             let mut server = Reading::default();
             while self.reads_server()
@@ -135,8 +139,12 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.server_line(line);
             }
             // The last thing before it waits: who is woken by it may need this processor.
+            self.tell();
             self.write(cx);
-            let is_heard = client.waits == self.reads_client() && server.waits == self.reads_server();
+            let hears_client =
+                if self.reads_client() { client.waits } else { looks || !self.looks_for_client() };
+            let hears_server = server.waits || !self.reads_server();
+            let is_heard = hears_client && hears_server && !self.tells();
             if !is_heard && !self.is_over() {
                 // There is more to do, and it may be without end: everybody else in this process has a turn as well.
                 let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
@@ -148,11 +156,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         Poll::Ready(())
     }
 
-    /// Whether nothing can happen any more. While it stops, the server is not waited for.
+    /// Whether nothing can happen any more: the server, which hears at any end that this is one, has nothing more to say.
     fn is_over(&self) -> bool {
-        (self.is_stopping || !self.server_reads)
-            && self.calls.held().next().is_none()
-            && !self.downstream.is_waiting()
+        !self.server_reads && self.calls.held().next().is_none() && !self.downstream.is_waiting()
     }
 
     /// Whether the client is read: while both sides have room, and there is a server to speak to.

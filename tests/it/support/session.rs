@@ -40,7 +40,14 @@
 //! -- client closes   -- server closes   -- stop
 //! ```
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use holdshort::{
     gate::{Caller, Gate, GateLimits, ResolveError},
@@ -48,7 +55,7 @@ use holdshort::{
     policy::{Policy, Source},
     principal::Principal,
     store::Store,
-    transport::session::{self, Lifecycle, SessionLimits},
+    transport::session::{self, HungUp, Lifecycle, SessionLimits},
     waiting::Wait,
 };
 use tokio::{
@@ -121,6 +128,8 @@ pub(crate) struct Session {
     gates: u32,
     limits: SessionLimits,
     client: End,
+    /// What the session sees of a client that it does not read.
+    client_has_hung_up: Arc<AtomicBool>,
     server: End,
     pub(crate) gate: Arc<Gate>,
     pub(crate) lifecycle: Lifecycle,
@@ -137,9 +146,14 @@ impl Session {
 
     /// A session whose client is kept waiting for so long.
     pub(crate) fn waiting(policy: &str, limits: SessionLimits, wait: Option<Wait>) -> Self {
+        Self::on(Store::in_memory(), policy, limits, wait)
+    }
+
+    /// The same on another record.
+    pub(crate) fn on(store: Store, policy: &str, limits: SessionLimits, wait: Option<Wait>) -> Self {
         let policy = Policy::parse(vec![Source { name: "policy.yaml".into(), text: policy.into() }])
             .unwrap_or_else(|errors| panic!("{}", errors.render(false)));
-        Self::begin(Arc::new(policy), Store::in_memory(), limits, wait, 1)
+        Self::begin(Arc::new(policy), store, limits, wait, 1)
     }
 
     fn begin(
@@ -155,7 +169,10 @@ impl Session {
         let gate = Arc::new(gate.with_is_dead(Box::new(move |other| other != own)));
         let (client, near_client) = tokio::io::duplex(PIPE_BYTES);
         let (server, near_server) = tokio::io::duplex(PIPE_BYTES);
-        let lifecycle = Lifecycle::default();
+        let client_has_hung_up = Arc::new(AtomicBool::new(false));
+        let hung_up = Arc::clone(&client_has_hung_up);
+        let client_hung_up: HungUp = Arc::new(move || hung_up.load(Ordering::Relaxed));
+        let lifecycle = Lifecycle { client_hung_up: Some(client_hung_up), ..Lifecycle::default() };
         let mut caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
         caller.wait = wait;
         let running = tokio::spawn(session::run(
@@ -172,6 +189,7 @@ impl Session {
             gates,
             limits,
             client: End::new(client),
+            client_has_hung_up,
             server: End::new(server),
             gate,
             lifecycle,
@@ -198,6 +216,11 @@ impl Session {
 
     pub(crate) async fn client_sends(&mut self, line: &[u8]) {
         self.client.send(line).await;
+    }
+
+    pub(crate) async fn client_closes(&mut self) {
+        self.client.close().await;
+        self.client_has_hung_up.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn server_sends(&mut self, line: &[u8]) {
@@ -273,7 +296,7 @@ impl Session {
     }
 
     /// One `--` line.
-    async fn event(&mut self, event: &str) {
+    pub(crate) async fn event(&mut self, event: &str) {
         let (word, rest) = event.split_once(' ').unwrap_or((event, ""));
         let (hold, text) = rest.split_once(' ').unwrap_or((rest, ""));
         sleep(SETTLE).await;
@@ -373,7 +396,7 @@ impl Session {
                 let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
                 self.gate.accept_tool("server", rest, accepted, &alice).await.unwrap();
             }
-            "client" => self.client.close().await,
+            "client" => self.client_closes().await,
             "server" => self.server.close().await,
             "stop" => self.lifecycle.stop.cancel(),
             _ => panic!("a transcript has no `-- {event}`"),
