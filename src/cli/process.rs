@@ -34,6 +34,9 @@ const ASSUMPTIONS: &str = "P04";
 /// How long the end of the program waits for the record's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
+/// How long the beginning of a session may wait for the record. Its client has its own patience, and may go again at once.
+const FIRST_READ: Duration = Duration::from_millis(500);
+
 /// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -127,8 +130,8 @@ impl GateProcess {
         let (otlp, tracer) = shown::collector(&instance, store.meter());
         let gate = Arc::new(gate.with_tracer(tracer));
         // Where there was no record nothing is known of tools, and no call waits for it to be made: `hear_of_tools` asks at once.
-        if !is_first_start && let Err(error) = gate.refresh_tools().await {
-            tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
+        if !is_first_start {
+            read_tools(&gate).await;
         }
         store.ride_along(AuditEvent {
             server: Some(servers.join(", ")).filter(|names| !names.is_empty()),
@@ -175,6 +178,22 @@ impl GateProcess {
         self.shown.end().await;
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
+    }
+}
+
+/// Reads which definitions of tools were accepted, and does not wait long for it: `hear_of_tools` goes on with that.
+async fn read_tools(gate: &Gate) {
+    match timeout(FIRST_READ, gate.refresh_tools()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
+        }
+        Err(_) => {
+            gate.begin_without_tools();
+            tracing::error!(
+                "the record does not answer: no call of a tool passes before it has said which definitions were accepted"
+            );
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::{
     fs,
     io::Write,
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -133,7 +134,7 @@ fn a_client_that_dies_behind_a_server_that_does_not_read_is_seen_and_its_call_ne
     wrapped.send(&call(1, "danger"));
     let id = home.wait_for_holds(1).remove(0);
     flood_and_die(&mut wrapped);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     until(|| (home.holds()[0]["attached"] == false).then_some(()));
     assert!(home.holdshort(["approve", &id]).status.success(), "for whoever comes back");
     wrapped.ends();
@@ -211,6 +212,51 @@ fn signals_reach_the_server_and_its_status_comes_back() {
         };
         assert_eq!(wrapped.ends().0.code(), Some(expected), "signal {number}");
     }
+}
+
+/// `holdshort run` over a shell script, with a record in a database that takes connections and never says a word.
+fn wrap_before_silence(home: &Home, script: &str) -> (Command, TcpListener) {
+    let database = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = wrap(home, ALLOW_ALL, script);
+    let port = database.local_addr().unwrap().port();
+    command.env("HOLDSHORT_STORE", format!("postgres://holdshort@127.0.0.1:{port}/holdshort"));
+    (command, database)
+}
+
+#[test]
+fn a_record_that_does_not_answer_keeps_nothing_waiting_but_calls_of_tools() {
+    let home = Home::new();
+    let (command, _database) = wrap_before_silence(&home, COUNTING);
+    let mut wrapped = Wrapped::start(command);
+    let ping = |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+    let began = Instant::now();
+    assert_eq!(wrapped.ask(&ping(1))["result"]["n"], 1);
+    // What was accepted of the tool is not known yet.
+    wrapped.send(&call(7, "safe"));
+    assert_eq!(wrapped.ask(&ping(2))["result"]["n"], 2, "the call has not passed");
+    assert!(began.elapsed() < AFTER_STDIN, "{:?}", began.elapsed());
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < AFTER_STDIN, "{took:?}");
+}
+
+#[test]
+fn a_session_ends_in_time_although_its_record_has_never_answered() {
+    let home = Home::new();
+    let (command, _database) = wrap_before_silence(&home, COUNTING);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.close();
+    assert!(wrapped.ends().1 < AFTER_STDIN);
+    let pid_file = home.path().join("pid");
+    let (mut command, _database) = wrap_before_silence(&home, "echo $$ > \"$PID_FILE\"; exec sleep 300");
+    command.env("PID_FILE", &pid_file);
+    let mut wrapped = Wrapped::start(command);
+    pid_in(&pid_file);
+    kill_process(Pid::from_child(&wrapped.process), Signal::TERM).unwrap();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(128 + 15));
+    assert!(took < AFTER_STDIN, "{took:?}");
 }
 
 #[test]
