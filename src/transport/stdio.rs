@@ -31,10 +31,11 @@ use tokio::{
     task::JoinError,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     guard::Guard,
+    output::Output,
     session::{self, Lifecycle, SessionLimits},
 };
 use crate::gate::{Caller, Gate};
@@ -226,6 +227,8 @@ pub(super) async fn serve_client(
     lifecycle: Lifecycle,
 ) -> Result<ExitStatus, WrapError> {
     let Server { mut process, group, guard, stdin, stdout, mut signals } = server;
+    let ended = CancellationToken::new();
+    let stdout = Output::new(stdout, ended.clone());
     // A task of its own: what is waited for here besides would otherwise be looked at with every frame.
     let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
     let mut session = AbortOnDropHandle::new(tokio::spawn(session));
@@ -240,8 +243,9 @@ pub(super) async fn serve_client(
         }
         status = &mut ending => {
             drop(ending);
-            // Programs that the server has left behind: they would hold its stdout open.
+            // Programs that the server has left behind. Those that it has set free stay, with its stdout.
             end_group(group).await;
+            ended.cancel();
             // What the server has written is still to be told, also to a slow client; then the session ends by itself.
             tokio::select! {
                 ended = &mut session => pass_on_panic(ended),

@@ -178,6 +178,29 @@ fn programs_that_a_server_leaves_behind_end_with_it() {
 }
 
 #[test]
+fn a_program_that_a_server_has_set_free_keeps_neither_the_client_nor_the_wrapper_waiting() {
+    let home = Home::new();
+    let go = home.path().join("go");
+    // It holds the server's stdout open, and is in no group that anybody here could end.
+    let script = r#"setsid sleep 15 2>/dev/null & while [ ! -e "$GO" ]; do sleep 0.02; done; yes '{"jsonrpc":"2.0","method":"notifications/x"}' | head -n 2000; exit 3"#;
+    let mut command = wrap(&home, "version: 1\ndefault: hold\n", script);
+    command.env("GO", &go);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.send(&call(1, "danger"));
+    home.wait_for_holds(1);
+    fs::write(&go, "").unwrap();
+    let began = Instant::now();
+    for _ in 0..2000 {
+        assert_eq!(wrapped.receive()["method"], "notifications/x", "what it has written is told");
+    }
+    let answer = wrapped.receive();
+    assert_eq!(answer["result"]["_meta"]["dev.holdshort/decision"]["state"], "pending", "{answer}");
+    assert_eq!(wrapped.ends().0.code(), Some(3));
+    assert!(began.elapsed() < AFTER_STDIN, "{:?}", began.elapsed());
+    home.verify();
+}
+
+#[test]
 fn a_wrapper_that_is_killed_leaves_no_orphan() {
     let home = Home::new();
     let (server_file, grandchild_file) = (home.path().join("server"), home.path().join("grandchild"));
