@@ -43,6 +43,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How often it is read from the record what others have found out about tools. Whoever accepts a definition tells all gates.
 const HEAR_OF_TOOLS_EVERY: Duration = Duration::from_secs(5);
 
+/// Keeps this process's memory and environment from others of the same user. To be called before a server is started.
+pub(super) fn be_private() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
 /// The policy that was named, or the usual one, or the one that holds everything.
 pub(super) fn load_policy(named: &[PathBuf], deployed: Assurance) -> Result<Policy, Exit> {
     let paths = policy_files(named);
@@ -97,7 +102,6 @@ impl GateProcess {
         deployed: Assurance,
         client: Option<ClientProcess>,
     ) -> anyhow::Result<Self> {
-        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let location = store.map_or_else(|| place::default_store().map(Location::File), Ok)?;
         let location = location.absolute().context("the record's path cannot be used")?;
         let instance: Arc<str> = instance_name()?.into();

@@ -1,12 +1,13 @@
 //! A wrapped stdio server: its process, this process's own stdin and stdout, and how both end.
 //!
-//! Called by `cli::run`. The server gets the command line, environment and working directory as given and inherits
-//! stderr; it runs in a process group of its own, with a guard over it. Within two seconds of the end of stdin it has
-//! ended, whatever it does (MCP specification, "stdio", "Shutdown"; clients kill their child after as long).
+//! Called by `cli::run`. The server gets the command line, environment (but not our part of it) and working directory as
+//! given and inherits stderr; it runs in a process group of its own, with a guard over it. Within two seconds of the end of
+//! stdin it has ended, whatever it does (MCP specification, "stdio", "Shutdown"; clients kill their child after as long).
 //!
 //! This file never reads a frame.
 
 use std::{
+    env,
     ffi::OsString,
     io::{self, IsTerminal},
     os::{
@@ -39,6 +40,9 @@ use super::{
     session::{self, Lifecycle, SessionLimits},
 };
 use crate::gate::{Caller, Gate};
+
+/// How the names of the variables begin that are said to this program alone. Some hold secrets, such as the record's password.
+const OWN_VARIABLES: &[u8] = b"HOLDSHORT_";
 
 /// How long a server has to end by itself once its stdin has ended.
 const ENDS_BY_ITSELF: Duration = Duration::from_millis(1000);
@@ -165,7 +169,12 @@ impl Server {
         // It takes as much as the system allows: each time it is full, a large frame waits until the server has read.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stdin, SOCKET_BYTES);
         stdin.set_nonblocking(true).map_err(setup("server's stdin"))?;
-        let mut process = Command::new(command)
+        let mut server = Command::new(command);
+        for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(OWN_VARIABLES))
+        {
+            server.env_remove(name);
+        }
+        let mut process = server
             .args(arguments)
             .stdin(Stdio::from(OwnedFd::from(server_stdin)))
             .stdout(Stdio::from(OwnedFd::from(server_stdout)))
