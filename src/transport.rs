@@ -4,6 +4,7 @@ mod calls;
 pub mod guard;
 pub mod http;
 mod outbox;
+mod output;
 pub mod session;
 pub mod stdio;
 mod tools;

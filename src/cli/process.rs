@@ -34,11 +34,19 @@ const ASSUMPTIONS: &str = "P04";
 /// How long the end of the program waits for the record's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
+/// How long the beginning of a session may wait for the record. Its client has its own patience, and may go again at once.
+const FIRST_READ: Duration = Duration::from_millis(500);
+
 /// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How often it is read from the record what others have found out about tools. Whoever accepts a definition tells all gates.
 const HEAR_OF_TOOLS_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps this process's memory and environment from others of the same user. To be called before a server is started.
+pub(super) fn be_private() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
 
 /// The policy that was named, or the usual one, or the one that holds everything.
 pub(super) fn load_policy(named: &[PathBuf], deployed: Assurance) -> Result<Policy, Exit> {
@@ -94,7 +102,6 @@ impl GateProcess {
         deployed: Assurance,
         client: Option<ClientProcess>,
     ) -> anyhow::Result<Self> {
-        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         let location = store.map_or_else(|| place::default_store().map(Location::File), Ok)?;
         let location = location.absolute().context("the record's path cannot be used")?;
         let instance: Arc<str> = instance_name()?.into();
@@ -127,8 +134,8 @@ impl GateProcess {
         let (otlp, tracer) = shown::collector(&instance, store.meter());
         let gate = Arc::new(gate.with_tracer(tracer));
         // Where there was no record nothing is known of tools, and no call waits for it to be made: `hear_of_tools` asks at once.
-        if !is_first_start && let Err(error) = gate.refresh_tools().await {
-            tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
+        if !is_first_start {
+            read_tools(&gate).await;
         }
         store.ride_along(AuditEvent {
             server: Some(servers.join(", ")).filter(|names| !names.is_empty()),
@@ -175,6 +182,22 @@ impl GateProcess {
         self.shown.end().await;
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
+    }
+}
+
+/// Reads which definitions of tools were accepted, and does not wait long for it: `hear_of_tools` goes on with that.
+async fn read_tools(gate: &Gate) {
+    match timeout(FIRST_READ, gate.refresh_tools()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the definitions of tools that were accepted cannot be read: no call of a tool passes");
+        }
+        Err(_) => {
+            gate.begin_without_tools();
+            tracing::error!(
+                "the record does not answer: no call of a tool passes before it has said which definitions were accepted"
+            );
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     RunArguments,
-    process::{GateProcess, load_policy},
+    process::{GateProcess, be_private, load_policy},
     render,
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub(super) fn run(arguments: RunArguments) -> Exit {
+    be_private();
     let policy = match load_policy(&arguments.policy, Assurance::L0) {
         Ok(policy) => policy,
         Err(exit) => return exit,

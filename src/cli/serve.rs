@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     certificates::Certificates,
-    process::{GateProcess, load_policy},
+    process::{GateProcess, be_private, load_policy},
     render,
 };
 use crate::{
@@ -41,6 +41,7 @@ const WHO_HANGUP: &str = "gate:sighup";
 const WORKERS_MAX: usize = 32;
 
 pub(super) fn serve(path: &Path) -> Exit {
+    be_private();
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return render::config_errors(&error),

@@ -183,7 +183,7 @@ enum Reading {
     /// It was not tried: there is nothing in it, or nobody has asked for it.
     #[default]
     Never,
-    /// It could not be read, and what was accepted is not known.
+    /// It could not be read, or not yet, and what was accepted is not known.
     Failed,
     /// It was read to its end, at least once.
     Done,
@@ -464,6 +464,11 @@ impl Gate {
             *last = LastRead { covers, result: self.read_tools().await };
         }
         last.result.clone()
+    }
+
+    /// [`Gate::refresh_tools`] has not succeeded yet, and is not waited for: no rule lets a call of a tool pass until it has.
+    pub fn begin_without_tools(&self) {
+        self.tools.set_reading(Reading::Failed);
     }
 
     async fn read_tools(&self) -> Result<(), StoreError> {

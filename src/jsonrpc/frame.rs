@@ -137,7 +137,7 @@ impl Frame {
         }
         // A number at the very end may go on.
         let id = outline.member(Member::Id).filter(|id| (id.end as usize) < text.len())?;
-        RequestId::from_server_token(id.of(text), false)
+        RequestId::of_server_response(id.of(text)).filter(|id| !id.is_null())
     }
 
     /// The elements of a client's batch, as slices of `bytes` without a terminator, each still to be read by
@@ -357,9 +357,13 @@ fn judge(text: &str, outline: &Outline, profile: Profile) -> Result<Envelope, Fa
     let id = match raw(Member::Id) {
         None => None,
         Some(token) => Some(
-            match profile {
-                Profile::Strict => RequestId::from_token(token),
-                Profile::Loose => RequestId::from_server_token(token, kind == Kind::Response),
+            match (profile, kind) {
+                // The server has chosen it; whether it has asked is the session's to know.
+                (Profile::Strict, Kind::Response) | (Profile::Loose, Kind::Request | Kind::Notification) => {
+                    RequestId::of_server_request(token)
+                }
+                (Profile::Strict, Kind::Request | Kind::Notification) => RequestId::from_token(token),
+                (Profile::Loose, Kind::Response) => RequestId::of_server_response(token),
             }
             .ok_or(Fault::BadId)?,
         ),

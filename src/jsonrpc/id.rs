@@ -6,11 +6,14 @@ use std::fmt;
 
 use smol_str::SmolStr;
 
-use super::scan;
+use super::scan::{self, Profile};
 use crate::sanitize;
 
 /// Bytes of a string id, decoded. Ids are echoed, kept and shown, so they have a limit.
 pub const MAX_ID_BYTES: usize = 256;
+
+/// Bytes of an id of a server's request, decoded. Each is kept until the client has answered, which it need never do.
+pub const MAX_SERVER_ID_BYTES: usize = 1024;
 
 /// The largest integer id: 2^53 − 1. JavaScript peers round above it, and would answer another id.
 pub const MAX_ID_INTEGER: u64 = (1 << 53) - 1;
@@ -56,16 +59,28 @@ impl RequestId {
             .then(|| Self(token.into()))
     }
 
-    /// What a server may use as an id: any string or number; `null` only where `is_response`. Numbers are kept as written,
-    /// so that `1.0` is not an answer to `1`.
-    pub(super) fn from_server_token(token: &str, is_response: bool) -> Option<Self> {
+    /// The id of a server's request, and so that of the client's answer to it: any string or number of at most
+    /// [`MAX_SERVER_ID_BYTES`] bytes, as long as a client can write it into its answer.
+    pub(super) fn of_server_request(token: &str) -> Option<Self> {
+        // What the strict profile lets stand nowhere could not come back.
+        Self::as_written(token).filter(|_| scan::scan(token, Profile::Strict).fault.is_none())
+    }
+
+    /// The id to which a server answers: any that a client's request can have, and more; or `null`.
+    pub(super) fn of_server_response(token: &str) -> Option<Self> {
+        if token == "null" { Some(Self(token.into())) } else { Self::as_written(token) }
+    }
+
+    /// A string or a number of at most [`MAX_SERVER_ID_BYTES`] bytes. Numbers are kept as written, so that `1.0` is not an
+    /// answer to `1`.
+    fn as_written(token: &str) -> Option<Self> {
         match token.as_bytes().first()? {
             b'"' => {
                 let text = scan::unescape(token);
-                Some(Self(if token.contains('\\') { quote(&text).into() } else { token.into() }))
+                let is_short = text.len() <= MAX_SERVER_ID_BYTES;
+                is_short.then(|| Self(if token.contains('\\') { quote(&text).into() } else { token.into() }))
             }
-            b'-' | b'0'..=b'9' => Some(Self(token.into())),
-            b'n' if is_response => Some(Self(token.into())),
+            b'-' | b'0'..=b'9' => (token.len() <= MAX_SERVER_ID_BYTES).then(|| Self(token.into())),
             _ => None,
         }
     }

@@ -1,12 +1,13 @@
 //! A wrapped stdio server: its process, this process's own stdin and stdout, and how both end.
 //!
-//! Called by `cli::run`. The server gets the command line, environment and working directory as given and inherits
-//! stderr; it runs in a process group of its own, with a guard over it. Within two seconds of the end of stdin it has
-//! ended, whatever it does (MCP specification, "stdio", "Shutdown"; clients kill their child after as long).
+//! Called by `cli::run`. The server gets the command line, environment (but not our part of it) and working directory as
+//! given and inherits stderr; it runs in a process group of its own, with a guard over it. Within two seconds of the end of
+//! stdin it has ended, whatever it does (MCP specification, "stdio", "Shutdown"; clients kill their child after as long).
 //!
 //! This file never reads a frame.
 
 use std::{
+    env,
     ffi::OsString,
     io::{self, IsTerminal},
     os::{
@@ -31,13 +32,17 @@ use tokio::{
     task::JoinError,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     guard::Guard,
+    output::Output,
     session::{self, Lifecycle, SessionLimits},
 };
 use crate::gate::{Caller, Gate};
+
+/// How the names of the variables begin that are said to this program alone. Some hold secrets, such as the record's password.
+const OWN_VARIABLES: &[u8] = b"HOLDSHORT_";
 
 /// How long a server has to end by itself once its stdin has ended.
 const ENDS_BY_ITSELF: Duration = Duration::from_millis(1000);
@@ -164,7 +169,12 @@ impl Server {
         // It takes as much as the system allows: each time it is full, a large frame waits until the server has read.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stdin, SOCKET_BYTES);
         stdin.set_nonblocking(true).map_err(setup("server's stdin"))?;
-        let mut process = Command::new(command)
+        let mut server = Command::new(command);
+        for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(OWN_VARIABLES))
+        {
+            server.env_remove(name);
+        }
+        let mut process = server
             .args(arguments)
             .stdin(Stdio::from(OwnedFd::from(server_stdin)))
             .stdout(Stdio::from(OwnedFd::from(server_stdout)))
@@ -226,6 +236,8 @@ pub(super) async fn serve_client(
     lifecycle: Lifecycle,
 ) -> Result<ExitStatus, WrapError> {
     let Server { mut process, group, guard, stdin, stdout, mut signals } = server;
+    let ended = CancellationToken::new();
+    let stdout = Output::new(stdout, ended.clone());
     // A task of its own: what is waited for here besides would otherwise be looked at with every frame.
     let session = session::run(gate, caller, client, (stdout, stdin), limits, lifecycle.clone());
     let mut session = AbortOnDropHandle::new(tokio::spawn(session));
@@ -240,8 +252,9 @@ pub(super) async fn serve_client(
         }
         status = &mut ending => {
             drop(ending);
-            // Programs that the server has left behind: they would hold its stdout open.
+            // Programs that the server has left behind. Those that it has set free stay, with its stdout.
             end_group(group).await;
+            ended.cancel();
             // What the server has written is still to be told, also to a slow client; then the session ends by itself.
             tokio::select! {
                 ended = &mut session => pass_on_panic(ended),

@@ -3,9 +3,10 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -13,7 +14,7 @@ use rustix::{
     process::{Pid, Signal, kill_process, test_kill_process},
 };
 
-use crate::support::program::{CLIENT_DECIDES, Home, Wrapped, until};
+use crate::support::program::{Home, Wrapped, until};
 
 /// The time in which everything has to be over once stdin has ended.
 const AFTER_STDIN: Duration = Duration::from_secs(2);
@@ -133,7 +134,7 @@ fn a_client_that_dies_behind_a_server_that_does_not_read_is_seen_and_its_call_ne
     wrapped.send(&call(1, "danger"));
     let id = home.wait_for_holds(1).remove(0);
     flood_and_die(&mut wrapped);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     until(|| (home.holds()[0]["attached"] == false).then_some(()));
     assert!(home.holdshort(["approve", &id]).status.success(), "for whoever comes back");
     wrapped.ends();
@@ -177,6 +178,29 @@ fn programs_that_a_server_leaves_behind_end_with_it() {
 }
 
 #[test]
+fn a_program_that_a_server_has_set_free_keeps_neither_the_client_nor_the_wrapper_waiting() {
+    let home = Home::new();
+    let go = home.path().join("go");
+    // It holds the server's stdout open, and is in no group that anybody here could end.
+    let script = r#"setsid sleep 15 2>/dev/null & while [ ! -e "$GO" ]; do sleep 0.02; done; yes '{"jsonrpc":"2.0","method":"notifications/x"}' | head -n 2000; exit 3"#;
+    let mut command = wrap(&home, "version: 1\ndefault: hold\n", script);
+    command.env("GO", &go);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.send(&call(1, "danger"));
+    home.wait_for_holds(1);
+    fs::write(&go, "").unwrap();
+    let began = Instant::now();
+    for _ in 0..2000 {
+        assert_eq!(wrapped.receive()["method"], "notifications/x", "what it has written is told");
+    }
+    let answer = wrapped.receive();
+    assert_eq!(answer["result"]["_meta"]["dev.holdshort/decision"]["state"], "pending", "{answer}");
+    assert_eq!(wrapped.ends().0.code(), Some(3));
+    assert!(began.elapsed() < AFTER_STDIN, "{:?}", began.elapsed());
+    home.verify();
+}
+
+#[test]
 fn a_wrapper_that_is_killed_leaves_no_orphan() {
     let home = Home::new();
     let (server_file, grandchild_file) = (home.path().join("server"), home.path().join("grandchild"));
@@ -211,6 +235,51 @@ fn signals_reach_the_server_and_its_status_comes_back() {
         };
         assert_eq!(wrapped.ends().0.code(), Some(expected), "signal {number}");
     }
+}
+
+/// `holdshort run` over a shell script, with a record in a database that takes connections and never says a word.
+fn wrap_before_silence(home: &Home, script: &str) -> (Command, TcpListener) {
+    let database = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = wrap(home, ALLOW_ALL, script);
+    let port = database.local_addr().unwrap().port();
+    command.env("HOLDSHORT_STORE", format!("postgres://holdshort@127.0.0.1:{port}/holdshort"));
+    (command, database)
+}
+
+#[test]
+fn a_record_that_does_not_answer_keeps_nothing_waiting_but_calls_of_tools() {
+    let home = Home::new();
+    let (command, _database) = wrap_before_silence(&home, COUNTING);
+    let mut wrapped = Wrapped::start(command);
+    let ping = |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+    let began = Instant::now();
+    assert_eq!(wrapped.ask(&ping(1))["result"]["n"], 1);
+    // What was accepted of the tool is not known yet.
+    wrapped.send(&call(7, "safe"));
+    assert_eq!(wrapped.ask(&ping(2))["result"]["n"], 2, "the call has not passed");
+    assert!(began.elapsed() < AFTER_STDIN, "{:?}", began.elapsed());
+    wrapped.close();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < AFTER_STDIN, "{took:?}");
+}
+
+#[test]
+fn a_session_ends_in_time_although_its_record_has_never_answered() {
+    let home = Home::new();
+    let (command, _database) = wrap_before_silence(&home, COUNTING);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.close();
+    assert!(wrapped.ends().1 < AFTER_STDIN);
+    let pid_file = home.path().join("pid");
+    let (mut command, _database) = wrap_before_silence(&home, "echo $$ > \"$PID_FILE\"; exec sleep 300");
+    command.env("PID_FILE", &pid_file);
+    let mut wrapped = Wrapped::start(command);
+    pid_in(&pid_file);
+    kill_process(Pid::from_child(&wrapped.process), Signal::TERM).unwrap();
+    let (status, took) = wrapped.ends();
+    assert_eq!(status.code(), Some(128 + 15));
+    assert!(took < AFTER_STDIN, "{took:?}");
 }
 
 #[test]
@@ -337,11 +406,12 @@ fn environment_directory_and_stderr_are_the_clients() {
     fs::create_dir(&dir).unwrap();
     let mut command = wrap(&home, ALLOW_ALL, "pwd >&2; echo \"$SECRET\" >&2; env | sort >&2");
     command.env("SECRET", "s3cr3t").current_dir(&dir).stderr(Stdio::piped()).stdin(Stdio::null());
-    command.env_remove(CLIENT_DECIDES);
+    // What is said to the gate alone, such as a password of the record.
+    command.env("HOLDSHORT_STORE", home.path().join("elsewhere.db")).env("HOLDSHORT_WEBHOOK_SECRET", "0ur5");
     let expected = {
         let mut direct = Command::new("sh");
         direct.args(["-c", "env | sort"]).env("SECRET", "s3cr3t").env("HOME", home.path());
-        for variable in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOLDSHORT_STORE", "HOLDSHORT_LOG"] {
+        for variable in ["XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
             direct.env_remove(variable);
         }
         direct.env("XDG_RUNTIME_DIR", home.path()).current_dir(&dir);
@@ -352,8 +422,12 @@ fn environment_directory_and_stderr_are_the_clients() {
     let dir = fs::canonicalize(&dir).unwrap();
     assert!(stderr.starts_with(&format!("{}\ns3cr3t\n", dir.display())), "{stderr}");
     let given: Vec<_> = stderr.lines().skip(2).filter(|line| !line.starts_with("_=")).collect();
-    let wanted: Vec<_> = expected.lines().filter(|line| !line.starts_with("_=")).collect();
-    assert_eq!(given, wanted, "nothing is added to the environment and nothing is taken from it");
+    let is_wanted = |line: &&str| !line.starts_with("_=") && !line.starts_with("HOLDSHORT_");
+    let wanted: Vec<_> = expected.lines().filter(is_wanted).collect();
+    assert_eq!(
+        given, wanted,
+        "nothing is added to the environment, and nothing is taken from it but what is ours"
+    );
     assert!(output.stdout.is_empty(), "stdout belongs to the protocol");
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::jsonrpc::id::MAX_SERVER_ID_BYTES;
 
 /// A complete call, as it would be smuggled.
 const CALL: &str =
@@ -323,6 +324,35 @@ fn an_id_is_a_short_plain_string_or_an_integer_that_all_read_alike() {
     refused(with_id(&"9".repeat(300)), -32600, "none");
     for id in ["01", "+1", "0x1", "1_0", "-"] {
         refused(with_id(id), -32700, "none");
+    }
+}
+
+#[test]
+fn a_client_can_answer_with_every_id_that_a_server_can_ask_with() {
+    let asks = |id: &str| server(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#));
+    let answers = |id: &str| client(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+    let string = |bytes: usize| format!("\"{}\"", "a".repeat(bytes));
+    for id in [
+        "9007199254740993",
+        "1.5",
+        "1e3",
+        "-0",
+        r#""\u001b[2J""#,
+        "\"\u{202e}\"",
+        &string(300),
+        &string(MAX_SERVER_ID_BYTES),
+        &"9".repeat(300),
+    ] {
+        let asked = asks(id).unwrap();
+        assert_eq!(answers(id).unwrap().id(), asked.id(), "{id}");
+    }
+    // Not a number any more for some peers, half a character, none, too long.
+    let (escaped, long) = (format!("\"{}\"", r"\u00e5".repeat(513)), string(MAX_SERVER_ID_BYTES + 1));
+    for id in
+        ["1e400", r#""\ud800""#, r#""\uffff""#, "null", "true", "{}", &escaped, &long, &"9".repeat(1025)]
+    {
+        assert_eq!(asks(id).unwrap_err().fault, Fault::BadId, "{id}");
+        answers(id).unwrap_err();
     }
 }
 
