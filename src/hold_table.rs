@@ -85,6 +85,8 @@ struct Inner<Answer> {
     tickets: HashMap<HoldId, HoldId>,
     /// Holds that are over, and how they have ended, where that is not on record yet.
     ended: HashMap<HoldId, State>,
+    /// Holds whose caller has gone, where that is not on record yet: until it is, the record does not list them.
+    left: HashMap<HoldId, Arc<NewHold>>,
     frame_bytes: usize,
 }
 
@@ -112,6 +114,7 @@ impl<Answer> HoldTable<Answer> {
                 entries: HashMap::new(),
                 tickets: HashMap::new(),
                 ended: HashMap::new(),
+                left: HashMap::new(),
                 frame_bytes: 0,
             }),
             holds_max,
@@ -184,14 +187,27 @@ impl<Answer> HoldTable<Answer> {
         Self::take(inner, ticket)
     }
 
+    /// Takes the call of `ticket` out because its caller has gone; it is listed until that is on record. `None` if somebody else
+    /// was faster.
+    pub(crate) fn claim_left(&self, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
+        let inner = &mut *self.lock();
+        let entry = inner.entries.get(&ticket)?;
+        if entry.recorded {
+            inner.left.insert(entry.hold.id, Arc::clone(&entry.hold));
+        }
+        Self::take(inner, ticket)
+    }
+
     /// `id`, which was taken out before, has ended in `state`, whatever the record still says.
     pub(crate) fn has_ended(&self, id: HoldId, state: State) {
         self.lock().ended.insert(id, state);
     }
 
-    /// It is on record how `id` has ended.
+    /// It is on record how `id` has ended, or that its caller has gone.
     pub(crate) fn end_recorded(&self, id: HoldId) {
-        self.lock().ended.remove(&id);
+        let mut inner = self.lock();
+        inner.ended.remove(&id);
+        inner.left.remove(&id);
     }
 
     /// How `id` has ended, if that is not on record yet.
@@ -231,12 +247,17 @@ impl<Answer> HoldTable<Answer> {
         Some(Arc::clone(&entry.hold))
     }
 
-    /// The recorded holds behind the place `after`, the oldest first, and at most `max` of them.
+    /// The recorded holds behind the place `after`, the oldest first, and at most `max` of them; with those that are just losing
+    /// their callers.
     pub(crate) fn list_after(&self, after: Option<Place>, max: usize) -> Vec<Arc<NewHold>> {
         let mut holds: Vec<_> = {
             let inner = self.lock();
             let recorded = inner.entries.values().filter(|entry| entry.recorded).map(|entry| &entry.hold);
-            recorded.filter(|hold| after.is_none_or(|after| hold.place() > after)).cloned().collect()
+            recorded
+                .chain(inner.left.values())
+                .filter(|hold| after.is_none_or(|after| hold.place() > after))
+                .cloned()
+                .collect()
         };
         if holds.len() > max {
             // Of a hundred thousand only a page has to be in order.

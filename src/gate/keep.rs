@@ -337,7 +337,7 @@ impl Gate {
     async fn over(&self, mut held: Waiting, claim: Option<Option<Claim<Answer>>>) -> Released {
         let claim = match claim {
             Some(claim) => claim,
-            None => match self.table.claim(held.suspended.ticket()) {
+            None => match self.time_is_over(&held) {
                 // INVARIANT: time ends a hold only by taking it out of the table. If it is gone, a verdict or a
                 // withdrawal was faster and is about to arrive.
                 Some(_) if held.patience.is_some() => {
@@ -381,6 +381,12 @@ impl Gate {
         }
     }
 
+    /// Takes a call out of the table whose time is over, or its client's patience.
+    fn time_is_over(&self, held: &Waiting) -> Option<oneshot::Sender<Claim<Answer>>> {
+        let ticket = held.suspended.ticket();
+        if held.patience.is_some() { self.table.claim_left(ticket) } else { self.table.claim(ticket) }
+    }
+
     /// The client would give up soon: it is told to come back, once everybody can see that it is gone.
     async fn impatient(&self, hold: &NewHold, refused: Refused, rounds: Rounds) -> Released {
         self.record_absence(hold.id, Absence::Patience).await;
@@ -407,9 +413,12 @@ impl Gate {
     }
 
     async fn record_absence(&self, id: HoldId, why: Absence) {
-        if let Err(error) = self.store.detach(id, Arc::clone(&self.instance), why.note()).await {
-            tracing::error!(hold = %id, %error, "that a caller is gone could not be recorded");
-            self.owe(Owed::Absence { id, why }, &error);
+        match self.store.detach(id, Arc::clone(&self.instance), why.note()).await {
+            Ok(()) => self.table.end_recorded(id),
+            Err(error) => {
+                tracing::error!(hold = %id, %error, "that a caller is gone could not be recorded");
+                self.owe(Owed::Absence { id, why }, &error);
+            }
         }
         tracing::info!(hold = %id, why = why.note(), "hold detached");
         self.moved.notify_waiters();
@@ -499,7 +508,7 @@ impl Gate {
     /// The caller of the call that came as `ticket` is gone: it can still be decided, and the same call, made again, finds
     /// it. `false` if something else has ended the hold already.
     pub fn detach(&self, ticket: HoldId, why: Absence) -> bool {
-        self.table.claim(ticket).is_some_and(|claim| claim.send(Claim::Absent(why)).is_ok())
+        self.table.claim_left(ticket).is_some_and(|claim| claim.send(Claim::Absent(why)).is_ok())
     }
 
     /// The same for all that waits here.

@@ -18,8 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{Level, Metadata, callsite::Identifier};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing::{Event, Level, Subscriber, callsite::Identifier};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    fmt::MakeWriter,
+    layer::{Context, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 use super::json;
 
@@ -79,13 +84,17 @@ pub fn init(format: LogFormat) -> Log {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
     let log = Log::start(io::stderr());
     // A second call would be a mistake of this program, and harmless.
-    let lines = Lines { queue: Arc::clone(&log.queue) };
+    let lines = Lines(Arc::clone(&log.queue));
+    let sparing = Sparing(Arc::clone(&log.queue));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     let _ = match format {
-        LogFormat::Text => subscriber.with_ansi(io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Text => {
+            let people = subscriber.with_ansi(io::stderr().is_terminal()).with_target(false);
+            people.finish().with(sparing).try_init()
+        }
         LogFormat::Json => {
             IS_JSON.store(true, Ordering::Relaxed);
-            subscriber.with_ansi(false).event_format(json::JsonLines).try_init()
+            subscriber.with_ansi(false).event_format(json::JsonLines).finish().with(sparing).try_init()
         }
     };
     log
@@ -198,40 +207,44 @@ impl Queue {
     }
 }
 
-/// Gives each log line its way: into the queue, or nowhere.
-struct Lines {
-    queue: Arc<Queue>,
+/// Counts what one place in the code says too often, instead of letting it be written.
+struct Sparing(Arc<Queue>);
+
+impl<S: Subscriber> Layer<S> for Sparing {
+    /// Asked before anything is formatted: a peer that makes us say much must not make us work as much.
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let place = event.metadata();
+        // What is said only where it was asked for is said whole.
+        if *place.level() > Level::WARN {
+            return true;
+        }
+        let (mut waiting, now) = (self.0.lock(), Instant::now());
+        let may_say = waiting.may_say(place.callsite(), now);
+        if !may_say {
+            waiting.leave_out(now);
+        }
+        may_say
+    }
 }
 
+/// Gives each log line its way into the queue.
+struct Lines(Arc<Queue>);
+
 /// One log line on its way.
-struct Line<'a>(Option<&'a Queue>);
+struct Line<'a>(&'a Queue);
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line(Some(&self.queue))
-    }
-
-    fn make_writer_for(&'a self, place: &Metadata<'_>) -> Line<'a> {
-        // What is said only where it was asked for is said whole.
-        if *place.level() <= Level::WARN {
-            let (mut waiting, now) = (self.queue.lock(), Instant::now());
-            if !waiting.may_say(place.callsite(), now) {
-                waiting.leave_out(now);
-                return Line(None);
-            }
-        }
-        self.make_writer()
+        Line(&self.0)
     }
 }
 
 impl Write for Line<'_> {
     /// Takes one line whole: that is how they are given.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(queue) = self.0 {
-            queue.push(line);
-        }
+        self.0.push(line);
         Ok(line.len())
     }
 
@@ -303,8 +316,9 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(Level::TRACE)
-            .with_writer(Lines { queue: Arc::clone(&queue) })
-            .finish();
+            .with_writer(Lines(Arc::clone(&queue)))
+            .finish()
+            .with(Sparing(Arc::clone(&queue)));
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..1000 {
                 tracing::warn!(number, "junk");
