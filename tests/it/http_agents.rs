@@ -84,6 +84,53 @@ fn a_token_says_who_asks_and_goes_no_further() {
     assert_eq!(proxy.home.holds()[0]["principal"], "agent:night");
 }
 
+/// Two agents with tokens of their own.
+const TWO_AGENTS: [&str; 2] = ["Bearer alice's own token", "Bearer bob's own token"];
+
+fn two_agents() -> String {
+    let digests = TWO_AGENTS.map(|shown| Digest::of(shown.trim_start_matches("Bearer ").as_bytes()));
+    let [alice, bob] = digests;
+    format!("agents: {{tokens: [{{name: alice, sha256: {alice}}}, {{name: bob, sha256: {bob}}}]}}\n")
+}
+
+#[test]
+fn a_header_that_says_who_an_agent_is_comes_from_the_configuration_alone() {
+    let server = Server::of_result(RESULT);
+    let config = format!(
+        "{}upstreams:\n  - name: test\n    path: /mcp\n    url: \"http://{}/\"\n    headers: {{x-site: {{value: eu}}}}\n    \
+         headers_of: {{alice: {{x-tenant: {{value: A}}, authorization: {{value: Bearer up}}}}, carol: {{x_seat: {{value: C}}}}}}\n",
+        two_agents(),
+        server.address
+    );
+    let proxy = Proxy::start(POLICY, &config);
+    let posed = [
+        ("x-tenant", "B"),
+        ("x_tenant", "B"),
+        ("x-site", "us"),
+        ("X_Site", "us"),
+        ("x-seat", "B"),
+        ("x_forwarded_for", "192.0.2.1"),
+        ("x_own", "kept"),
+    ];
+    for (shown, tenant) in TWO_AGENTS.into_iter().zip([Some("A"), None]) {
+        let mut headers = posed.to_vec();
+        headers.push(("authorization", shown));
+        assert_eq!(proxy.post(&headers, &call("safe")).status(), 200);
+        for (name, expected) in [
+            ("x-tenant", tenant),
+            ("x_tenant", None),
+            ("x-site", Some("eu")),
+            ("x_site", None),
+            ("x-seat", None),
+            ("x_seat", None),
+            ("x_forwarded_for", None),
+            ("x_own", Some("kept")),
+        ] {
+            assert_eq!(asked_with(&server, name).as_deref(), expected, "{name} of {shown}");
+        }
+    }
+}
+
 #[test]
 fn a_certificate_says_who_asks_and_a_server_is_reached_with_tls() {
     let server = Server::of_result(RESULT);

@@ -1,15 +1,15 @@
 //! Which headers go through, and whether those that mirror a message agree with it.
 //!
 //! Used by `post`, `held` and `stream`. Only what is meant for the other end passes; a client can neither strip headers by naming them
-//! in `Connection` nor add ones that name a proxy in front of it.
+//! in `Connection` nor add ones that name a proxy in front of it or that only the configuration has to give.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
+    Exchange,
     body::{self, Body},
-    identity::AgentSettings,
-    settings::{OAuth, UpstreamSettings},
+    settings::OAuth,
 };
 use crate::{
     gate::{Arrival, ListedTools, Refusal},
@@ -55,8 +55,22 @@ fn stays_here(name: &HeaderName, passes_authorization: bool) -> bool {
         | header::VIA
         | header::PROXY_AUTHORIZATION => true,
         header::AUTHORIZATION => !passes_authorization,
-        _ => is_of_a_proxy(name.as_str()),
+        _ => is_of_a_proxy(name.as_str()) || is_nearly_of_mcp(name.as_str()),
     }
+}
+
+/// Whether a server may take a header called `name` for the one called `known`: some see no difference between `_` and `-` (RFC 3875
+/// §4.1.18, and what has come of it). Both are in lower case.
+pub(super) fn reads_as(name: &str, known: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() == known.len() && name.bytes().map(dashed).eq(known.bytes().map(dashed))
+}
+
+/// Names that some servers take for those of a session, a revision or a message, which are looked at here.
+fn is_nearly_of_mcp(name: &str) -> bool {
+    name.starts_with("mcp")
+        && name.contains('_')
+        && [PROTOCOL_VERSION, SESSION_ID, METHOD, NAME].iter().any(|known| reads_as(name, known.as_str()))
 }
 
 /// Makes the head of a request say that its message is `method` about `name`.
@@ -84,24 +98,26 @@ pub(super) fn arrival(headers: &HeaderMap) -> Arrival<'_> {
 
 /// Names that say something of the way instead of the message.
 fn is_of_a_proxy(name: &str) -> bool {
-    matches!(name, "keep-alive" | "proxy-connection" | "x-real-ip") || name.starts_with("x-forwarded-")
+    const FORWARDED: &str = "x-forwarded-";
+    matches!(name, "keep-alive" | "proxy-connection")
+        || reads_as(name, "x-real-ip")
+        || name.get(..FORWARDED.len()).is_some_and(|begin| reads_as(begin, FORWARDED))
 }
 
-/// The headers of a request of `principal` as the server gets them.
-pub(super) fn for_upstream(
-    mut headers: HeaderMap,
-    upstream: &UpstreamSettings,
-    agents: &AgentSettings,
-    principal: &Principal,
-) -> HeaderMap {
-    let passes_authorization = upstream.oauth != OAuth::Off;
-    remove(&mut headers, |name| stays_here(name, passes_authorization) || agents.is_shown_in(name));
-    headers.insert(header::HOST, upstream.target.authority.clone());
-    let of_agent = match principal {
-        Principal::Agent { name } => upstream.headers_of.get(name),
+/// The headers of a client's request as the server gets them. What is given by the configuration, be it to others, is never a client's.
+pub(super) fn for_upstream(exchange: &Exchange, mut headers: HeaderMap) -> HeaderMap {
+    let (upstream, agents) = (&exchange.upstream, &exchange.routes.agents);
+    let settings = &upstream.settings;
+    let passes_authorization = settings.oauth != OAuth::Off;
+    remove(&mut headers, |name| {
+        stays_here(name, passes_authorization) || agents.is_shown_in(name) || upstream.is_given_here(name)
+    });
+    headers.insert(header::HOST, settings.target.authority.clone());
+    let of_agent = match &*exchange.principal {
+        Principal::Agent { name } => settings.headers_of.get(name),
         _ => None,
     };
-    for (name, value) in upstream.headers.iter().chain(of_agent.into_iter().flatten()) {
+    for (name, value) in settings.headers.iter().chain(of_agent.into_iter().flatten()) {
         headers.insert(name, value.clone());
     }
     headers

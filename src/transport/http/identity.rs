@@ -34,9 +34,9 @@ impl AgentSettings {
         !self.tokens.is_empty() || self.by_certificate || self.header.is_some()
     }
 
-    /// Whether the header is one that says who asks: it ends here.
+    /// Whether the header is one that says who asks, or may be taken for it: it ends here.
     pub(super) fn is_shown_in(&self, name: &HeaderName) -> bool {
-        self.header.as_ref().is_some_and(|(known, _)| known == name)
+        self.header.as_ref().is_some_and(|(known, _)| headers::reads_as(name.as_str(), known.as_str()))
     }
 
     /// Who sends `headers` on the connection of `client`.

@@ -376,12 +376,10 @@ pub(super) fn request_upstream_at(
     head: Parts,
     permitted: Permitted,
 ) -> Request<Full<Bytes>> {
-    let settings = &exchange.upstream.settings;
     let mut request = Request::new(Full::new(permitted.into_body()));
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
-    *request.headers_mut() =
-        headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
+    *request.headers_mut() = headers::for_upstream(exchange, head.headers);
     request
 }
 
