@@ -94,6 +94,41 @@ fn two_agents() -> String {
 }
 
 #[test]
+fn whatever_revision_a_message_names_nobody_acts_in_the_session_of_another_agent() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, &two_agents());
+    let [alice, bob] = TWO_AGENTS.map(|shown| ("authorization", shown));
+    let session = ("mcp-session-id", "s-alice");
+    assert_eq!(proxy.post(&[alice, session], &call("safe")).status(), 200);
+    let naming =
+        |version: &str| format!("\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"{version}\"}}");
+    for version in ["2025-11-25", "2024-11-05", "zzzz", "9999-99"] {
+        let (version, meta) = (("mcp-protocol-version", version), naming(version));
+        let named = call("safe").replace("\"name\":\"safe\"", &format!("\"name\":\"safe\",{meta}"));
+        let (method, name) = (("mcp-method", "tools/call"), ("mcp-name", "safe"));
+        assert_eq!(proxy.post(&[bob, session, version, method, name], &named).status(), 404, "{version:?}");
+        let method = ("mcp-method", "notifications/cancelled");
+        let cancelled = format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":1,{meta}}}}}"
+        );
+        assert_eq!(proxy.post(&[bob, session, version, method], &cancelled).status(), 404, "{version:?}");
+    }
+    assert_eq!(server.asked().len(), 1, "the server has only heard of alice's call");
+
+    // A revision without sessions: whatever is named as one does not reach the server.
+    let (version, meta) = (("mcp-protocol-version", "2026-07-28"), naming("2026-07-28"));
+    let (method, name) = (("mcp-method", "tools/call"), ("mcp-name", "safe"));
+    let named = call("safe").replace("\"name\":\"safe\"", &format!("\"name\":\"safe\",{meta}"));
+    assert_eq!(proxy.post(&[bob, session, version, method, name], &named).status(), 200);
+    assert_eq!(asked_with(&server, "mcp-session-id"), None);
+    let told = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}";
+    assert_eq!(proxy.post(&[bob, session, version], told).status(), 202);
+    assert_eq!(asked_with(&server, "mcp-session-id"), None);
+    assert_eq!(proxy.post(&[bob, ("mcp_session_id", "s-alice")], &call("safe")).status(), 200);
+    assert_eq!(asked_with(&server, "mcp_session_id"), None, "some servers read it as the same");
+}
+
+#[test]
 fn a_header_that_says_who_an_agent_is_comes_from_the_configuration_alone() {
     let server = Server::of_result(RESULT);
     let config = format!(

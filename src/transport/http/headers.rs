@@ -206,7 +206,8 @@ impl Mismatch {
     }
 }
 
-/// Whether `frame` is of the era without sessions. Its headers are then compared with it.
+/// Whether `frame` is of the era without sessions. Whatever says of itself which revision it is has its headers compared with it; one
+/// that names a revision with sessions, as no client has to, is in one like any other.
 ///
 /// # Errors
 ///
@@ -214,6 +215,7 @@ impl Mismatch {
 pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch> {
     let header = single(headers, &PROTOCOL_VERSION)
         .map_err(|()| Mismatch::of("the header MCP-Protocol-Version is there twice or not plain text"))?;
+    let method = frame.method().unwrap_or_default();
     let Some(declared) = mcp::declared_version(frame) else {
         return match (is_modern(header), frame.kind()) {
             (true, Kind::Request) => {
@@ -221,32 +223,38 @@ pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch
                     "`params._meta` does not name the protocol version, as requests of this revision have to";
                 Err(Mismatch { code: ErrorCode::INVALID_PARAMS, text })
             }
+            (true, Kind::Notification) => match single(headers, &METHOD) {
+                Ok(said) if said.is_none_or(|said| said == method) => Ok(true),
+                _ => {
+                    Err(Mismatch::of("the header Mcp-Method is there twice or not the method of the message"))
+                }
+            },
             (modern, _) => Ok(modern),
         };
     };
     if header != Some(&*declared) {
         return Err(Mismatch::of("the header MCP-Protocol-Version is not the version in the message"));
     }
-    let method = frame.method().unwrap_or_default();
     match single(headers, &METHOD) {
         Ok(Some(value)) if value == method => {}
         _ => return Err(Mismatch::of("the header Mcp-Method is missing or not the method of the message")),
     }
+    let modern = is_modern(Some(&declared));
     let key = match method {
         method::TOOLS_CALL | "prompts/get" => "name",
         "resources/read" => "uri",
-        _ => return Ok(true),
+        _ => return Ok(modern),
     };
     let params = frame.params().unwrap_or("{}");
     let Some(target) = scan::members(params).find(|(name, _)| name == key).map(|(_, value)| value) else {
-        return Ok(true);
+        return Ok(modern);
     };
     let matches = match single(headers, &NAME) {
         Ok(Some(value)) => decoded(value).is_some_and(|value| value == scan::unescape(target)),
         _ => false,
     };
     if matches {
-        Ok(true)
+        Ok(modern)
     } else {
         Err(Mismatch::of("the header Mcp-Name is missing or not what the message names"))
     }
@@ -370,6 +378,54 @@ mod tests {
         assert_eq!(agree(&headers, &bare).unwrap_err().code, ErrorCode::INVALID_PARAMS);
         let notification = frame(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#);
         assert_eq!(agree(&headers, &notification), Ok(true));
+        let with = |methods: &[&'static str]| {
+            let mut headers = headers.clone();
+            for method in methods {
+                headers.append(METHOD, HeaderValue::from_static(method));
+            }
+            agree(&headers, &notification)
+        };
+        assert_eq!(with(&["notifications/x"]), Ok(true));
+        for other in [&["ping"][..], &["Notifications/X"], &[""], &["notifications/x", "notifications/x"]] {
+            assert_eq!(with(other).unwrap_err().code, ErrorCode(-32020), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_revision_without_sessions_takes_a_message_out_of_its_session() {
+        for (version, modern) in
+            [("2026-07-28", true), ("2027-01-01", true), ("2025-11-25", false), ("zzzz", false), ("", false)]
+        {
+            let text = CALL.replace("2026-07-28", version);
+            let frame = Frame::from_client(Bytes::from(text)).unwrap();
+            let headers = HeaderMap::from_iter([
+                (PROTOCOL_VERSION, HeaderValue::from_static(version)),
+                (METHOD, HeaderValue::from_static("tools/call")),
+                (NAME, HeaderValue::from_static("=?base64?ZMOkbmdlcg==?=")),
+            ]);
+            assert_eq!(agree(&headers, &frame), Ok(modern), "{version}");
+            let bare = HeaderMap::from_iter([(PROTOCOL_VERSION, HeaderValue::from_static(version))]);
+            assert!(agree(&bare, &frame).is_err(), "{version}");
+        }
+    }
+
+    #[test]
+    fn what_some_servers_read_as_the_same_is_the_same() {
+        assert!(reads_as("x_tenant", "x-tenant") && reads_as("x-tenant", "x_tenant"));
+        assert!(!reads_as("x-tenants", "x-tenant") && !reads_as("xtenant", "x-tenant"));
+        for goes in [
+            "mcp_session_id",
+            "mcp-session_id",
+            "mcp_name",
+            "x_forwarded_for",
+            "x_forwarded-proto",
+            "x_real-ip",
+        ] {
+            assert!(stays_here(&HeaderName::from_static(goes), true), "{goes}");
+        }
+        for passes in ["mcp-session-id", "mcp-name", "mcp-param-user_id", "x_own", "x_forwarded"] {
+            assert!(!stays_here(&HeaderName::from_static(passes), true), "{passes}");
+        }
     }
 
     #[test]

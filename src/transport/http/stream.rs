@@ -56,7 +56,7 @@ fn begin(
 ) -> Result<(Parts, Arc<Session>), Box<Response<Body>>> {
     let (head, _) = request.into_parts();
     check(&head)?;
-    let session = post::session(exchange, &head, false)?;
+    let session = post::session(exchange, &head)?;
     Ok((head, session))
 }
 
