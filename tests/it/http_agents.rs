@@ -63,7 +63,7 @@ fn a_token_says_who_asks_and_goes_no_further() {
          headers_of: {{night: {{authorization: {{file: night.upstream}}}}}}\n",
         server.address
     );
-    let files = [("night.token", "moon\n"), ("night.upstream", "Bearer night's own\n")];
+    let files = [("night.token", "moon over the sea\n"), ("night.upstream", "Bearer night's own\n")];
     let proxy = Proxy::with_files(POLICY, &config, &files);
     for wrong in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", "Basic s3cret")]] {
         let answer = proxy.post(wrong, &call("safe"));
@@ -73,10 +73,10 @@ fn a_token_says_who_asks_and_goes_no_further() {
     let build = [("authorization", "Bearer s3cret"), ("mcp-session-id", "s-1")];
     assert_eq!(proxy.post(&build, &call("safe")).status(), 200);
     assert_eq!(asked_with(&server, "authorization").as_deref(), Some("Bearer ours"));
-    let night = [("authorization", "bearer moon")];
+    let night = [("authorization", "bearer moon over the sea")];
     assert_eq!(proxy.post(&night, &call("safe")).status(), 200);
     assert_eq!(asked_with(&server, "authorization").as_deref(), Some("Bearer night's own"));
-    let stolen = [("authorization", "Bearer moon"), ("mcp-session-id", "s-1")];
+    let stolen = [("authorization", "Bearer moon over the sea"), ("mcp-session-id", "s-1")];
     assert_eq!(proxy.post(&stolen, &call("safe")).status(), 404, "a session is its principal's");
     let mut client = proxy.connect();
     client.send(&post("/mcp", &night, &call("danger")));
@@ -424,6 +424,9 @@ fn a_configuration_is_refused_with_the_place_of_what_is_wrong() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         String::from_utf8(output.stderr).unwrap()
     };
+    home.file("empty", "\n");
+    home.file("short", "fifteen letters\n");
+    let token = |source: &str| format!("agents: {{tokens: [{{name: a, {source}}}]}}\n");
     let good = "upstreams: [{name: a, path: /a, url: \"http://localhost:1/\"}]\n";
     for (config, says, place) in [
         (format!("listen: 127.0.0.1:0\nlisten_on: x\n{good}"), "listen_on", ":2:"),
@@ -446,6 +449,13 @@ fn a_configuration_is_refused_with_the_place_of_what_is_wrong() {
         (
             format!("listen: 127.0.0.1:0\n{good}agents: {{tokens: [{{name: a, sha256: 12}}]}}\n"),
             "cannot be used",
+            ":3:",
+        ),
+        (format!("listen: 127.0.0.1:0\n{good}{}", token("file: empty")), "too short", ":3:"),
+        (format!("listen: 127.0.0.1:0\n{good}{}", token("file: short")), "too short", ":3:"),
+        (
+            format!("listen: 127.0.0.1:0\n{good}{}", token(&format!("sha256: {}", Digest::of(b"")))),
+            "too short",
             ":3:",
         ),
     ] {
