@@ -540,6 +540,41 @@ fn a_held_call_keeps_no_answer_from_another_client_that_uses_the_same_id() {
 }
 
 #[test]
+fn a_client_without_a_session_takes_back_no_call_of_another_one() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &call(3, "danger")));
+    proxy.home.wait_for_holds(1);
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#;
+    assert_eq!(proxy.post(&[], cancelled).status(), 202);
+    assert_eq!(server.asked().last().unwrap().text(), cancelled, "it is about a request of its own");
+    decide(&proxy, &["approve"]);
+    assert!(held.message().unwrap().text().contains("done"));
+}
+
+#[test]
+fn progress_passes_while_another_client_has_a_call_with_the_same_token_held() {
+    let progress =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
+    let server = Server::start(Box::new(move |_, say| {
+        say(EVENTS);
+        say(format!("data: {progress}\n\n").as_bytes());
+        say(format!("data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{RESULT}}}\n\n").as_bytes());
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let with_token =
+        |tool| call(1, tool).replace("\"arguments\":{}", "\"arguments\":{},\"_meta\":{\"progressToken\":0}");
+    let alone = proxy.post(&[], &with_token("safe"));
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &with_token("danger")));
+    proxy.home.wait_for_holds(1);
+    let beside = proxy.post(&[], &with_token("safe"));
+    assert!(beside.text().contains(progress));
+    assert_eq!(beside.text(), alone.text(), "what is allowed passes as if nobody else were there");
+}
+
+#[test]
 fn the_end_of_a_session_takes_back_what_waits_in_it_and_reaches_the_server() {
     let server = Server::start(Box::new(|_, say| say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")));
     let proxy = Proxy::before(&server, POLICY, "");

@@ -528,6 +528,8 @@ fn learn_session(exchange: &Exchange, asked: &Asked, head: &http::response::Part
         }
     } else if head.status == StatusCode::NOT_FOUND {
         sessions.forget(&asked.session);
+    } else if head.status.is_success() {
+        asked.session.confirm();
     }
 }
 
