@@ -25,7 +25,7 @@ use crate::{
     policy::{Diagnostic, Source},
     store::PostgresUrl,
     transport::http::{
-        identity::{AgentSettings, agent_named},
+        identity::{AgentSettings, TOKEN_BYTES_MIN, agent_named},
         lines::CommandSettings,
         settings::{Headers, HttpLimits, HttpSettings, OAuth, Target, UpstreamSettings},
         tls::{ServerTls, ServerTlsFiles},
@@ -424,6 +424,8 @@ impl Reader {
     }
 
     fn agents(&mut self, document: &Document) -> AgentSettings {
+        const TOO_SHORT: &str = "this token is too short to keep anybody out";
+        const TOKEN_HINT: &str = "use at least 16 bytes that nobody can guess, as of `openssl rand -hex 32`";
         let client_roots = document.tls.as_ref().and_then(|tls| tls.value.client_roots.as_ref());
         let mut settings =
             AgentSettings { by_certificate: client_roots.is_some(), ..AgentSettings::default() };
@@ -443,8 +445,12 @@ impl Reader {
                 Some(_) => None,
                 None => {
                     let (env, file) = (token.value.env.clone(), token.value.file.clone());
-                    self.value(token, &Secret { value: None, env, file })
-                        .map(|token| Digest::of(token.as_bytes()))
+                    let secret = self.value(token, &Secret { value: None, env, file });
+                    if secret.as_ref().is_some_and(|secret| secret.len() < TOKEN_BYTES_MIN) {
+                        self.fail(token, TOO_SHORT, TOKEN_HINT);
+                        continue;
+                    }
+                    secret.map(|secret| Digest::of(secret.as_bytes()))
                 }
             };
             match digest {
@@ -453,6 +459,7 @@ impl Reader {
                     "this token cannot be used",
                     "give `sha256:` (64 hexadecimal digits, of the token without a line end), `env:` or `file:`",
                 ),
+                Some(digest) if digest == Digest::of(b"") => self.fail(token, TOO_SHORT, TOKEN_HINT),
                 Some(digest) if settings.tokens.insert(digest, agent).is_some() => {
                     self.fail(token, "two agents have this token", "give each one of its own");
                 }

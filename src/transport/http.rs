@@ -16,6 +16,7 @@ pub mod lines;
 pub mod listener;
 mod oauth;
 mod accounts;
+mod pages;
 mod post;
 mod pulse;
 pub mod remote;
@@ -48,9 +49,10 @@ use tokio_util::task::TaskTracker;
 use self::{
     accounts::Accounts,
     body::Body,
-    checks::{Door, TurnedAway},
+    checks::Door,
     identity::AgentSettings,
     lines::LineServers,
+    pages::Page,
     pulse::{Pulse, Pulsed},
     settings::{HttpLimits, HttpSettings},
     tls::ServerTls,
@@ -225,12 +227,13 @@ fn answer(
         let call = client.pulse.begin_call();
         let routes = worker.proxy.routes.load_full();
         let is_in_pieces = checks::is_in_pieces(&request);
-        let admitted = match admit(&worker, &client, &request, &routes) {
+        let page = Page::of(request.headers(), &routes);
+        let admitted = match admit(&worker, &client, &request, &routes, page.as_ref()) {
             Ok(admitted) => admitted,
-            Err(away) => {
-                let mut response = away.into_response();
+            Err(mut response) => {
                 checks::nothing_after(&mut response, is_in_pieces);
-                return Ok(call.on_call(response));
+                page.iter().for_each(|page| page.may_read(&mut response));
+                return Ok(call.on_call(*response));
             }
         };
         let is_get = *request.method() == Method::GET;
@@ -253,6 +256,7 @@ fn answer(
             }
         };
         checks::nothing_after(&mut response, is_in_pieces);
+        page.iter().for_each(|page| page.may_read(&mut response));
         let is_endless = is_get || response.extensions().get::<Endless>().is_some();
         Ok(if is_endless { call.on_stream(response) } else { call.on_call(response) })
     }
@@ -265,13 +269,20 @@ struct Admitted {
     principal: Arc<Principal>,
 }
 
+/// Looks at the head of `request`, which may come from `page`. `Err`: what is answered at once.
 fn admit(
     worker: &Worker,
     client: &Client,
     request: &Request<Incoming>,
     routes: &Routes,
-) -> Result<Admitted, TurnedAway> {
-    let (behind, door) = checks::head(request, routes)?;
+    page: Option<&Page>,
+) -> Result<Admitted, Box<Response<Body>>> {
+    if let Some(page) = page
+        && let Some(leave) = page.asks_for_leave(request, routes)?
+    {
+        return Err(Box::new(leave));
+    }
+    let (behind, door) = checks::head(request, request.method(), routes)?;
     let anyone = &worker.proxy.anyone;
     let principal = match door {
         Door::Endpoint | Door::Messages => routes.agents.who(client, request.headers(), anyone)?,

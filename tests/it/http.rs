@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::{
-    http::{Connection, Proxy, Server, post},
+    http::{Connection, Proxy, Server, json as json_response, post},
     program::until,
 };
 
@@ -537,6 +537,121 @@ fn a_held_call_keeps_no_answer_from_another_client_that_uses_the_same_id() {
     assert!(answer.text().contains("done"), "{}", answer.text());
     decide(&proxy, &["approve"]);
     assert!(held.message().unwrap().text().contains("done"));
+}
+
+#[test]
+fn a_client_without_a_session_takes_back_no_call_of_another_one() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &call(3, "danger")));
+    proxy.home.wait_for_holds(1);
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#;
+    assert_eq!(proxy.post(&[], cancelled).status(), 202);
+    assert_eq!(server.asked().last().unwrap().text(), cancelled, "it is about a request of its own");
+    decide(&proxy, &["approve"]);
+    assert!(held.message().unwrap().text().contains("done"));
+}
+
+#[test]
+fn progress_passes_while_another_client_has_a_call_with_the_same_token_held() {
+    let progress =
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":0,"progress":1}}"#;
+    let server = Server::start(Box::new(move |_, say| {
+        say(EVENTS);
+        say(format!("data: {progress}\n\n").as_bytes());
+        say(format!("data: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{RESULT}}}\n\n").as_bytes());
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let with_token =
+        |tool| call(1, tool).replace("\"arguments\":{}", "\"arguments\":{},\"_meta\":{\"progressToken\":0}");
+    let alone = proxy.post(&[], &with_token("safe"));
+    let mut held = proxy.connect();
+    held.send(&post("/mcp", &[], &with_token("danger")));
+    proxy.home.wait_for_holds(1);
+    let beside = proxy.post(&[], &with_token("safe"));
+    assert!(beside.text().contains(progress));
+    assert_eq!(beside.text(), alone.text(), "what is allowed passes as if nobody else were there");
+}
+
+#[test]
+fn a_page_of_a_listed_origin_may_speak_to_the_server_and_others_may_not() {
+    let server = Server::start(Box::new(|_, say| {
+        let theirs = "mcp-session-id: s-1\r\naccess-control-allow-origin: *\r\naccess-control-allow-credentials: true\r\n";
+        say(&json_response(
+            "200 OK",
+            theirs,
+            &format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{RESULT}}}"),
+        ));
+    }));
+    let digest = holdshort::digest::Digest::of(b"a token of an agent");
+    let config = format!(
+        "origins: [\"https://app.example\"]\nagents: {{tokens: [{{name: web, sha256: {digest}}}]}}\n"
+    );
+    let proxy = Proxy::before(&server, POLICY, &config);
+    let ask = |request: String| {
+        let mut client = proxy.connect();
+        client.send(request.as_bytes());
+        client.message().unwrap()
+    };
+    let preflight = |path: &str, origin: &str| {
+        ask(format!(
+            "OPTIONS {path} HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\naccess-control-request-method: POST\r\n\
+             access-control-request-headers: content-type,mcp-param-Region,x-other\r\n\r\n"
+        ))
+    };
+    let allowed = preflight("/mcp", "https://app.example");
+    assert_eq!((allowed.status(), allowed.text()), (204, ""));
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example"));
+    assert_eq!(allowed.header("access-control-allow-methods"), Some("POST, GET, DELETE"));
+    assert_eq!(allowed.header("vary"), Some("Origin"));
+    assert_eq!(allowed.header("access-control-allow-credentials"), None);
+    let names = allowed.header("access-control-allow-headers").unwrap().to_ascii_lowercase();
+    let names: Vec<&str> = names.split(", ").collect();
+    for name in [
+        "content-type",
+        "authorization",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-param-region",
+        "last-event-id",
+    ] {
+        assert!(names.contains(&name), "{name} is in {names:?}");
+    }
+    assert!(!names.contains(&"x-other") && !names.contains(&"*"), "{names:?}");
+    assert_eq!(preflight("/other", "https://app.example").status(), 404);
+    for origin in ["https://app.example.evil", "https://app.example:444", "http://app.example", "null"] {
+        let refused = preflight("/mcp", origin);
+        assert_eq!(
+            (refused.status(), refused.header("access-control-allow-origin")),
+            (403, None),
+            "{origin}"
+        );
+    }
+    let own = preflight("/mcp", "http://localhost");
+    assert_eq!((own.status(), own.header("access-control-allow-origin")), (401, None), "it needs no leave");
+    assert!(server.asked().is_empty(), "the server is not asked");
+
+    let origin = ("origin", "https://app.example");
+    let token = ("authorization", "Bearer a token of an agent");
+    for (headers, status) in [(&[origin, token][..], 200), (&[origin], 401)] {
+        let answer = proxy.post(headers, &call(1, "safe"));
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
+        assert_eq!(answer.header("vary"), Some("Origin"));
+        let exposed = answer.header("access-control-expose-headers").unwrap().to_ascii_lowercase();
+        assert!(exposed.contains("mcp-session-id"), "{exposed}");
+    }
+    let program = proxy.post(&[token], &call(1, "safe"));
+    assert_eq!(
+        program.header("access-control-allow-origin"),
+        Some("*"),
+        "what is no page gets what the server says"
+    );
+    assert_eq!(program.header("vary"), None);
 }
 
 #[test]

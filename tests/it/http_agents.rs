@@ -63,7 +63,7 @@ fn a_token_says_who_asks_and_goes_no_further() {
          headers_of: {{night: {{authorization: {{file: night.upstream}}}}}}\n",
         server.address
     );
-    let files = [("night.token", "moon\n"), ("night.upstream", "Bearer night's own\n")];
+    let files = [("night.token", "moon over the sea\n"), ("night.upstream", "Bearer night's own\n")];
     let proxy = Proxy::with_files(POLICY, &config, &files);
     for wrong in [&[][..], &[("authorization", "Bearer wrong")], &[("authorization", "Basic s3cret")]] {
         let answer = proxy.post(wrong, &call("safe"));
@@ -73,15 +73,97 @@ fn a_token_says_who_asks_and_goes_no_further() {
     let build = [("authorization", "Bearer s3cret"), ("mcp-session-id", "s-1")];
     assert_eq!(proxy.post(&build, &call("safe")).status(), 200);
     assert_eq!(asked_with(&server, "authorization").as_deref(), Some("Bearer ours"));
-    let night = [("authorization", "bearer moon")];
+    let night = [("authorization", "bearer moon over the sea")];
     assert_eq!(proxy.post(&night, &call("safe")).status(), 200);
     assert_eq!(asked_with(&server, "authorization").as_deref(), Some("Bearer night's own"));
-    let stolen = [("authorization", "Bearer moon"), ("mcp-session-id", "s-1")];
+    let stolen = [("authorization", "Bearer moon over the sea"), ("mcp-session-id", "s-1")];
     assert_eq!(proxy.post(&stolen, &call("safe")).status(), 404, "a session is its principal's");
     let mut client = proxy.connect();
     client.send(&post("/mcp", &night, &call("danger")));
     proxy.home.wait_for_holds(1);
     assert_eq!(proxy.home.holds()[0]["principal"], "agent:night");
+}
+
+/// Two agents with tokens of their own.
+const TWO_AGENTS: [&str; 2] = ["Bearer alice's own token", "Bearer bob's own token"];
+
+fn two_agents() -> String {
+    let digests = TWO_AGENTS.map(|shown| Digest::of(shown.trim_start_matches("Bearer ").as_bytes()));
+    let [alice, bob] = digests;
+    format!("agents: {{tokens: [{{name: alice, sha256: {alice}}}, {{name: bob, sha256: {bob}}}]}}\n")
+}
+
+#[test]
+fn whatever_revision_a_message_names_nobody_acts_in_the_session_of_another_agent() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, &two_agents());
+    let [alice, bob] = TWO_AGENTS.map(|shown| ("authorization", shown));
+    let session = ("mcp-session-id", "s-alice");
+    assert_eq!(proxy.post(&[alice, session], &call("safe")).status(), 200);
+    let naming =
+        |version: &str| format!("\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"{version}\"}}");
+    for version in ["2025-11-25", "2024-11-05", "zzzz", "9999-99"] {
+        let (version, meta) = (("mcp-protocol-version", version), naming(version));
+        let named = call("safe").replace("\"name\":\"safe\"", &format!("\"name\":\"safe\",{meta}"));
+        let (method, name) = (("mcp-method", "tools/call"), ("mcp-name", "safe"));
+        assert_eq!(proxy.post(&[bob, session, version, method, name], &named).status(), 404, "{version:?}");
+        let method = ("mcp-method", "notifications/cancelled");
+        let cancelled = format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":1,{meta}}}}}"
+        );
+        assert_eq!(proxy.post(&[bob, session, version, method], &cancelled).status(), 404, "{version:?}");
+    }
+    assert_eq!(server.asked().len(), 1, "the server has only heard of alice's call");
+
+    // A revision without sessions: whatever is named as one does not reach the server.
+    let (version, meta) = (("mcp-protocol-version", "2026-07-28"), naming("2026-07-28"));
+    let (method, name) = (("mcp-method", "tools/call"), ("mcp-name", "safe"));
+    let named = call("safe").replace("\"name\":\"safe\"", &format!("\"name\":\"safe\",{meta}"));
+    assert_eq!(proxy.post(&[bob, session, version, method, name], &named).status(), 200);
+    assert_eq!(asked_with(&server, "mcp-session-id"), None);
+    let told = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}";
+    assert_eq!(proxy.post(&[bob, session, version], told).status(), 202);
+    assert_eq!(asked_with(&server, "mcp-session-id"), None);
+    assert_eq!(proxy.post(&[bob, ("mcp_session_id", "s-alice")], &call("safe")).status(), 200);
+    assert_eq!(asked_with(&server, "mcp_session_id"), None, "some servers read it as the same");
+}
+
+#[test]
+fn a_header_that_says_who_an_agent_is_comes_from_the_configuration_alone() {
+    let server = Server::of_result(RESULT);
+    let config = format!(
+        "{}upstreams:\n  - name: test\n    path: /mcp\n    url: \"http://{}/\"\n    headers: {{x-site: {{value: eu}}}}\n    \
+         headers_of: {{alice: {{x-tenant: {{value: A}}, authorization: {{value: Bearer up}}}}, carol: {{x_seat: {{value: C}}}}}}\n",
+        two_agents(),
+        server.address
+    );
+    let proxy = Proxy::start(POLICY, &config);
+    let posed = [
+        ("x-tenant", "B"),
+        ("x_tenant", "B"),
+        ("x-site", "us"),
+        ("X_Site", "us"),
+        ("x-seat", "B"),
+        ("x_forwarded_for", "192.0.2.1"),
+        ("x_own", "kept"),
+    ];
+    for (shown, tenant) in TWO_AGENTS.into_iter().zip([Some("A"), None]) {
+        let mut headers = posed.to_vec();
+        headers.push(("authorization", shown));
+        assert_eq!(proxy.post(&headers, &call("safe")).status(), 200);
+        for (name, expected) in [
+            ("x-tenant", tenant),
+            ("x_tenant", None),
+            ("x-site", Some("eu")),
+            ("x_site", None),
+            ("x-seat", None),
+            ("x_seat", None),
+            ("x_forwarded_for", None),
+            ("x_own", Some("kept")),
+        ] {
+            assert_eq!(asked_with(&server, name).as_deref(), expected, "{name} of {shown}");
+        }
+    }
 }
 
 #[test]
@@ -342,6 +424,9 @@ fn a_configuration_is_refused_with_the_place_of_what_is_wrong() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         String::from_utf8(output.stderr).unwrap()
     };
+    home.file("empty", "\n");
+    home.file("short", "fifteen letters\n");
+    let token = |source: &str| format!("agents: {{tokens: [{{name: a, {source}}}]}}\n");
     let good = "upstreams: [{name: a, path: /a, url: \"http://localhost:1/\"}]\n";
     for (config, says, place) in [
         (format!("listen: 127.0.0.1:0\nlisten_on: x\n{good}"), "listen_on", ":2:"),
@@ -364,6 +449,13 @@ fn a_configuration_is_refused_with_the_place_of_what_is_wrong() {
         (
             format!("listen: 127.0.0.1:0\n{good}agents: {{tokens: [{{name: a, sha256: 12}}]}}\n"),
             "cannot be used",
+            ":3:",
+        ),
+        (format!("listen: 127.0.0.1:0\n{good}{}", token("file: empty")), "too short", ":3:"),
+        (format!("listen: 127.0.0.1:0\n{good}{}", token("file: short")), "too short", ":3:"),
+        (
+            format!("listen: 127.0.0.1:0\n{good}{}", token(&format!("sha256: {}", Digest::of(b"")))),
+            "too short",
             ":3:",
         ),
     ] {

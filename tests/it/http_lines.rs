@@ -127,6 +127,19 @@ fn requests_without_sessions_share_a_process_unless_their_ids_are_the_same() {
 }
 
 #[test]
+fn a_message_that_names_a_revision_with_sessions_is_in_the_one_it_names_or_in_none() {
+    let proxy = proxy();
+    let id = session(&proxy);
+    let old = modern(READ).replace("2026-07-28", "1999-01-01");
+    let [_, method, name] = modern_headers("get_order");
+    let headers = [("mcp-protocol-version", "1999-01-01"), method, name];
+    for (session, status) in [(None, 200), (Some(&*id), 200), (Some("another's"), 404)] {
+        let headers: Vec<_> = headers.into_iter().chain(session.map(|id| ("mcp-session-id", id))).collect();
+        assert_eq!(proxy.post(&headers, &old).status(), status, "{session:?}");
+    }
+}
+
+#[test]
 fn a_revision_without_sessions_neither_listens_to_one_nor_ends_it() {
     let proxy = proxy();
     let id = session(&proxy);

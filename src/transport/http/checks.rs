@@ -35,6 +35,12 @@ impl TurnedAway {
     }
 }
 
+impl From<TurnedAway> for Box<Response<Body>> {
+    fn from(away: TurnedAway) -> Self {
+        Self::new(away.into_response())
+    }
+}
+
 /// What of a server a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
@@ -59,8 +65,12 @@ pub(super) fn nothing_after<B>(response: &mut Response<B>, is_in_pieces: bool) {
     }
 }
 
-/// Which server `request` is for, and what of it.
-pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, Door), TurnedAway> {
+/// Which server `request` is for, and what of it. `method` is what it does there, or what its page wants to do.
+pub(super) fn head<B>(
+    request: &Request<B>,
+    method: &Method,
+    routes: &Routes,
+) -> Result<(Behind, Door), TurnedAway> {
     let headers = request.headers();
     let host = host(request)?;
     let name = in_lower_case(host.host());
@@ -80,11 +90,11 @@ pub(super) fn head<B>(request: &Request<B>, routes: &Routes) -> Result<(Behind, 
     if let Some((endpoint, stream)) = legacy::stream_at(path)
         && let Some(Behind::Http(at)) = routes.find(&name, endpoint)
         && routes.upstreams[at].streams.has(stream)
-        && *request.method() == Method::POST
+        && *method == Method::POST
     {
         return Ok((Behind::Http(at), Door::Messages));
     }
-    let upstream = oauth::described_at(&name, path, routes).filter(|_| *request.method() == Method::GET);
+    let upstream = oauth::described_at(&name, path, routes).filter(|_| *method == Method::GET);
     upstream.map(|upstream| (Behind::Http(upstream), Door::Metadata)).ok_or(NO_PATH)
 }
 

@@ -1,15 +1,15 @@
 //! Which headers go through, and whether those that mirror a message agree with it.
 //!
 //! Used by `post`, `held` and `stream`. Only what is meant for the other end passes; a client can neither strip headers by naming them
-//! in `Connection` nor add ones that name a proxy in front of it.
+//! in `Connection` nor add ones that name a proxy in front of it or that only the configuration has to give.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
+    Exchange,
     body::{self, Body},
-    identity::AgentSettings,
-    settings::{OAuth, UpstreamSettings},
+    settings::OAuth,
 };
 use crate::{
     gate::{Arrival, ListedTools, Refusal},
@@ -55,8 +55,22 @@ fn stays_here(name: &HeaderName, passes_authorization: bool) -> bool {
         | header::VIA
         | header::PROXY_AUTHORIZATION => true,
         header::AUTHORIZATION => !passes_authorization,
-        _ => is_of_a_proxy(name.as_str()),
+        _ => is_of_a_proxy(name.as_str()) || is_nearly_of_mcp(name.as_str()),
     }
+}
+
+/// Whether a server may take a header called `name` for the one called `known`: some see no difference between `_` and `-` (RFC 3875
+/// §4.1.18, and what has come of it). Both are in lower case.
+pub(super) fn reads_as(name: &str, known: &str) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() == known.len() && name.bytes().map(dashed).eq(known.bytes().map(dashed))
+}
+
+/// Names that some servers take for those of a session, a revision or a message, which are looked at here.
+fn is_nearly_of_mcp(name: &str) -> bool {
+    name.starts_with("mcp")
+        && name.contains('_')
+        && [PROTOCOL_VERSION, SESSION_ID, METHOD, NAME].iter().any(|known| reads_as(name, known.as_str()))
 }
 
 /// Makes the head of a request say that its message is `method` about `name`.
@@ -84,24 +98,26 @@ pub(super) fn arrival(headers: &HeaderMap) -> Arrival<'_> {
 
 /// Names that say something of the way instead of the message.
 fn is_of_a_proxy(name: &str) -> bool {
-    matches!(name, "keep-alive" | "proxy-connection" | "x-real-ip") || name.starts_with("x-forwarded-")
+    const FORWARDED: &str = "x-forwarded-";
+    matches!(name, "keep-alive" | "proxy-connection")
+        || reads_as(name, "x-real-ip")
+        || name.get(..FORWARDED.len()).is_some_and(|begin| reads_as(begin, FORWARDED))
 }
 
-/// The headers of a request of `principal` as the server gets them.
-pub(super) fn for_upstream(
-    mut headers: HeaderMap,
-    upstream: &UpstreamSettings,
-    agents: &AgentSettings,
-    principal: &Principal,
-) -> HeaderMap {
-    let passes_authorization = upstream.oauth != OAuth::Off;
-    remove(&mut headers, |name| stays_here(name, passes_authorization) || agents.is_shown_in(name));
-    headers.insert(header::HOST, upstream.target.authority.clone());
-    let of_agent = match principal {
-        Principal::Agent { name } => upstream.headers_of.get(name),
+/// The headers of a client's request as the server gets them. What is given by the configuration, be it to others, is never a client's.
+pub(super) fn for_upstream(exchange: &Exchange, mut headers: HeaderMap) -> HeaderMap {
+    let (upstream, agents) = (&exchange.upstream, &exchange.routes.agents);
+    let settings = &upstream.settings;
+    let passes_authorization = settings.oauth != OAuth::Off;
+    remove(&mut headers, |name| {
+        stays_here(name, passes_authorization) || agents.is_shown_in(name) || upstream.is_given_here(name)
+    });
+    headers.insert(header::HOST, settings.target.authority.clone());
+    let of_agent = match &*exchange.principal {
+        Principal::Agent { name } => settings.headers_of.get(name),
         _ => None,
     };
-    for (name, value) in upstream.headers.iter().chain(of_agent.into_iter().flatten()) {
+    for (name, value) in settings.headers.iter().chain(of_agent.into_iter().flatten()) {
         headers.insert(name, value.clone());
     }
     headers
@@ -190,7 +206,8 @@ impl Mismatch {
     }
 }
 
-/// Whether `frame` is of the era without sessions. Its headers are then compared with it.
+/// Whether `frame` is of the era without sessions. Whatever says of itself which revision it is has its headers compared with it; one
+/// that names a revision with sessions, as no client has to, is in one like any other.
 ///
 /// # Errors
 ///
@@ -198,6 +215,7 @@ impl Mismatch {
 pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch> {
     let header = single(headers, &PROTOCOL_VERSION)
         .map_err(|()| Mismatch::of("the header MCP-Protocol-Version is there twice or not plain text"))?;
+    let method = frame.method().unwrap_or_default();
     let Some(declared) = mcp::declared_version(frame) else {
         return match (is_modern(header), frame.kind()) {
             (true, Kind::Request) => {
@@ -205,32 +223,38 @@ pub(super) fn agree(headers: &HeaderMap, frame: &Frame) -> Result<bool, Mismatch
                     "`params._meta` does not name the protocol version, as requests of this revision have to";
                 Err(Mismatch { code: ErrorCode::INVALID_PARAMS, text })
             }
+            (true, Kind::Notification) => match single(headers, &METHOD) {
+                Ok(said) if said.is_none_or(|said| said == method) => Ok(true),
+                _ => {
+                    Err(Mismatch::of("the header Mcp-Method is there twice or not the method of the message"))
+                }
+            },
             (modern, _) => Ok(modern),
         };
     };
     if header != Some(&*declared) {
         return Err(Mismatch::of("the header MCP-Protocol-Version is not the version in the message"));
     }
-    let method = frame.method().unwrap_or_default();
     match single(headers, &METHOD) {
         Ok(Some(value)) if value == method => {}
         _ => return Err(Mismatch::of("the header Mcp-Method is missing or not the method of the message")),
     }
+    let modern = is_modern(Some(&declared));
     let key = match method {
         method::TOOLS_CALL | "prompts/get" => "name",
         "resources/read" => "uri",
-        _ => return Ok(true),
+        _ => return Ok(modern),
     };
     let params = frame.params().unwrap_or("{}");
     let Some(target) = scan::members(params).find(|(name, _)| name == key).map(|(_, value)| value) else {
-        return Ok(true);
+        return Ok(modern);
     };
     let matches = match single(headers, &NAME) {
         Ok(Some(value)) => decoded(value).is_some_and(|value| value == scan::unescape(target)),
         _ => false,
     };
     if matches {
-        Ok(true)
+        Ok(modern)
     } else {
         Err(Mismatch::of("the header Mcp-Name is missing or not what the message names"))
     }
@@ -354,6 +378,54 @@ mod tests {
         assert_eq!(agree(&headers, &bare).unwrap_err().code, ErrorCode::INVALID_PARAMS);
         let notification = frame(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#);
         assert_eq!(agree(&headers, &notification), Ok(true));
+        let with = |methods: &[&'static str]| {
+            let mut headers = headers.clone();
+            for method in methods {
+                headers.append(METHOD, HeaderValue::from_static(method));
+            }
+            agree(&headers, &notification)
+        };
+        assert_eq!(with(&["notifications/x"]), Ok(true));
+        for other in [&["ping"][..], &["Notifications/X"], &[""], &["notifications/x", "notifications/x"]] {
+            assert_eq!(with(other).unwrap_err().code, ErrorCode(-32020), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_revision_without_sessions_takes_a_message_out_of_its_session() {
+        for (version, modern) in
+            [("2026-07-28", true), ("2027-01-01", true), ("2025-11-25", false), ("zzzz", false), ("", false)]
+        {
+            let text = CALL.replace("2026-07-28", version);
+            let frame = Frame::from_client(Bytes::from(text)).unwrap();
+            let headers = HeaderMap::from_iter([
+                (PROTOCOL_VERSION, HeaderValue::from_static(version)),
+                (METHOD, HeaderValue::from_static("tools/call")),
+                (NAME, HeaderValue::from_static("=?base64?ZMOkbmdlcg==?=")),
+            ]);
+            assert_eq!(agree(&headers, &frame), Ok(modern), "{version}");
+            let bare = HeaderMap::from_iter([(PROTOCOL_VERSION, HeaderValue::from_static(version))]);
+            assert!(agree(&bare, &frame).is_err(), "{version}");
+        }
+    }
+
+    #[test]
+    fn what_some_servers_read_as_the_same_is_the_same() {
+        assert!(reads_as("x_tenant", "x-tenant") && reads_as("x-tenant", "x_tenant"));
+        assert!(!reads_as("x-tenants", "x-tenant") && !reads_as("xtenant", "x-tenant"));
+        for goes in [
+            "mcp_session_id",
+            "mcp-session_id",
+            "mcp_name",
+            "x_forwarded_for",
+            "x_forwarded-proto",
+            "x_real-ip",
+        ] {
+            assert!(stays_here(&HeaderName::from_static(goes), true), "{goes}");
+        }
+        for passes in ["mcp-session-id", "mcp-name", "mcp-param-user_id", "x_own", "x_forwarded"] {
+            assert!(!stays_here(&HeaderName::from_static(passes), true), "{passes}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::{digest::Digest, principal::Principal};
 /// The longest name of an agent, in characters.
 pub const AGENT_NAME_CHARS_MAX: usize = 200;
 
+/// The shortest token that is one, in bytes.
+pub const TOKEN_BYTES_MIN: usize = 16;
+
 /// How agents show who they are. Nothing at all: nobody has to.
 #[derive(Clone, Default)]
 pub struct AgentSettings {
@@ -34,9 +37,9 @@ impl AgentSettings {
         !self.tokens.is_empty() || self.by_certificate || self.header.is_some()
     }
 
-    /// Whether the header is one that says who asks: it ends here.
+    /// Whether the header is one that says who asks, or may be taken for it: it ends here.
     pub(super) fn is_shown_in(&self, name: &HeaderName) -> bool {
-        self.header.as_ref().is_some_and(|(known, _)| known == name)
+        self.header.as_ref().is_some_and(|(known, _)| headers::reads_as(name.as_str(), known.as_str()))
     }
 
     /// Who sends `headers` on the connection of `client`.
@@ -64,7 +67,8 @@ impl AgentSettings {
             && let Some(token) = headers::single(headers, &header::AUTHORIZATION).map_err(|()| UNKNOWN)?
         {
             let token = token.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let known = token.and_then(|(_, token)| self.tokens.get(&Digest::of(token.trim().as_bytes())));
+            let token = token.map(|(_, token)| token.trim()).filter(|token| !token.is_empty());
+            let known = token.and_then(|token| self.tokens.get(&Digest::of(token.as_bytes())));
             return known.cloned().ok_or(UNKNOWN);
         }
         client.certificate.clone().filter(|_| self.by_certificate).ok_or(UNKNOWN)
@@ -78,4 +82,32 @@ pub fn agent_named(name: &str) -> Option<Arc<Principal>> {
         && name.chars().count() <= AGENT_NAME_CHARS_MAX
         && name.chars().all(crate::sanitize::is_plain);
     is_name.then(|| Arc::new(Principal::Agent { name: name.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::HeaderValue;
+
+    use super::{super::pulse::Pulse, *};
+
+    #[test]
+    fn nothing_is_never_a_token() {
+        let agent = |name: &str| agent_named(name).unwrap();
+        let tokens =
+            HashMap::from([(Digest::of(b""), agent("nobody")), (Digest::of(b"s3cret"), agent("ci"))]);
+        let settings = AgentSettings { tokens, ..AgentSettings::default() };
+        let pulse = Pulse::new(Arc::default());
+        let client = Client { pulse, peer: IpAddr::V4(Ipv4Addr::LOCALHOST), certificate: None };
+        let who = |shown: &'static str| {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(shown))]);
+            settings.who(&client, &headers, &Arc::new(Principal::Anyone)).ok()
+        };
+        assert_eq!(who("Bearer s3cret"), Some(agent("ci")));
+        // HTTP/2 leaves the space at the end.
+        for nothing in ["Bearer ", "Bearer", "Bearer  \t ", "bearer ", " ", ""] {
+            assert_eq!(who(nothing), None, "{nothing:?}");
+        }
+    }
 }

@@ -627,7 +627,9 @@ pub(super) async fn answer(
             Err(nowhere) => nowhere.into_response(),
         };
     }
-    let piped = if modern { servers.share(proxy, principal, frame.id()) } else { of_session() };
+    // Which revisions there are without a session is the server's to say.
+    let is_of_none = modern || (session.is_none() && mcp::declares_version(&frame));
+    let piped = if is_of_none { servers.share(proxy, principal, frame.id()) } else { of_session() };
     let piped = match piped {
         Ok(piped) => piped,
         Err(nowhere) => return nowhere.into_response(),

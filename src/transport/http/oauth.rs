@@ -190,8 +190,7 @@ pub(super) async fn metadata(exchange: Exchange, request: Request<Incoming>) -> 
     let Some(uri) = uri else { return body::text(StatusCode::NOT_FOUND, "no such path") };
     let mut onward = Request::new(Full::default());
     *onward.uri_mut() = uri;
-    *onward.headers_mut() =
-        headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
+    *onward.headers_mut() = headers::for_upstream(&exchange, head.headers);
     // Whoever asks for a description has no token yet; ours is not for strangers.
     for (name, _) in &settings.headers {
         onward.headers_mut().remove(name);

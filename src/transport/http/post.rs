@@ -106,7 +106,7 @@ pub(super) fn post(
 /// otherwise.
 fn has_batches(exchange: &Exchange, head: &Parts) -> bool {
     let Ok(declared) = headers::single(&head.headers, &PROTOCOL_VERSION) else { return false };
-    let Ok(session) = session(exchange, head, false) else { return false };
+    let Ok(session) = session(exchange, head) else { return false };
     let caller = session.caller();
     let negotiated = caller.revision.as_deref();
     let is_it = |version: &str| version == VERSION_WITH_BATCHES;
@@ -133,7 +133,7 @@ async fn batch(exchange: Exchange, head: Box<Parts>, text: Bytes) -> Response<Bo
 )]
 fn message(
     exchange: Exchange,
-    head: Box<Parts>,
+    mut head: Box<Parts>,
     frame: Frame,
 ) -> impl Future<Output = Response<Body>> + Send {
     async move {
@@ -141,6 +141,10 @@ fn message(
             Ok(modern) => modern,
             Err(mismatch) => return mismatch.into_response(&frame),
         };
+        if modern {
+            // No revision of this era has sessions, and nobody looks whose one is: the server must not be in any either.
+            head.headers.remove(SESSION_ID);
+        }
         let asked = match asked(&exchange, &head, &frame, modern) {
             Ok(asked) => asked,
             Err(response) => return *response,
@@ -197,7 +201,7 @@ fn asked(
         session.is_able(initialize.map_or("", |initialize| initialize.capabilities));
         session
     } else {
-        session(exchange, head, modern)?
+        session(exchange, head)?
     };
     Ok(Asked {
         session,
@@ -209,22 +213,16 @@ fn asked(
     })
 }
 
-/// The session that the head names; the era without sessions has none.
-pub(super) fn session(
-    exchange: &Exchange,
-    head: &Parts,
-    modern: bool,
-) -> Result<Arc<Session>, Box<Response<Body>>> {
+/// The session that the head names, if it names one.
+pub(super) fn session(exchange: &Exchange, head: &Parts) -> Result<Arc<Session>, Box<Response<Body>>> {
     let away = |status, text| Box::new(body::text(status, text));
     let id = headers::single(&head.headers, &SESSION_ID)
         .map_err(|()| away(StatusCode::BAD_REQUEST, "the session is named twice or not in plain text"))?;
-    exchange.upstream.sessions.find(id.filter(|_| !modern), &exchange.principal).map_err(
-        |error| match error {
-            // As if there were none: whose it is concerns nobody else.
-            NoSession::Foreign => away(StatusCode::NOT_FOUND, "no such session"),
-            NoSession::TooMany => away(StatusCode::SERVICE_UNAVAILABLE, "too many sessions are open"),
-        },
-    )
+    exchange.upstream.sessions.find(id, &exchange.principal).map_err(|error| match error {
+        // As if there were none: whose it is concerns nobody else.
+        NoSession::Foreign => away(StatusCode::NOT_FOUND, "no such session"),
+        NoSession::TooMany => away(StatusCode::SERVICE_UNAVAILABLE, "too many sessions are open"),
+    })
 }
 
 /// What needs neither the gate nor the server.
@@ -376,12 +374,10 @@ pub(super) fn request_upstream_at(
     head: Parts,
     permitted: Permitted,
 ) -> Request<Full<Bytes>> {
-    let settings = &exchange.upstream.settings;
     let mut request = Request::new(Full::new(permitted.into_body()));
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
-    *request.headers_mut() =
-        headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
+    *request.headers_mut() = headers::for_upstream(exchange, head.headers);
     request
 }
 
@@ -532,6 +528,8 @@ fn learn_session(exchange: &Exchange, asked: &Asked, head: &http::response::Part
         }
     } else if head.status == StatusCode::NOT_FOUND {
         sessions.forget(&asked.session);
+    } else if head.status.is_success() {
+        asked.session.confirm();
     }
 }
 

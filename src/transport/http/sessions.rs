@@ -1,7 +1,8 @@
 //! The clients of one server: their sessions, what they said of themselves, and which of their calls wait.
 //!
 //! Used by `post`, `held` and `stream`. A session id is the server's; it is bound to whoever used it first, and says nothing of who
-//! somebody is (MCP 2025-11-25, "Session Management"). Revisions without sessions share one entry for each principal.
+//! somebody is (MCP 2025-11-25, "Session Management"). Revisions without sessions share one entry for each principal: its clients may be
+//! several, so what waits of one is not asked about for another. Where there is no room, what is made up goes before what servers know.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -84,6 +85,8 @@ pub(super) struct Session {
     interests: Mutex<HashMap<RequestId, Interest>>,
     /// Where its client waits for the result of a task.
     beside: Mutex<Option<WeakSender<Bytes>>>,
+    /// Whether the server has taken anything in it: before that the id is only a client's word.
+    is_confirmed: AtomicBool,
     /// Seconds since the process began.
     used: AtomicU64,
 }
@@ -181,6 +184,9 @@ impl Sessions {
             return Ok(Arc::clone(session));
         }
         if without.len() >= PRINCIPALS_MAX {
+            without.retain(|_, session| !session.is_idle());
+        }
+        if without.len() >= PRINCIPALS_MAX {
             return Err(NoSession::TooMany);
         }
         let caller = Caller::without_session(principal, Arc::clone(&self.server));
@@ -205,6 +211,7 @@ impl Sessions {
             awaited: Mutex::default(),
             interests: Mutex::default(),
             beside: Mutex::default(),
+            is_confirmed: AtomicBool::new(false),
             used: AtomicU64::new(self.now()),
         })
     }
@@ -216,10 +223,7 @@ impl Sessions {
         session: &Arc<Session>,
     ) -> Result<(), NoSession> {
         if by_id.len() >= SESSIONS_MAX {
-            let now = self.now();
-            by_id.retain(|_, session| {
-                session.has_held() || now - session.used.load(Ordering::Relaxed) < UNUSED_MAX.as_secs()
-            });
+            self.make_room(by_id);
         }
         if by_id.len() >= SESSIONS_MAX {
             return Err(NoSession::TooMany);
@@ -227,6 +231,30 @@ impl Sessions {
         let _ = session.id.set(id.into());
         by_id.insert(id.into(), Arc::clone(session));
         Ok(())
+    }
+
+    /// Forgets sessions that nobody uses just now: those that the server has never taken and those that have been unused for long; if
+    /// there are none, half of those of whoever has the most.
+    fn make_room(&self, by_id: &mut HashMap<Box<str>, Arc<Session>>) {
+        let now = self.now();
+        by_id.retain(|_, session| {
+            let is_fresh = now - session.used() < UNUSED_MAX.as_secs();
+            !session.is_idle() || (session.is_confirmed.load(Ordering::Relaxed) && is_fresh)
+        });
+        if by_id.len() < SESSIONS_MAX {
+            return;
+        }
+        let mut idle: HashMap<&Arc<Principal>, Vec<u64>> = HashMap::new();
+        for session in by_id.values().filter(|session| session.is_idle()) {
+            idle.entry(&session.principal).or_default().push(session.used());
+        }
+        let Some((principal, mut used)) = idle.into_iter().max_by_key(|(_, used)| used.len()) else { return };
+        let (principal, middle) = (Arc::clone(principal), (used.len() - 1) / 2);
+        let (_, last, _) = used.select_nth_unstable(middle);
+        let last = *last;
+        by_id.retain(|_, session| {
+            !session.is_idle() || session.principal != principal || session.used() > last
+        });
     }
 
     /// A client that has just said who it is; it becomes a session when the server gives it an id.
@@ -251,6 +279,7 @@ impl Sessions {
 
     /// The server calls `session` by `id` from now on.
     pub(super) fn name(&self, id: &str, session: &Arc<Session>) -> Result<(), NoSession> {
+        session.confirm();
         self.insert(&mut lock(&self.by_id), id, session)
     }
 
@@ -278,6 +307,21 @@ impl Session {
             change(&mut caller);
             caller
         });
+    }
+
+    /// The server has taken something in this session.
+    pub(super) fn confirm(&self) {
+        self.is_confirmed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody has to do with it just now, and no answer is awaited in it. Only asked while nobody else can find it.
+    fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && lock(&self.awaited).is_empty()
+    }
+
+    /// When it was last used, in seconds since the process began.
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// On `stream` its client waits for the result of a task: what servers say beside the answers of tasks can be said there.
@@ -392,9 +436,9 @@ impl Session {
         lock(&self.awaited).remove(id)
     }
 
-    /// Whether a call with `id` waits.
+    /// Whether a call of its one client with `id` waits.
     pub(super) fn is_held(&self, id: &RequestId) -> bool {
-        lock(&self.waiting).by_id.contains_key(id)
+        self.is_one_client() && lock(&self.waiting).by_id.contains_key(id)
     }
 
     /// Whether any call waits.
@@ -402,9 +446,9 @@ impl Session {
         !lock(&self.waiting).by_id.is_empty()
     }
 
-    /// Whether a call with the progress token `token` (raw JSON) waits.
+    /// Whether a call of its one client with the progress token `token` (raw JSON) waits.
     pub(super) fn is_held_token(&self, token: &str) -> bool {
-        lock(&self.waiting).tokens.contains_key(token)
+        self.is_one_client() && lock(&self.waiting).tokens.contains_key(token)
     }
 
     /// A call waits, until the returned value is given to [`Session::no_longer_held`]. `token` is raw JSON. None: the one client of this
@@ -466,8 +510,11 @@ impl Session {
         here.is_cancelled()
     }
 
-    /// The client takes the call `id` back.
+    /// The client takes the call `id` back. Where there may be several, nobody knows whose call that is.
     pub(super) fn cancel(&self, gate: &Gate, id: &RequestId) -> Cancelled {
+        if !self.is_one_client() {
+            return Cancelled::default();
+        }
         let mut waiting = lock(&self.waiting);
         let found = waiting.by_id.get(id).map(|held| mark(held.iter())).unwrap_or_default();
         let mut cancelled = Cancelled { is_held: !found.is_empty(), left: Vec::new() };
@@ -509,6 +556,10 @@ fn mark<'a>(held: impl Iterator<Item = &'a Arc<HeldHere>>) -> Vec<HoldId> {
 mod tests {
     use super::*;
 
+    fn agent(name: &str) -> Arc<Principal> {
+        Arc::new(Principal::Agent { name: name.to_owned() })
+    }
+
     fn waits(session: &Session, id: &str, token: Option<&str>) -> Option<Arc<HeldHere>> {
         session.hold(RequestId::from_token(id).unwrap(), HoldId::random().unwrap(), token)
     }
@@ -527,5 +578,45 @@ mod tests {
 
         let anybody = sessions.begin(&principal, None);
         assert!(waits(&anybody, "1", None).is_some() && waits(&anybody, "1", None).is_some());
+    }
+
+    #[test]
+    fn ids_that_a_client_makes_up_keep_nobody_from_a_session() {
+        let sessions = Sessions::new("billing".into(), None);
+        let (alice, mallory) = (agent("alice"), agent("mallory"));
+        sessions.find(Some("alice's"), &alice).unwrap().confirm();
+        let held = sessions.find(Some("where a call waits"), &alice).unwrap();
+        for number in 0..SESSIONS_MAX {
+            assert!(sessions.find(Some(&format!("made up {number}")), &mallory).is_ok(), "{number}");
+        }
+        let new = sessions.begin(&alice, None);
+        assert_eq!(sessions.name("alice's second", &new), Ok(()));
+        for own in ["alice's", "alice's second", "where a call waits"] {
+            assert_eq!(sessions.find(Some(own), &mallory).err(), Some(NoSession::Foreign), "{own}");
+        }
+        assert!(Arc::ptr_eq(&held, &sessions.find(Some("where a call waits"), &alice).unwrap()));
+    }
+
+    #[test]
+    fn whoever_has_the_most_sessions_makes_room() {
+        let sessions = Sessions::new("billing".into(), None);
+        let (alice, mallory) = (agent("alice"), agent("mallory"));
+        sessions.find(Some("alice's"), &alice).unwrap().confirm();
+        for number in 0..=SESSIONS_MAX {
+            sessions.find(Some(&format!("begun {number}")), &mallory).unwrap().confirm();
+        }
+        assert!(sessions.find(Some("alice's second"), &alice).is_ok());
+        assert_eq!(sessions.find(Some("alice's"), &mallory).err(), Some(NoSession::Foreign));
+    }
+
+    #[test]
+    fn agents_without_sessions_that_are_gone_make_room() {
+        let sessions = Sessions::new("billing".into(), None);
+        let alice = agent("alice");
+        let here = sessions.find(None, &alice).unwrap();
+        for number in 0..=PRINCIPALS_MAX {
+            assert!(sessions.find(None, &agent(&number.to_string())).is_ok(), "{number}");
+        }
+        assert!(Arc::ptr_eq(&here, &sessions.find(None, &alice).unwrap()), "whoever is here stays known");
     }
 }

@@ -56,7 +56,7 @@ fn begin(
 ) -> Result<(Parts, Arc<Session>), Box<Response<Body>>> {
     let (head, _) = request.into_parts();
     check(&head)?;
-    let session = post::session(exchange, &head, false)?;
+    let session = post::session(exchange, &head)?;
     Ok((head, session))
 }
 
@@ -93,12 +93,10 @@ async fn pass(exchange: &Exchange, head: Parts, asked: &Asked, open: Option<Open
         && !head.headers.contains_key(SESSION_ID)
         && !head.headers.contains_key("last-event-id");
     let opening = is_first.then(|| Opening::new(exchange));
-    let settings = &exchange.upstream.settings;
     let mut onward = Request::new(Full::default());
     *onward.method_mut() = head.method;
-    *onward.uri_mut() = settings.target.uri.clone();
-    *onward.headers_mut() =
-        headers::for_upstream(head.headers, settings, &exchange.routes.agents, &exchange.principal);
+    *onward.uri_mut() = exchange.upstream.settings.target.uri.clone();
+    *onward.headers_mut() = headers::for_upstream(exchange, head.headers);
     match exchange.send(onward).await {
         Ok(response) => {
             let after = After { open, login, opening, ..After::default() };

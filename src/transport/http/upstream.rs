@@ -5,6 +5,7 @@
 //! sent twice: a request is repeated only if the first connection gave it back unsent.
 
 use std::{
+    collections::HashSet,
     fmt, io,
     pin::Pin,
     sync::{
@@ -16,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body_util::Full;
 use hyper::{
     body::{Body as _, Frame as BodyFrame, Incoming, SizeHint},
@@ -29,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    legacy::Streams, oauth::NamedPlaces, sessions::Sessions, settings::UpstreamSettings, tls::Stream,
+    headers, legacy::Streams, oauth::NamedPlaces, sessions::Sessions, settings::UpstreamSettings, tls::Stream,
 };
 
 /// How long a connection is kept unused. Many servers close theirs after 5 s; a request must not meet that.
@@ -57,6 +58,8 @@ pub(super) struct Upstream {
     pub(super) streams: Arc<Streams>,
     /// Where its challenges say that it describes itself.
     pub(super) named_places: Arc<NamedPlaces>,
+    /// Headers that the configuration gives, to the requests of all agents or of some.
+    given: HashSet<HeaderName>,
     /// Unused connections, by worker.
     idle: Vec<Mutex<Vec<Idle>>>,
 }
@@ -204,7 +207,9 @@ impl Upstream {
     /// A server as `settings` describe it, for `workers` workers.
     pub(super) fn new(settings: UpstreamSettings, workers: usize) -> Self {
         let sessions = Sessions::new(Arc::clone(&settings.name), settings.wait);
+        let given = settings.headers.iter().chain(settings.headers_of.values().flatten());
         Self {
+            given: given.map(|(name, _)| name.clone()).collect(),
             settings,
             sessions: Arc::new(sessions),
             streams: Arc::default(),
@@ -223,6 +228,11 @@ impl Upstream {
             named_places: Arc::clone(&same.named_places),
             ..self
         }
+    }
+
+    /// Whether only the configuration gives a header of this name, or one that the server may take for it.
+    pub(super) fn is_given_here(&self, name: &HeaderName) -> bool {
+        self.given.iter().any(|given| headers::reads_as(name.as_str(), given.as_str()))
     }
 
     fn is_same_server(&self, other: &Self) -> bool {
