@@ -103,6 +103,41 @@ fn a_record_that_is_named_is_the_one_that_is_read_however_it_is_named() {
     assert_eq!(json(&usual)["record"], home.store().to_str().unwrap());
 }
 
+/// The pages of help of the command `words` and of all below it.
+fn help(home: &Home, words: &[String], pages: &mut Vec<String>) {
+    for flag in ["-h", "--help"] {
+        let mut command = home.command();
+        command.env("HOLDSHORT_STORE", "postgres://ann:swordfish@db.example/holdshort");
+        command.env("HOLDSHORT_SIGN", "/home/ann/swordfish").args(words).arg(flag);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        pages.push(String::from_utf8(output.stdout).unwrap());
+    }
+    let page = pages.last().unwrap().clone();
+    let commands = page.lines().skip_while(|line| *line != "Commands:").skip(1);
+    for line in commands.take_while(|line| !line.is_empty()) {
+        // What a command is for may take several lines, which begin further right.
+        let Some(name) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) else { continue };
+        let name = name.split_whitespace().next().unwrap().to_owned();
+        if name != "help" {
+            help(home, &[words, &[name]].concat(), pages);
+        }
+    }
+}
+
+#[test]
+fn no_page_of_help_shows_the_password_of_the_record() {
+    let home = Home::new();
+    let mut pages = Vec::new();
+    help(&home, &[], &mut pages);
+    let named = pages.iter().filter(|page| page.contains("HOLDSHORT_STORE"));
+    assert!(named.count() >= 30, "of {} pages", pages.len());
+    assert!(pages.iter().any(|page| page.contains("HOLDSHORT_SIGN")));
+    for page in &pages {
+        assert!(!page.contains("swordfish"), "{page}");
+    }
+}
+
 /// The lines that a command prints, each as JSON.
 fn events(home: &Home, arguments: &[&str]) -> Vec<Value> {
     let output = home.holdshort(arguments);
