@@ -71,7 +71,7 @@ impl Reach {
         match self {
             Self::Gates(gates) => client::holds(gates).await,
             Self::Record(gate) => {
-                Ok(gate.detached().await.map_err(failed)?.iter().map(HoldView::new).collect())
+                Ok(gate.detached().await.map_err(failed)?.iter().map(HoldView::listed).collect())
             }
         }
     }

@@ -29,7 +29,7 @@ use tower::layer::util::Identity;
 
 use super::{
     api::{
-        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
+        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_ARGUMENT_BYTES_MAX, PAGE_HOLDS_MAX, Page,
         PolicyReloaded, QUESTION_BYTES_MAX, RememberFor, RememberedView, Resolved, VerificationView, Watched,
         WatchedEvent, error_code,
     },
@@ -46,7 +46,7 @@ use crate::{
     hold::{HoldId, HoldRecord, NewHold, Place, Proof, Said, State, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
-    store::{HistoryFilter, StoreError},
+    store::{HistoryFilter, Listed, StoreError},
 };
 
 /// Operators' connections at the same time.
@@ -256,20 +256,28 @@ impl Desk {
         found.ok_or_else(|| resolve_error(&ResolveError::NotFound))
     }
 
+    /// Where in lists a hold is.
+    async fn place_of(&self, id: HoldId) -> Result<Place, ErrorObjectOwned> {
+        if let Some(held) = self.gate.held(id) {
+            return Ok(held.place());
+        }
+        let found = self.gate.store().listed_hold(id).await.map_err(unavailable)?;
+        found.map(|listed| listed.record.hold.place()).ok_or_else(|| resolve_error(&ResolveError::NotFound))
+    }
+
     /// What waits here and what has no caller, behind the place `after`, the oldest first: as many as a page can have, and one more.
     async fn open_after(&self, after: Option<Place>) -> Result<Vec<Open>, ErrorObjectOwned> {
         const OPEN_MAX: usize = PAGE_HOLDS_MAX + 1;
 
-        let detached = self.gate.detached().await.map_err(unavailable)?;
+        let detached = self.gate.detached_after(after, OPEN_MAX).await.map_err(unavailable)?;
         let mut open: Vec<Open> =
             self.gate.holds_after(after, OPEN_MAX).into_iter().map(Open::Waiting).collect();
         let is_here = |id| self.gate.held(id).is_some();
         open.extend(
             detached
                 .into_iter()
-                .filter(|record| after.is_none_or(|after| record.hold.place() > after))
-                .filter(|record| !is_here(record.hold.id))
-                .map(|record| Open::Recorded(Box::new(record))),
+                .filter(|listed| !is_here(listed.record.hold.id))
+                .map(|listed| Open::Recorded(Box::new(listed))),
         );
         open.sort_unstable_by_key(|open| open.hold().place());
         // One that has lost its caller meanwhile is in both.
@@ -279,9 +287,9 @@ impl Desk {
             // Where several people decide, the record has the votes so far.
             if let Open::Waiting(hold) = open
                 && hold.quorum.is_some()
-                && let Some(record) = self.gate.store().hold(hold.id).await.map_err(unavailable)?
+                && let Some(listed) = self.gate.store().listed_hold(hold.id).await.map_err(unavailable)?
             {
-                *open = Open::Recorded(Box::new(record));
+                *open = Open::Recorded(Box::new(listed));
             }
         }
         Ok(open)
@@ -291,21 +299,21 @@ impl Desk {
 /// A hold of a list.
 enum Open {
     Waiting(Arc<NewHold>),
-    Recorded(Box<HoldRecord>),
+    Recorded(Box<Listed>),
 }
 
 impl Open {
     fn hold(&self) -> &NewHold {
         match self {
             Self::Waiting(hold) => hold,
-            Self::Recorded(record) => &record.hold,
+            Self::Recorded(listed) => &listed.record.hold,
         }
     }
 
     fn view(&self) -> HoldView {
         match self {
-            Self::Waiting(hold) => HoldView::waiting(hold),
-            Self::Recorded(record) => HoldView::new(record),
+            Self::Waiting(hold) => HoldView::waiting(hold).as_news(),
+            Self::Recorded(listed) => HoldView::listed(listed),
         }
     }
 }
@@ -331,7 +339,7 @@ impl ControlServer for Desk {
     async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned> {
         // It may have ended since: the record still knows where in the order it was.
         let after = match after {
-            Some(after) => Some(self.record(after).await?.hold.place()),
+            Some(after) => Some(self.place_of(after).await?),
             None => None,
         };
         Ok(page(self.open_after(after).await?.iter().map(Open::view)))
@@ -560,11 +568,11 @@ fn page(holds: impl Iterator<Item = HoldView>) -> Page {
     let mut page = Page { holds: Vec::new(), next: None };
     let mut bytes = 0;
     for hold in holds {
-        if page.holds.len() >= PAGE_HOLDS_MAX || bytes > PAGE_FRAME_BYTES_MAX {
+        if page.holds.len() >= PAGE_HOLDS_MAX || bytes > PAGE_ARGUMENT_BYTES_MAX {
             page.next = page.holds.last().map(|last| last.id);
             break;
         }
-        bytes += hold.frame_bytes;
+        bytes += hold.arguments.get().len();
         page.holds.push(hold);
     }
     page
@@ -706,6 +714,30 @@ mod tests {
         let second = desk.holds(Some(last)).await.unwrap();
         assert_eq!((second.holds.len(), second.next), (1, None));
         assert!(!first.holds.iter().any(|hold| hold.id == second.holds[0].id), "none twice");
+    }
+
+    #[tokio::test]
+    async fn a_long_call_is_listed_without_its_arguments_whether_its_caller_waits_or_not() {
+        let desk = desk();
+        let long = format!("{{\"text\":\"{}\"}}", "x".repeat(NEWS_ARGUMENT_BYTES_MAX));
+        let (short, attached) = (wait(&desk, 1, "{\"n\":1}"), wait(&desk, 2, &long));
+        while desk.gate.holds().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let left = NewHold { id: HoldId([9; 16]), ..NewHold::clone(&desk.gate.held(attached).unwrap()) };
+        desk.gate.store().record_hold(left.clone()).await.unwrap();
+        desk.gate.store().detach(left.id, Arc::clone(&left.owner), "gone").await.unwrap();
+        let page = desk.holds(None).await.unwrap();
+        assert_eq!((page.holds.len(), page.next), (3, None));
+        for (id, arguments, truncated) in
+            [(short, "{\"n\":1}", false), (attached, "{}", true), (left.id, "{}", true)]
+        {
+            let hold = page.holds.iter().find(|hold| hold.id == id).unwrap();
+            assert_eq!((hold.arguments.get(), hold.truncated), (arguments, truncated));
+            let whole = desk.show(id).await.unwrap();
+            assert_eq!(whole.frame_bytes, hold.frame_bytes, "how long it is, is told");
+            assert!(!whole.truncated && whole.frame.is_some(), "asked for, it is shown");
+        }
     }
 
     #[tokio::test]
