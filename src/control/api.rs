@@ -603,6 +603,6 @@ pub trait Control {
     async fn reload(&self) -> Result<PolicyReloaded, ErrorObjectOwned>;
 
     /// Everything that is held or ends from now on.
-    #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched)]
+    #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched, with_extensions)]
     async fn watch(&self) -> SubscriptionResult;
 }

@@ -15,17 +15,13 @@ use std::{
 use jsonrpsee::{
     Extensions, PendingSubscriptionSink, SubscriptionMessage,
     core::{SubscriptionResult, async_trait},
-    server::{
-        BatchRequestConfig, Methods, Server, ServerConfig, StopHandle, TowerServiceBuilder,
-        serve_with_graceful_shutdown, stop_channel,
-    },
+    server::{BatchRequestConfig, Methods, Server, ServerConfig, stop_channel},
     types::ErrorObjectOwned,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{Semaphore, broadcast::error::RecvError, oneshot},
+    net::UnixListener,
+    sync::{broadcast::error::RecvError, oneshot},
 };
-use tower::layer::util::Identity;
 
 use super::{
     api::{
@@ -33,6 +29,7 @@ use super::{
         PolicyReloaded, QUESTION_BYTES_MAX, RememberFor, RememberedView, Resolved, VerificationView, Watched,
         WatchedEvent, error_code,
     },
+    connection::{self, Rooms, Uses},
     lineage::ClientProcess,
     place::Registration,
     policies::PolicyView,
@@ -48,9 +45,6 @@ use crate::{
     reload::{PolicyFiles, Reloaded},
     store::{HistoryFilter, Listed, StoreError},
 };
-
-/// Operators' connections at the same time.
-const CONNECTIONS_MAX: usize = 64;
 
 /// Messages that may wait to be written on one connection. With what a watcher is sent bounded too, one that does not read
 /// keeps some 2 MiB waiting; the rest of the news it misses, and hears so.
@@ -127,7 +121,7 @@ impl Drop for Control {
 async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<()>) {
     let client = desk.about.client;
     let config = ServerConfig::builder()
-        .max_connections(u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX))
+        .max_connections(Rooms::PLACES_MAX)
         .max_request_body_size(QUESTION_BYTES_MAX)
         .max_response_body_size(ANSWER_BYTES_MAX)
         .set_message_buffer_capacity(MESSAGES_WAITING_MAX)
@@ -136,7 +130,7 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
     let services = Server::builder().set_config(config).to_service_builder();
     let methods = Methods::from(desk.into_rpc());
     let own_uid = rustix::process::getuid().as_raw();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let rooms = Rooms::default();
     let (stop, handle) = stop_channel();
     tokio::pin!(stopped);
     loop {
@@ -172,14 +166,14 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(limit = CONNECTIONS_MAX, "too many operators are connected; one was turned away");
+        let Some(place) = rooms.enter(&peer) else {
+            tracing::warn!(%peer, "too many are connected to the control socket; one was turned away");
             continue;
         };
         let (services, methods, stop) = (services.clone(), methods.clone(), stop.clone());
         tokio::spawn(async move {
-            serve_one(stream, peer, services, methods, stop).await;
-            drop(permit);
+            connection::serve(stream, peer, services, methods, stop).await;
+            drop(place);
         });
     }
     // Whoever has just decided hears what became of it, also where the decision ended the session and this gate with it.
@@ -187,25 +181,6 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
     drop((listener, services, stop));
     let _ = handle.stop();
     let _ = tokio::time::timeout(LAST_ANSWERS, handle.stopped()).await;
-}
-
-/// Serves one connection, whose every request carries `peer`.
-async fn serve_one(
-    stream: UnixStream,
-    peer: Principal,
-    services: TowerServiceBuilder<Identity, Identity>,
-    methods: Methods,
-    stop: StopHandle,
-) {
-    let service = services.build(methods, stop.clone());
-    let service = tower::service_fn(move |mut request: jsonrpsee::server::HttpRequest<_>| {
-        request.extensions_mut().insert(peer.clone());
-        let mut service = service.clone();
-        async move { tower::Service::call(&mut service, request).await.map_err(io::Error::other) }
-    });
-    if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await {
-        tracing::debug!(%error, "an operator's connection broke");
-    }
 }
 
 /// One gate, as operators see it.
@@ -517,7 +492,9 @@ impl ControlServer for Desk {
         }
     }
 
-    async fn watch(&self, pending: PendingSubscriptionSink) -> SubscriptionResult {
+    async fn watch(&self, pending: PendingSubscriptionSink, extensions: &Extensions) -> SubscriptionResult {
+        // Whoever waits for news asks nothing more.
+        let _in_use = extensions.get::<Uses>().map(Uses::begin);
         // Subscribed before it is accepted, so that nothing is lost in between.
         let mut news = self.gate.watch();
         let sink = pending.accept().await?;
