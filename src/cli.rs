@@ -166,7 +166,8 @@ struct RunArguments {
 /// Where holds are looked for.
 #[derive(Debug, Args)]
 struct RecordArguments {
-    /// The record of a fleet, `postgres://…`, from which each of its gates is reached; by default the gates of this user.
+    /// The record: a file, or `postgres://…` for that of a fleet, from which each of its gates is reached. Only what is on it is looked
+    /// at then; by default, what is at the gates of this user.
     #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
 }

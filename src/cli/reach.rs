@@ -43,8 +43,8 @@ pub(super) enum Place {
 }
 
 impl Reach {
-    /// The gates that run; the record where none answers. The record of a fleet, if that is `named`: from there each of its gates
-    /// is reached. Gates that do not answer are named on stderr.
+    /// The gates that run; the usual record where none answers. If a record is `named`, the gates on it or it itself, and nothing else;
+    /// from the record of a fleet each of its gates is reached. Gates that do not answer are named on stderr.
     ///
     /// # Errors
     ///
@@ -57,7 +57,8 @@ impl Reach {
             }
             (location, _) => location,
         };
-        let Reached { gates, silent } = client::gates().await;
+        let on_named = named.and(location.as_ref().ok()).and_then(Location::file);
+        let Reached { gates, silent } = client::reach_all(place::live_gates_on(on_named)).await;
         silent.iter().for_each(render::silent);
         if !gates.is_empty() {
             return Ok(Self { place: Place::Gates(gates), silent });
