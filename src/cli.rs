@@ -48,6 +48,7 @@ struct Arguments {
         value_name = "FORMAT",
         value_enum,
         env = "HOLDSHORT_LOG_FORMAT",
+        hide_env_values = true,
         default_value_t
     )]
     log_format: telemetry::LogFormat,
@@ -165,7 +166,8 @@ struct RunArguments {
 /// Where holds are looked for.
 #[derive(Debug, Args)]
 struct RecordArguments {
-    /// The record of a fleet, `postgres://…`, from which each of its gates is reached; by default the gates of this user.
+    /// The record: a file, or `postgres://…` for that of a fleet, from which each of its gates is reached. Only what is on it is looked
+    /// at then; by default, what is at the gates of this user.
     #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
 }
@@ -207,7 +209,7 @@ struct ApproveArguments {
     comment: Option<String>,
     /// Sign it with this SSH key: a file as `ssh-keygen` makes it; of a key in an agent, its `.pub` file. The key has to be one of
     /// yours under `people:` in the policy. OpenSSH asks for the passphrase, or for a touch of the security key.
-    #[arg(long, value_name = "KEY", env = "HOLDSHORT_SIGN", conflicts_with_all = ["remember_for", "edit"])]
+    #[arg(long, value_name = "KEY", env = "HOLDSHORT_SIGN", hide_env_values = true, conflicts_with_all = ["remember_for", "edit"])]
     sign: Option<PathBuf>,
     /// Remember it, for a time such as `15m`: calls like this one then run without asking. Only where the rule says `remember`,
     /// so long and so often as it says.
@@ -273,7 +275,7 @@ struct RejectArguments {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Sign it with this SSH key; see `holdshort approve --help`.
-    #[arg(long, value_name = "KEY", env = "HOLDSHORT_SIGN")]
+    #[arg(long, value_name = "KEY", env = "HOLDSHORT_SIGN", hide_env_values = true)]
     sign: Option<PathBuf>,
 }
 
@@ -303,8 +305,8 @@ struct DoctorArguments {
     /// A policy file, or a directory of them, as for `run`; may be given several times.
     #[arg(long, value_name = "PATH")]
     policy: Vec<PathBuf>,
-    /// The record's file; by default the one of this user.
-    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    /// The record: a file, or `postgres://…`; by default the file of this user.
+    #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]

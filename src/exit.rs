@@ -15,7 +15,7 @@ pub enum Exit {
     Refused,
     /// The hold has ended already, or there is none.
     Gone,
-    /// No gate runs that could be reached.
+    /// No gate runs that could be reached, or one that runs does not answer.
     NoGate,
     /// `run`: the server's own code, or 128 plus the number of the signal that ended it.
     Server(u8),
@@ -23,7 +23,7 @@ pub enum Exit {
 
 /// The exit codes as `--help` shows them.
 pub const HELP: &str = "Exit codes: 0 done; 1 failed; 2 usage, configuration or policy; 3 refused; 4 expired or not \
-found; 5 no gate reachable. `run` returns the server's own code, or 128+n for a signal.";
+found; 5 no gate reachable, or not all that run. `run` returns the server's own code, or 128+n for a signal.";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -23,6 +23,7 @@ mod reader;
 mod sql;
 #[macro_use]
 mod statements;
+mod listed;
 mod tasks;
 mod tools;
 mod verify;
@@ -47,6 +48,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as queue, oneshot, watch
 
 pub use self::counts::OpenCounts;
 pub use self::error::{PlaceFault, ServerError, StoreError};
+pub use self::listed::{LISTED_FRAME_BYTES_MAX, Listed};
 pub use self::location::Location;
 pub use self::outbox::{Claimed, Delivered, NewEntry, News, OutboxCounts};
 pub use self::postgres::{Heard, PostgresUrl, UrlError};
@@ -62,7 +64,7 @@ use self::{
 use crate::{
     audit::{AuditEvent, AuditLine, Checkpoint, EventKind, Verification},
     digest::Digest,
-    hold::{Approval, HoldId, HoldRecord, NewHold, Remembered, State, Vote},
+    hold::{Approval, HoldId, HoldRecord, NewHold, Place as ListPlace, Remembered, State, Vote},
     meter::{Asked, Meter},
 };
 
@@ -549,6 +551,11 @@ impl Store {
         self.read(move |db| Ok(statements::hold(db, id)?.map(|(_, record)| record))).await
     }
 
+    /// The same as it is listed: without its frame, if that is long.
+    pub async fn listed_hold(&self, id: HoldId) -> Result<Option<Listed>, StoreError> {
+        self.read(move |db| listed::listed_hold(db, id)).await
+    }
+
     /// The holds whose written id begins with `prefix`, at most `limit`; none for what cannot begin an id.
     pub async fn find(&self, prefix: &str, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
         let prefix = prefix.to_owned();
@@ -566,10 +573,14 @@ impl Store {
         self.read(|db| statements::open_holds(db, ROWS_READ_MAX)).await
     }
 
-    /// Those of them that no process has a caller for: detached ones, grants, and calls of which nobody knows whether they
-    /// ran.
-    pub async fn detached_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
-        self.read(|db| statements::detached_holds(db, ROWS_READ_MAX)).await
+    /// Those of them behind the place `after` that no process has a caller for, at most `limit` (and [`ROWS_READ_MAX`]): detached ones,
+    /// grants, and calls of which nobody knows whether they ran.
+    pub async fn detached_holds(
+        &self,
+        after: Option<ListPlace>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.read(move |db| listed::detached_holds(db, after, limit.min(ROWS_READ_MAX))).await
     }
 
     /// How many holds are not over, and since when the oldest waits.
@@ -577,9 +588,13 @@ impl Store {
         self.read(counts::open_counts).await
     }
 
-    /// Those, and those that wait with a caller at any process, at most [`ROWS_READ_MAX`].
-    pub async fn decidable_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
-        self.read(|db| statements::decidable_holds(db, ROWS_READ_MAX)).await
+    /// The same with those that wait with a caller at any process.
+    pub async fn decidable_holds(
+        &self,
+        after: Option<ListPlace>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.read(move |db| listed::decidable_holds(db, after, limit.min(ROWS_READ_MAX))).await
     }
 
     /// The processes that have callers of open holds. Whether one is dead is for the caller to find out.

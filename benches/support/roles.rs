@@ -69,8 +69,10 @@ async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
 pub(crate) fn approver() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let gates = client::gates().await?;
+        let gates = client::gates().await.gates;
         let [gate] = gates.as_slice() else { anyhow::bail!("{} gates instead of one", gates.len()) };
+        // A gate keeps no connection on which nothing is asked at first.
+        gate.rpc.info().await?;
         for _ in io::stdin().lines() {
             let hold = loop {
                 // The call is on its way to the record.

@@ -41,7 +41,7 @@ impl Record {
     /// The record at `named`, or the usual one, and no other. A file that does not exist is no record: it is not made.
     pub(super) async fn find(named: Option<&Path>) -> Result<Self, AskError> {
         let location = store_path(named)?;
-        for gate in client::gates().await.unwrap_or_default() {
+        for gate in client::gates().await.gates {
             // A gate may end while it is being asked; the record is still there.
             let Ok(info) = gate.rpc.info().await else { continue };
             // Gates use other records too: what those say is no answer here. A gate tells an absolute path.

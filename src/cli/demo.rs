@@ -137,9 +137,9 @@ async fn story(place: &Place, arguments: &DemoArguments, agent: &mut Agent) -> a
 /// The gate of this demo among all of this user's.
 async fn find_gate(place: &Place) -> anyhow::Result<GateClient> {
     let own = gates::live_instances(&place.store());
-    let found = client::gates().await.map_err(|_| anyhow!("the gate has no control socket to decide at"))?;
-    let found = found.into_iter().find(|gate| own.contains(&gate.registered.instance));
-    found.ok_or_else(|| anyhow!("the gate cannot be found among the ones that run"))
+    let found = client::gates().await.gates.into_iter();
+    let mut found = found.filter(|gate| own.contains(&gate.registered.instance));
+    found.next().ok_or_else(|| anyhow!("the gate cannot be found among the ones that answer"))
 }
 
 /// Shows the call that is held, and returns when it is decided or has ended otherwise.

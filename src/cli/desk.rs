@@ -70,8 +70,8 @@ pub(super) struct DeskArguments {
     /// one of this user.
     #[arg(long, value_name = "PATH")]
     policy: Vec<PathBuf>,
-    /// The file of the record that history shows; by default the one of this user.
-    #[arg(long, value_name = "FILE", env = "HOLDSHORT_STORE")]
+    /// The record that history shows: a file, or `postgres://…`; by default the file of this user.
+    #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
 }
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::{
     ApproveArguments, HoldsArguments, RecordArguments, RejectArguments, RememberedArguments,
     RememberedCommand, ResolveArguments, ShowArguments,
-    audit::recorded,
+    audit::{recorded, store_path},
     block_on,
     edit::{self, NoEdit},
-    reach::Reach,
+    reach::{Place, Reach},
     render, sign,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     },
     exit::Exit,
     hold::{State, Verdict},
+    store::Location,
 };
 
 /// Characters of an id that a verdict needs at least: when the hold that was meant has ended, a shorter beginning may
@@ -37,21 +38,25 @@ const ENDED_MAX: usize = 200;
 pub(super) fn list(arguments: &HoldsArguments) -> Exit {
     block_on(async {
         if arguments.watch {
-            return watch(arguments.json).await;
+            return watch(arguments.record.store.as_deref(), arguments.json).await;
         }
         let named = arguments.record.store.as_deref();
         let (reach, mut holds) = waiting(named).await?;
         if arguments.all {
-            let all = match &reach {
-                Some(Reach::Gates(gates)) => ended(gates, &holds).await?,
+            let all = match reach.as_ref().map(|reach| &reach.place) {
+                Some(Place::Gates(gates)) => ended(gates, &holds).await?,
                 _ => recorded(named, ENDED_MAX).await?,
             };
             let known: Vec<_> = holds.iter().map(|hold| hold.id).collect();
             holds.extend(all.into_iter().filter(|hold| !known.contains(&hold.id)));
         }
-        let gates = if let Some(Reach::Gates(gates)) = &reach { gates.len() } else { 0 };
-        render::holds(&holds, arguments.json, gates);
-        Ok(Exit::Done)
+        let why_empty = match &reach {
+            Some(reach) if !reach.silent.is_empty() => "nothing waits that can be seen",
+            Some(Reach { place: Place::Gates(_), .. }) => "nothing waits",
+            _ => "no gate is running, so nothing waits",
+        };
+        render::holds(&holds, arguments.json, why_empty);
+        Ok(reach.as_ref().map_or(Exit::Done, Reach::listed))
     })
 }
 
@@ -87,9 +92,10 @@ async fn ended(gates: &[GateClient], waiting: &[HoldView]) -> Result<Vec<HoldVie
 }
 
 /// Prints what is held and what ends at all gates, also at those that start later, until interrupted.
-async fn watch(json: bool) -> Result<Exit, AskError> {
+async fn watch(named: Option<&Path>, json: bool) -> Result<Exit, AskError> {
+    let location = named.map(|named| store_path(Some(named))).transpose()?;
     render::watching(json);
-    let mut followed = follow::follow();
+    let mut followed = follow::follow(location.as_ref().and_then(Location::file).map(Path::to_owned));
     loop {
         tokio::select! {
             Some(news) = followed.recv() => match news {
@@ -97,6 +103,7 @@ async fn watch(json: bool) -> Result<Exit, AskError> {
                     holds.into_iter().for_each(|hold| render::watched(&Watched::held(hold), json));
                 }
                 Followed::News { watched, .. } => render::watched(&watched, json),
+                Followed::Silent(silent) => render::silent(&silent),
                 Followed::Gone { .. } => {}
             },
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
@@ -118,7 +125,8 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
         return resolve(&arguments.record, &arguments.id, Verdict::Approve, comment, key);
     }
     block_on(async {
-        let reach = Reach::find(arguments.record.store.as_deref()).await?;
+        let named = arguments.record.store.as_deref();
+        let mut reach = Reach::find(named).await?;
         if let Some(error) = too_short(&arguments.id) {
             return Ok(render::usage(&error));
         }
@@ -136,6 +144,8 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
                 Err(error @ (NoEdit::NotConfirmed | NoEdit::Editor(_))) => return Ok(render::failed(&error)),
                 Err(error) => return Ok(render::usage(&error)),
             };
+            // That may have taken longer than a gate keeps a connection on which nothing is asked.
+            reach = Reach::find(named).await?;
         }
         let resolved =
             reach.approve(&arguments.id, arguments.comment.clone(), remember, edited, shown).await?;
@@ -161,7 +171,10 @@ pub(super) fn remembered(arguments: &RememberedArguments) -> Exit {
                 }
                 render::revoked(reach.revoke(id).await?);
             }
-            (_, Some(reach)) => render::remembered(&reach.remembered().await?, arguments.json),
+            (_, Some(reach)) => {
+                render::remembered(&reach.remembered().await?, arguments.json);
+                return Ok(reach.listed());
+            }
             (_, None) => render::remembered(&[], arguments.json),
         }
         Ok(Exit::Done)
@@ -206,7 +219,8 @@ fn resolve(
     key: Option<&Path>,
 ) -> Exit {
     block_on(async {
-        let reach = Reach::find(record.store.as_deref()).await?;
+        let named = record.store.as_deref();
+        let reach = Reach::find(named).await?;
         if let Some(error) = too_short(prefix) {
             return Ok(render::usage(&error));
         }
@@ -220,6 +234,8 @@ fn resolve(
                     Ok(proof) => proof,
                     Err(error) => return Ok(render::failed(&error)),
                 };
+                // As long as the passphrase or the touch has taken, a gate need not keep the connection.
+                let reach = Reach::find(named).await?;
                 reach.resolve_signed(hold.id, verdict, comment, proof).await?
             }
         };

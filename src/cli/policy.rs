@@ -10,7 +10,7 @@ use crate::{
     channels::settings,
     control::{
         api::ControlClient as _,
-        client::{self, AskError},
+        client::{self, AskError, Reached},
     },
     exit::Exit,
     mcp::Annotations,
@@ -122,8 +122,13 @@ fn learn(paths: &[PathBuf], store: Option<&Path>, as_json: bool) -> Exit {
 /// Has all gates read their policies again; a mistake in one of them is a failure.
 fn reload() -> Exit {
     super::block_on(async {
-        let mut exit = Exit::Done;
-        for gate in client::gates().await? {
+        let Reached { gates, silent } = client::gates().await;
+        if gates.is_empty() && silent.is_empty() {
+            return Err(AskError::NoGate);
+        }
+        silent.iter().for_each(render::silent);
+        let mut exit = if silent.is_empty() { Exit::Done } else { Exit::NoGate };
+        for gate in gates {
             match gate.rpc.reload().await.map_err(AskError::from) {
                 Ok(reloaded) => render::policy::reloaded(&gate.registered.instance, &reloaded),
                 Err(AskError::Refused(refused)) => {

@@ -1,18 +1,22 @@
-//! Where operators' commands find holds: at the gates that run, or where none runs, in the record itself.
+//! Where operators' commands find holds: at the gates that run, or where none answers, in the record itself.
 //!
 //! What waits without a caller outlives its gate, so it can be decided without one too. Every verdict goes through
 //! `Gate::resolve`, here or there.
 
 use std::{path::Path, sync::Arc};
 
-use super::audit::{instance_name, open_as, store_path};
+use super::{
+    audit::{instance_name, open_as, store_path},
+    render,
+};
 use crate::{
     control::{
         api::{ControlClient, HoldView, RememberFor, RememberedView, Resolved},
-        client::{self, AskError, GateClient},
+        client::{self, AskError, GateClient, Reached, Silent},
         place, server,
     },
     digest::Digest,
+    exit::Exit,
     gate::{Gate, GateLimits, ResolveError},
     hold::{HoldId, Proof, Said, Verdict},
     policy::Policy,
@@ -24,36 +28,53 @@ use crate::{
 const FOUND_MAX: usize = 10;
 
 /// Where holds are.
-pub(super) enum Reach {
+pub(super) struct Reach {
+    pub(super) place: Place,
+    /// The gates whose holds cannot be seen.
+    pub(super) silent: Vec<Silent>,
+}
+
+/// Where holds can be seen.
+pub(super) enum Place {
     /// At these gates.
     Gates(Vec<GateClient>),
-    /// In the usual record.
+    /// In a record on which no gate answers.
     Record(Box<Gate>),
 }
 
 impl Reach {
-    /// The gates that run; the record where none does. The record of a fleet, if that is `named`: from there each of its gates
-    /// is reached.
+    /// The gates that run; the usual record where none answers. If a record is `named`, the gates on it or it itself, and nothing else;
+    /// from the record of a fleet each of its gates is reached. Gates that do not answer are named on stderr.
     ///
     /// # Errors
     ///
-    /// When no gate runs and there is no record.
+    /// When no gate runs and there is no record, or it cannot be read.
     pub(super) async fn find(named: Option<&Path>) -> Result<Self, AskError> {
         let location = match (store_path(named), named) {
             (Err(error), Some(_)) => return Err(error),
-            (Ok(location @ Location::Postgres(_)), _) => return Self::record(&location).await,
+            (Ok(location @ Location::Postgres(_)), _) => {
+                return Ok(Self { place: Self::record(&location).await?, silent: Vec::new() });
+            }
             (location, _) => location,
         };
-        match client::gates().await {
-            Err(AskError::NoGate) => {
-                let location = location.map_err(|_| AskError::NoGate)?;
-                Self::record(&location).await.map_err(|_| AskError::NoGate)
-            }
-            gates => Ok(Self::Gates(gates?)),
+        let on_named = named.and(location.as_ref().ok()).and_then(Location::file);
+        let Reached { gates, silent } = client::reach_all(place::live_gates_on(on_named)).await;
+        silent.iter().for_each(render::silent);
+        if !gates.is_empty() {
+            return Ok(Self { place: Place::Gates(gates), silent });
+        }
+        let record = match location {
+            Ok(location) if location.may_exist() => Self::record(&location).await,
+            _ => Err(AskError::NoGate),
+        };
+        match record {
+            // There is nowhere else to look; that a gate is there has been said.
+            Err(_) if !silent.is_empty() => Ok(Self { place: Place::Gates(Vec::new()), silent }),
+            record => Ok(Self { place: record?, silent }),
         }
     }
 
-    async fn record(location: &Location) -> Result<Self, AskError> {
+    async fn record(location: &Location) -> Result<Place, AskError> {
         let name = instance_name().map_err(AskError::Broken)?;
         let store = open_as(location, &name).await?;
         // It screens nothing, so no policy is asked; and it holds nothing.
@@ -63,28 +84,57 @@ impl Reach {
             gate = gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder)));
         }
         gate.take_over_dead().await.map_err(failed)?;
-        Ok(Self::Record(Box::new(gate)))
+        Ok(Place::Record(Box::new(gate)))
+    }
+
+    /// How a command ends that lists what is here: what is at gates that do not answer is not in the list.
+    pub(super) fn listed(&self) -> Exit {
+        if self.silent.is_empty() { Exit::Done } else { Exit::NoGate }
+    }
+
+    /// The gate and the whole id of the hold at `gates` whose id begins with `prefix`.
+    async fn at<'a>(
+        &self,
+        gates: &'a [GateClient],
+        prefix: &str,
+    ) -> Result<(&'a GateClient, HoldId), AskError> {
+        client::find(gates, prefix).await.map_err(|error| self.unless_unseen(error))
+    }
+
+    /// The whole id of the hold in the record of `gate` whose id begins with `prefix`.
+    async fn recorded(&self, gate: &Gate, prefix: &str) -> Result<HoldId, AskError> {
+        find_in(gate, prefix).await.map_err(|error| self.unless_unseen(error))
+    }
+
+    /// What is not here may be at a gate that does not answer.
+    fn unless_unseen(&self, error: AskError) -> AskError {
+        match error {
+            AskError::NotFound(prefix) if !self.silent.is_empty() => AskError::Unreached(prefix),
+            error => error,
+        }
     }
 
     /// All that waits, the oldest first.
     pub(super) async fn holds(&self) -> Result<Vec<HoldView>, AskError> {
-        match self {
-            Self::Gates(gates) => client::holds(gates).await,
-            Self::Record(gate) => {
-                Ok(gate.detached().await.map_err(failed)?.iter().map(HoldView::new).collect())
+        match &self.place {
+            // None answers, and that has been said.
+            Place::Gates(gates) if gates.is_empty() => Ok(Vec::new()),
+            Place::Gates(gates) => client::holds(gates).await,
+            Place::Record(gate) => {
+                Ok(gate.detached().await.map_err(failed)?.iter().map(HoldView::listed).collect())
             }
         }
     }
 
     /// One hold, whole.
     pub(super) async fn show(&self, prefix: &str) -> Result<HoldView, AskError> {
-        match self {
-            Self::Gates(gates) => {
-                let (gate, id) = client::find(gates, prefix).await?;
+        match &self.place {
+            Place::Gates(gates) => {
+                let (gate, id) = self.at(gates, prefix).await?;
                 Ok(gate.rpc.show(id).await?)
             }
-            Self::Record(gate) => {
-                let id = find_in(gate, prefix).await?;
+            Place::Record(gate) => {
+                let id = self.recorded(gate, prefix).await?;
                 let record = gate.store().hold(id).await.map_err(failed)?;
                 record.as_ref().map(HoldView::whole).ok_or_else(|| AskError::NotFound(prefix.to_owned()))
             }
@@ -98,13 +148,13 @@ impl Reach {
         verdict: Verdict,
         comment: Option<String>,
     ) -> Result<Resolved, AskError> {
-        match self {
-            Self::Gates(gates) => {
-                let (gate, id) = client::find(gates, prefix).await?;
+        match &self.place {
+            Place::Gates(gates) => {
+                let (gate, id) = self.at(gates, prefix).await?;
                 Ok(gate.rpc.resolve(id, verdict, comment, None).await?)
             }
-            Self::Record(gate) => {
-                let id = find_in(gate, prefix).await?;
+            Place::Record(gate) => {
+                let id = self.recorded(gate, prefix).await?;
                 let state = gate.resolve(id, verdict, &operator(), comment.as_deref()).await;
                 state.map(|state| Resolved { id, state }).map_err(refused)
             }
@@ -119,12 +169,12 @@ impl Reach {
         comment: Option<String>,
         proof: Proof,
     ) -> Result<Resolved, AskError> {
-        match self {
-            Self::Gates(gates) => {
-                let (gate, id) = client::find(gates, &id.to_string()).await?;
+        match &self.place {
+            Place::Gates(gates) => {
+                let (gate, id) = self.at(gates, &id.to_string()).await?;
                 Ok(gate.rpc.resolve_signed(id, verdict, comment, proof).await?)
             }
-            Self::Record(gate) => {
+            Place::Record(gate) => {
                 let said = Said { proof: Some(proof), ..verdict.into() };
                 let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
                 state.map(|state| Resolved { id, state }).map_err(refused)
@@ -141,13 +191,13 @@ impl Reach {
         arguments: Option<String>,
         shown_sha256: Option<Digest>,
     ) -> Result<Resolved, AskError> {
-        match self {
-            Self::Gates(gates) => {
-                let (gate, id) = client::find(gates, prefix).await?;
+        match &self.place {
+            Place::Gates(gates) => {
+                let (gate, id) = self.at(gates, prefix).await?;
                 Ok(gate.rpc.approve(id, comment, remember, arguments, shown_sha256).await?)
             }
-            Self::Record(gate) => {
-                let id = find_in(gate, prefix).await?;
+            Place::Record(gate) => {
+                let id = self.recorded(gate, prefix).await?;
                 let remember = remember.map(|asked| (asked.seconds, asked.same));
                 let said = Said { remember, arguments, shown_sha256, ..Verdict::Approve.into() };
                 let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
@@ -158,9 +208,9 @@ impl Reach {
 
     /// Approvals that count for further calls, the newest first.
     pub(super) async fn remembered(&self) -> Result<Vec<RememberedView>, AskError> {
-        let gates = match self {
-            Self::Gates(gates) => gates,
-            Self::Record(gate) => {
+        let gates = match &self.place {
+            Place::Gates(gates) => gates,
+            Place::Record(gate) => {
                 return Ok(gate
                     .remembered()
                     .await
@@ -185,14 +235,14 @@ impl Reach {
 
     /// Takes a remembered approval back.
     pub(super) async fn revoke(&self, prefix: &str) -> Result<HoldId, AskError> {
-        match self {
-            Self::Gates(gates) => {
-                let (gate, id) = client::find(gates, prefix).await?;
+        match &self.place {
+            Place::Gates(gates) => {
+                let (gate, id) = self.at(gates, prefix).await?;
                 gate.rpc.revoke(id).await?;
                 Ok(id)
             }
-            Self::Record(gate) => {
-                let id = find_in(gate, prefix).await?;
+            Place::Record(gate) => {
+                let id = self.recorded(gate, prefix).await?;
                 gate.revoke(id, &operator()).await.map_err(refused)?;
                 Ok(id)
             }
@@ -206,13 +256,13 @@ impl Reach {
         has_run: bool,
         comment: Option<String>,
     ) -> Result<Resolved, AskError> {
-        match self {
-            Self::Gates(gates) => {
-                let (gate, id) = client::find(gates, prefix).await?;
+        match &self.place {
+            Place::Gates(gates) => {
+                let (gate, id) = self.at(gates, prefix).await?;
                 Ok(gate.rpc.resolve_unknown(id, has_run, comment).await?)
             }
-            Self::Record(gate) => {
-                let id = find_in(gate, prefix).await?;
+            Place::Record(gate) => {
+                let id = self.recorded(gate, prefix).await?;
                 let state = gate.resolve_unknown(id, has_run, &operator(), comment.as_deref()).await;
                 state.map(|state| Resolved { id, state }).map_err(refused)
             }

@@ -25,7 +25,7 @@ use crate::{
     config::ConfigError,
     control::{
         api::{HoldView, RememberedView, Resolved, VerificationView, Watched, error_code},
-        client::AskError,
+        client::{AskError, Silent},
     },
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
@@ -110,16 +110,13 @@ fn columns() -> Option<usize> {
 
 // --- holds
 
-/// The waiting (and ended) holds.
-pub(super) fn holds(holds: &[HoldView], as_json: bool, gates: usize) {
+/// The waiting (and ended) holds; what is said where there are none.
+pub(super) fn holds(holds: &[HoldView], as_json: bool, why_empty: &str) {
     if as_json {
         return json(&holds);
     }
     if holds.is_empty() {
-        return talk(match gates {
-            0 => "no gate is running, so nothing waits",
-            _ => "nothing waits",
-        });
+        return talk(why_empty);
     }
     let chars = short_id_chars(holds.iter().map(|hold| hold.id));
     let mut table =
@@ -138,6 +135,11 @@ pub(super) fn holds(holds: &[HoldView], as_json: bool, gates: usize) {
         ]);
     }
     table.print();
+}
+
+/// A gate that lives and does not answer.
+pub(super) fn silent(silent: &Silent) {
+    talk(&format!("error: {}", sanitize::render(&silent.to_string())));
 }
 
 /// When the time of a hold is over, if it has one.
@@ -554,6 +556,7 @@ pub(super) fn ask_failed(error: &AskError) -> Exit {
             talk("hint: `holdshort holds` lists what waits, `holdshort history` what has ended");
             Exit::Gone
         }
+        AskError::Unreached(_) => Exit::NoGate,
         AskError::Ambiguous { .. } => Exit::Usage,
         AskError::Broken(_) => Exit::Failed,
         AskError::Refused(refused) => {

@@ -116,7 +116,7 @@ async fn accept(
         }
     };
     // Whichever does not hear of it now does so in a few seconds.
-    for gate in client::gates().await.unwrap_or_default() {
+    for gate in client::gates().await.gates {
         let _ = gate.rpc.refresh_tools().await;
     }
     render::tools::accepted(&accepted, json);

@@ -72,7 +72,7 @@ pub(super) fn watch() -> Exit {
 
 async fn run(terminal: &mut DefaultTerminal) -> io::Result<()> {
     let mut screen = Screen::default();
-    let mut followed = follow::follow();
+    let mut followed = follow::follow(None);
     let mut keys = read_keys()?;
     let (answer, mut answers) = channel(WAITING_MAX);
     let mut tick = tokio::time::interval(TICK);

@@ -21,14 +21,15 @@ use crate::{
     },
     jsonrpc::Frame,
     mcp::ToolCall,
+    store::{LISTED_FRAME_BYTES_MAX, Listed},
     view,
 };
 
 /// Holds in one page of a list.
 pub const PAGE_HOLDS_MAX: usize = 500;
 
-/// Bytes of frames after which a page of a list ends, so that an answer stays well below [`ANSWER_BYTES_MAX`].
-pub const PAGE_FRAME_BYTES_MAX: usize = 8 << 20;
+/// Bytes of arguments after which a page of a list ends, so that an answer stays well below [`ANSWER_BYTES_MAX`].
+pub const PAGE_ARGUMENT_BYTES_MAX: usize = 8 << 20;
 
 /// The longest answer of the control socket: a page whose last frame is the largest there can be, written as JSON text.
 pub const ANSWER_BYTES_MAX: u32 = 256 << 20;
@@ -36,9 +37,9 @@ pub const ANSWER_BYTES_MAX: u32 = 256 << 20;
 /// The longest question: an approval with the arguments that the call is to run with, written as JSON text.
 pub const QUESTION_BYTES_MAX: u32 = 1 << 20;
 
-/// The longest arguments that a watcher is sent with its news, in bytes: what a watcher that does not read keeps waiting in
-/// the gate must be little.
-pub const NEWS_ARGUMENT_BYTES_MAX: usize = 64 << 10;
+/// The longest arguments that a watcher is sent with its news and that are listed with what waits, in bytes: what a watcher that does not read
+/// keeps waiting in the gate must be little, and so must what a list makes it read.
+pub const NEWS_ARGUMENT_BYTES_MAX: usize = LISTED_FRAME_BYTES_MAX;
 
 /// A held call as operators see it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,8 +60,8 @@ pub struct HoldView {
     pub principal: String,
     /// The arguments as they were written; an empty object where `truncated` is true.
     pub arguments: Box<RawValue>,
-    /// Whether the arguments are left out because they are longer than [`NEWS_ARGUMENT_BYTES_MAX`]; only in what a watcher
-    /// is sent. Ask for the one hold to see them.
+    /// Whether the arguments are left out because they are longer than [`NEWS_ARGUMENT_BYTES_MAX`]; only in lists of what waits and in
+    /// what a watcher is sent. Ask for the one hold to see them.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub truncated: bool,
     /// Why it is held.
@@ -163,6 +164,15 @@ impl HoldView {
         }
     }
 
+    /// A hold of a list.
+    pub fn listed(listed: &Listed) -> Self {
+        let view = Self::new(&listed.record);
+        if listed.has_frame() {
+            return view.as_news();
+        }
+        Self { truncated: true, frame_bytes: listed.frame_bytes, ..view }
+    }
+
     /// All that is known of `record`: with the frame, and with what an approver should be warned of.
     pub fn whole(record: &HoldRecord) -> Self {
         // A frame in the record was valid UTF-8 when it was held, else it would not have been.
@@ -176,7 +186,7 @@ impl HoldView {
         Self { frame: Some(frame), warnings, shown_sha256: record.hold.shown(), ..Self::new(record) }
     }
 
-    /// The same, as a watcher is sent it: without arguments that are longer than [`NEWS_ARGUMENT_BYTES_MAX`].
+    /// The same, as it is listed and a watcher is sent it: without arguments that are longer than [`NEWS_ARGUMENT_BYTES_MAX`].
     #[must_use]
     pub fn as_news(mut self) -> Self {
         if self.arguments.get().len() > NEWS_ARGUMENT_BYTES_MAX {
@@ -593,6 +603,6 @@ pub trait Control {
     async fn reload(&self) -> Result<PolicyReloaded, ErrorObjectOwned>;
 
     /// Everything that is held or ends from now on.
-    #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched)]
+    #[subscription(name = "watch" => "news", unsubscribe = "unwatch", item = Watched, with_extensions)]
     async fn watch(&self) -> SubscriptionResult;
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     api::{HoldView, WatchedEvent},
-    client::GateClient,
+    client::{GateClient, Silent},
     follow::Followed,
 };
 use crate::hold::{HoldId, State};
@@ -43,6 +43,7 @@ pub struct Board {
     holds: BTreeMap<(Timestamp, HoldId), Entry>,
     times: HashMap<HoldId, Timestamp>,
     gates: BTreeMap<Arc<str>, Arc<GateClient>>,
+    silent: BTreeMap<String, Silent>,
     left_out: usize,
 }
 
@@ -54,14 +55,20 @@ impl Board {
                 let instance: Arc<str> = gate.registered.instance.as_str().into();
                 self.forget_holds_of(&instance);
                 self.gates.insert(Arc::clone(&instance), gate);
+                self.silent.remove(&*instance);
                 for hold in holds {
                     self.put(Arc::new(hold.as_news()), &instance);
                 }
                 vec![Change::Anew]
             }
+            Followed::Silent(silent) => {
+                self.silent.insert(silent.registered.instance.clone(), silent);
+                vec![Change::Anew]
+            }
             Followed::Gone { instance } => {
                 self.gates.remove(&*instance);
-                if self.forget_holds_of(&instance) { vec![Change::Anew] } else { Vec::new() }
+                let was_silent = self.silent.remove(&instance).is_some();
+                if self.forget_holds_of(&instance) || was_silent { vec![Change::Anew] } else { Vec::new() }
             }
             Followed::News { instance, watched } => match (watched.event, watched.hold) {
                 (WatchedEvent::Missed, _) | (_, None) => Vec::new(),
@@ -149,6 +156,11 @@ impl Board {
     /// The gates that are there.
     pub fn gates(&self) -> impl Iterator<Item = &Arc<GateClient>> {
         self.gates.values()
+    }
+
+    /// Gates that live and do not answer: what waits there is not on the board.
+    pub fn silent(&self) -> impl Iterator<Item = &Silent> {
+        self.silent.values()
     }
 
     fn entry(&self, id: HoldId) -> Option<&Entry> {

@@ -2,16 +2,17 @@
 //!
 //! Used by the command line, and by `follow` for whoever shows what waits. It holds no state and decides nothing.
 
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
+use futures_util::future::join_all;
 use jsonrpsee::{
     client_transport::ws::{Url, WsTransportClientBuilder},
-    core::client::{Client, ClientBuilder, Error as ClientError},
+    core::client::{Client, ClientBuilder, Error as ClientError, async_client::PingConfig},
     types::ErrorObjectOwned,
 };
 use tokio::{
     net::UnixStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -26,6 +27,11 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// How long it may take to answer: a verdict waits for the disk, a verification reads the whole record.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// How often a gate is asked for a sign of life, and how long it may give none; that is looked at so often, too. Whoever waits for news would
+/// never hear that it stands still.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+const NO_SIGN_OF_LIFE: Duration = Duration::from_secs(20);
+
 /// News kept for a watcher that is slow to print them.
 const NEWS_KEPT_MAX: usize = 4096;
 
@@ -35,6 +41,9 @@ pub enum AskError {
     /// No gate of this user runs, or none answers.
     #[error("no gate is running that could be reached")]
     NoGate,
+    /// The beginning of an id that no hold has which can be seen; there is a gate that lives and does not answer.
+    #[error("no hold has an id that begins with `{0}`, unless it is at a gate that does not answer")]
+    Unreached(String),
     /// A gate broke off.
     #[error("a gate did not answer: {0}")]
     Broken(String),
@@ -111,6 +120,7 @@ async fn connect(path: &Path, uid: u32) -> Result<Client, AskError> {
     Ok(ClientBuilder::default()
         .request_timeout(ANSWER)
         .max_buffer_capacity_per_subscription(NEWS_KEPT_MAX)
+        .enable_ws_ping(PingConfig::new().ping_interval(SIGN_OF_LIFE).inactive_limit(NO_SIGN_OF_LIFE))
         .build_with_tokio(sender, receiver))
 }
 
@@ -124,36 +134,91 @@ pub async fn reach(registered: Registered) -> Result<GateClient, AskError> {
     Ok(GateClient { registered, rpc })
 }
 
-/// All gates of this user that answer.
-///
-/// # Errors
-///
-/// When there is none.
-pub async fn gates() -> Result<Vec<GateClient>, AskError> {
-    let mut gates = Vec::new();
-    for registered in place::live_gates() {
-        // A gate that ends just now is no error.
-        if let Ok(gate) = reach(registered).await {
-            gates.push(gate);
-        }
-    }
-    if gates.is_empty() { Err(AskError::NoGate) } else { Ok(gates) }
+/// A gate that lives and does not answer. What waits there waits all the same.
+#[derive(Clone, Debug)]
+pub struct Silent {
+    /// Who it is.
+    pub registered: Registered,
+    /// What came of asking it.
+    pub why: String,
 }
 
-/// How often, and how far apart, a gate that broke off is tried again before it counts as one that lives.
-const GONE_LOOKS_MAX: usize = 20;
-const GONE_LOOK_EVERY: Duration = Duration::from_millis(50);
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registered: Registered { pid, .. }, why } = self;
+        write!(f, "the gate of process {pid} lives and does not answer ({why}): what waits there is not seen")
+    }
+}
 
-/// Whether the gate that broke off has ended: then it holds nothing any more, and is no failure of whoever asks. One that can be
-/// connected to still has something to hide.
-async fn has_ended(gate: &GateClient) -> bool {
-    for _ in 0..GONE_LOOKS_MAX {
-        if connect(&gate.registered.socket, rustix::process::getuid().as_raw()).await.is_err() {
-            return true;
+/// The gates of this user that live.
+#[derive(Debug, Default)]
+pub struct Reached {
+    /// Those that answer.
+    pub gates: Vec<GateClient>,
+    /// Those that do not.
+    pub silent: Vec<Silent>,
+}
+
+/// All gates of this user.
+pub async fn gates() -> Reached {
+    reach_all(place::live_gates()).await
+}
+
+/// Those of the gates that have registered so which have not ended, all asked at once: one that does not answer costs its time
+/// only once.
+pub async fn reach_all(registered: Vec<Registered>) -> Reached {
+    let mut reached = Reached::default();
+    for gate in join_all(registered.into_iter().map(reach_unless_ended)).await.into_iter().flatten() {
+        match gate {
+            Ok(gate) => reached.gates.push(gate),
+            Err(silent) => reached.silent.push(silent),
+        }
+    }
+    reached
+}
+
+/// Connects to the gate that has registered so; nothing if it has ended meanwhile. One that lives may only just be about to end, or to
+/// listen: then it is tried again, for a moment.
+pub async fn reach_unless_ended(registered: Registered) -> Option<Result<GateClient, Silent>> {
+    let deadline = Instant::now() + GONE_LOOKS;
+    loop {
+        let error = match reach(registered.clone()).await {
+            Ok(gate) => return Some(Ok(gate)),
+            Err(error) => error,
+        };
+        if !place::is_live(&registered) {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            let why = match error {
+                AskError::Broken(why) => why,
+                other => other.to_string(),
+            };
+            return Some(Err(Silent { registered, why }));
         }
         sleep(GONE_LOOK_EVERY).await;
     }
-    false
+}
+
+/// How long, and how often, a gate that broke off is looked for before it counts as one that lives.
+const GONE_LOOKS: Duration = Duration::from_secs(1);
+const GONE_LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Whether the gate that broke off has ended: then it holds nothing any more, and is no failure of whoever asks. One that can be
+/// connected to, or has its registration locked, still has something to hide.
+async fn has_ended(gate: &GateClient) -> bool {
+    let deadline = Instant::now() + GONE_LOOKS;
+    loop {
+        if !place::is_live(&gate.registered)
+            && connect(&gate.registered.socket, rustix::process::getuid().as_raw()).await.is_err()
+        {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(GONE_LOOK_EVERY).await;
+    }
 }
 
 /// What `asked` came to at `gate`; nothing if the gate has ended meanwhile.

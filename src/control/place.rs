@@ -292,6 +292,21 @@ pub fn live_gates() -> Vec<Registered> {
     gates
 }
 
+/// The same, but only those on the record in the file `store`, if one is named.
+pub fn live_gates_on(store: Option<&Path>) -> Vec<Registered> {
+    let mut gates = live_gates();
+    if let Some(store) = store {
+        let on_it = live_instances(store);
+        gates.retain(|gate| on_it.contains(&gate.instance));
+    }
+    gates
+}
+
+/// Whether the gate that has registered so lives still.
+pub fn is_live(registered: &Registered) -> bool {
+    live_gates().iter().any(|live| live.instance == registered.instance)
+}
+
 /// How many gates have died and left their registrations in this user's state directories.
 pub fn dead_gates() -> usize {
     let found = state_dirs().into_iter().flat_map(|dir| registrations(&dir.join("gates")));

@@ -15,24 +15,21 @@ use std::{
 use jsonrpsee::{
     Extensions, PendingSubscriptionSink, SubscriptionMessage,
     core::{SubscriptionResult, async_trait},
-    server::{
-        BatchRequestConfig, Methods, Server, ServerConfig, StopHandle, TowerServiceBuilder,
-        serve_with_graceful_shutdown, stop_channel,
-    },
+    server::{BatchRequestConfig, Methods, Server, ServerConfig, stop_channel},
     types::ErrorObjectOwned,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{Semaphore, broadcast::error::RecvError, oneshot},
+    net::UnixListener,
+    sync::{broadcast::error::RecvError, oneshot},
 };
-use tower::layer::util::Identity;
 
 use super::{
     api::{
-        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_FRAME_BYTES_MAX, PAGE_HOLDS_MAX, Page,
+        ANSWER_BYTES_MAX, ControlServer, GateInfo, HoldView, PAGE_ARGUMENT_BYTES_MAX, PAGE_HOLDS_MAX, Page,
         PolicyReloaded, QUESTION_BYTES_MAX, RememberFor, RememberedView, Resolved, VerificationView, Watched,
         WatchedEvent, error_code,
     },
+    connection::{self, Rooms, Uses},
     lineage::ClientProcess,
     place::Registration,
     policies::PolicyView,
@@ -46,11 +43,8 @@ use crate::{
     hold::{HoldId, HoldRecord, NewHold, Place, Proof, Said, State, Verdict},
     principal::Principal,
     reload::{PolicyFiles, Reloaded},
-    store::{HistoryFilter, StoreError},
+    store::{HistoryFilter, Listed, StoreError},
 };
-
-/// Operators' connections at the same time.
-const CONNECTIONS_MAX: usize = 64;
 
 /// Messages that may wait to be written on one connection. With what a watcher is sent bounded too, one that does not read
 /// keeps some 2 MiB waiting; the rest of the news it misses, and hears so.
@@ -127,7 +121,7 @@ impl Drop for Control {
 async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<()>) {
     let client = desk.about.client;
     let config = ServerConfig::builder()
-        .max_connections(u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX))
+        .max_connections(Rooms::PLACES_MAX)
         .max_request_body_size(QUESTION_BYTES_MAX)
         .max_response_body_size(ANSWER_BYTES_MAX)
         .set_message_buffer_capacity(MESSAGES_WAITING_MAX)
@@ -136,7 +130,7 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
     let services = Server::builder().set_config(config).to_service_builder();
     let methods = Methods::from(desk.into_rpc());
     let own_uid = rustix::process::getuid().as_raw();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let rooms = Rooms::default();
     let (stop, handle) = stop_channel();
     tokio::pin!(stopped);
     loop {
@@ -172,14 +166,14 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(limit = CONNECTIONS_MAX, "too many operators are connected; one was turned away");
+        let Some(place) = rooms.enter(&peer) else {
+            tracing::warn!(%peer, "too many are connected to the control socket; one was turned away");
             continue;
         };
         let (services, methods, stop) = (services.clone(), methods.clone(), stop.clone());
         tokio::spawn(async move {
-            serve_one(stream, peer, services, methods, stop).await;
-            drop(permit);
+            connection::serve(stream, peer, services, methods, stop).await;
+            drop(place);
         });
     }
     // Whoever has just decided hears what became of it, also where the decision ended the session and this gate with it.
@@ -187,25 +181,6 @@ async fn accept(listener: UnixListener, desk: Desk, stopped: oneshot::Receiver<(
     drop((listener, services, stop));
     let _ = handle.stop();
     let _ = tokio::time::timeout(LAST_ANSWERS, handle.stopped()).await;
-}
-
-/// Serves one connection, whose every request carries `peer`.
-async fn serve_one(
-    stream: UnixStream,
-    peer: Principal,
-    services: TowerServiceBuilder<Identity, Identity>,
-    methods: Methods,
-    stop: StopHandle,
-) {
-    let service = services.build(methods, stop.clone());
-    let service = tower::service_fn(move |mut request: jsonrpsee::server::HttpRequest<_>| {
-        request.extensions_mut().insert(peer.clone());
-        let mut service = service.clone();
-        async move { tower::Service::call(&mut service, request).await.map_err(io::Error::other) }
-    });
-    if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await {
-        tracing::debug!(%error, "an operator's connection broke");
-    }
 }
 
 /// One gate, as operators see it.
@@ -256,20 +231,28 @@ impl Desk {
         found.ok_or_else(|| resolve_error(&ResolveError::NotFound))
     }
 
+    /// Where in lists a hold is.
+    async fn place_of(&self, id: HoldId) -> Result<Place, ErrorObjectOwned> {
+        if let Some(held) = self.gate.held(id) {
+            return Ok(held.place());
+        }
+        let found = self.gate.store().listed_hold(id).await.map_err(unavailable)?;
+        found.map(|listed| listed.record.hold.place()).ok_or_else(|| resolve_error(&ResolveError::NotFound))
+    }
+
     /// What waits here and what has no caller, behind the place `after`, the oldest first: as many as a page can have, and one more.
     async fn open_after(&self, after: Option<Place>) -> Result<Vec<Open>, ErrorObjectOwned> {
         const OPEN_MAX: usize = PAGE_HOLDS_MAX + 1;
 
-        let detached = self.gate.detached().await.map_err(unavailable)?;
+        let detached = self.gate.detached_after(after, OPEN_MAX).await.map_err(unavailable)?;
         let mut open: Vec<Open> =
             self.gate.holds_after(after, OPEN_MAX).into_iter().map(Open::Waiting).collect();
         let is_here = |id| self.gate.held(id).is_some();
         open.extend(
             detached
                 .into_iter()
-                .filter(|record| after.is_none_or(|after| record.hold.place() > after))
-                .filter(|record| !is_here(record.hold.id))
-                .map(|record| Open::Recorded(Box::new(record))),
+                .filter(|listed| !is_here(listed.record.hold.id))
+                .map(|listed| Open::Recorded(Box::new(listed))),
         );
         open.sort_unstable_by_key(|open| open.hold().place());
         // One that has lost its caller meanwhile is in both.
@@ -279,9 +262,9 @@ impl Desk {
             // Where several people decide, the record has the votes so far.
             if let Open::Waiting(hold) = open
                 && hold.quorum.is_some()
-                && let Some(record) = self.gate.store().hold(hold.id).await.map_err(unavailable)?
+                && let Some(listed) = self.gate.store().listed_hold(hold.id).await.map_err(unavailable)?
             {
-                *open = Open::Recorded(Box::new(record));
+                *open = Open::Recorded(Box::new(listed));
             }
         }
         Ok(open)
@@ -291,21 +274,21 @@ impl Desk {
 /// A hold of a list.
 enum Open {
     Waiting(Arc<NewHold>),
-    Recorded(Box<HoldRecord>),
+    Recorded(Box<Listed>),
 }
 
 impl Open {
     fn hold(&self) -> &NewHold {
         match self {
             Self::Waiting(hold) => hold,
-            Self::Recorded(record) => &record.hold,
+            Self::Recorded(listed) => &listed.record.hold,
         }
     }
 
     fn view(&self) -> HoldView {
         match self {
-            Self::Waiting(hold) => HoldView::waiting(hold),
-            Self::Recorded(record) => HoldView::new(record),
+            Self::Waiting(hold) => HoldView::waiting(hold).as_news(),
+            Self::Recorded(listed) => HoldView::listed(listed),
         }
     }
 }
@@ -331,7 +314,7 @@ impl ControlServer for Desk {
     async fn holds(&self, after: Option<HoldId>) -> Result<Page, ErrorObjectOwned> {
         // It may have ended since: the record still knows where in the order it was.
         let after = match after {
-            Some(after) => Some(self.record(after).await?.hold.place()),
+            Some(after) => Some(self.place_of(after).await?),
             None => None,
         };
         Ok(page(self.open_after(after).await?.iter().map(Open::view)))
@@ -509,7 +492,9 @@ impl ControlServer for Desk {
         }
     }
 
-    async fn watch(&self, pending: PendingSubscriptionSink) -> SubscriptionResult {
+    async fn watch(&self, pending: PendingSubscriptionSink, extensions: &Extensions) -> SubscriptionResult {
+        // Whoever waits for news asks nothing more.
+        let _in_use = extensions.get::<Uses>().map(Uses::begin);
         // Subscribed before it is accepted, so that nothing is lost in between.
         let mut news = self.gate.watch();
         let sink = pending.accept().await?;
@@ -560,11 +545,11 @@ fn page(holds: impl Iterator<Item = HoldView>) -> Page {
     let mut page = Page { holds: Vec::new(), next: None };
     let mut bytes = 0;
     for hold in holds {
-        if page.holds.len() >= PAGE_HOLDS_MAX || bytes > PAGE_FRAME_BYTES_MAX {
+        if page.holds.len() >= PAGE_HOLDS_MAX || bytes > PAGE_ARGUMENT_BYTES_MAX {
             page.next = page.holds.last().map(|last| last.id);
             break;
         }
-        bytes += hold.frame_bytes;
+        bytes += hold.arguments.get().len();
         page.holds.push(hold);
     }
     page
@@ -706,6 +691,30 @@ mod tests {
         let second = desk.holds(Some(last)).await.unwrap();
         assert_eq!((second.holds.len(), second.next), (1, None));
         assert!(!first.holds.iter().any(|hold| hold.id == second.holds[0].id), "none twice");
+    }
+
+    #[tokio::test]
+    async fn a_long_call_is_listed_without_its_arguments_whether_its_caller_waits_or_not() {
+        let desk = desk();
+        let long = format!("{{\"text\":\"{}\"}}", "x".repeat(NEWS_ARGUMENT_BYTES_MAX));
+        let (short, attached) = (wait(&desk, 1, "{\"n\":1}"), wait(&desk, 2, &long));
+        while desk.gate.holds().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let left = NewHold { id: HoldId([9; 16]), ..NewHold::clone(&desk.gate.held(attached).unwrap()) };
+        desk.gate.store().record_hold(left.clone()).await.unwrap();
+        desk.gate.store().detach(left.id, Arc::clone(&left.owner), "gone").await.unwrap();
+        let page = desk.holds(None).await.unwrap();
+        assert_eq!((page.holds.len(), page.next), (3, None));
+        for (id, arguments, truncated) in
+            [(short, "{\"n\":1}", false), (attached, "{}", true), (left.id, "{}", true)]
+        {
+            let hold = page.holds.iter().find(|hold| hold.id == id).unwrap();
+            assert_eq!((hold.arguments.get(), hold.truncated), (arguments, truncated));
+            let whole = desk.show(id).await.unwrap();
+            assert_eq!(whole.frame_bytes, hold.frame_bytes, "how long it is, is told");
+            assert!(!whole.truncated && whole.frame.is_some(), "asked for, it is shown");
+        }
     }
 
     #[tokio::test]

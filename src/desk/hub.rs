@@ -16,7 +16,7 @@ use crate::{
         api::{ControlClient, HoldView},
         board::{Board, Change},
         client::GateClient,
-        follow,
+        follow::{self, Followed},
     },
     hold::HoldId,
 };
@@ -59,8 +59,12 @@ impl Hub {
         let heard = Arc::new(Notify::new());
         let hub = Self { board: Arc::clone(&board), news: news.clone(), heard: Arc::clone(&heard) };
         tokio::spawn(async move {
-            let mut news_of_gates = follow::follow();
+            let mut news_of_gates = follow::follow(None);
             while let Some(followed) = news_of_gates.recv().await {
+                if let Followed::Silent(silent) = &followed {
+                    let (pid, why) = (silent.registered.pid, &silent.why);
+                    tracing::warn!(pid, %why, "a gate lives and does not answer: what waits there is not shown");
+                }
                 let (changes, waiting) = {
                     let mut board = lock(&board);
                     (board.apply(followed), board.len())

@@ -123,6 +123,8 @@ struct WaitingPage {
     is_first: bool,
     q: String,
     gates: usize,
+    /// What is said of gates that do not answer.
+    silent: Vec<String>,
 }
 
 /// What waits, the oldest first.
@@ -151,6 +153,7 @@ pub(super) async fn waiting(
         is_first: query.after.is_none(),
         q: query.q,
         gates: found.gates,
+        silent: state.hub.board().silent().map(|silent| sanitize::render(&silent.to_string())).collect(),
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     hold::{HoldId, Said, State as HoldState},
     policy::Policy,
     principal::Principal,
-    store::{Location, Store},
+    store::{Listed, Location, Store},
 };
 
 /// How this process names itself in the record.
@@ -48,7 +48,11 @@ pub(super) async fn open(state: &State) -> Result<Vec<HoldView>, Problem> {
     let gate = &state.own;
     gate.take_over_dead().await.map_err(|error| unavailable(&error))?;
     let records = gate.detached().await.map_err(|error| unavailable(&error))?;
-    Ok(records.iter().map(HoldView::whole).collect())
+    let view = |listed: &Listed| match listed.has_frame() {
+        true => HoldView::whole(&listed.record),
+        false => HoldView::listed(listed),
+    };
+    Ok(records.iter().map(view).collect())
 }
 
 /// Those of them that wait for people.

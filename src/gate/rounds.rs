@@ -419,7 +419,7 @@ mod tests {
         let Released::Refuse(refusal) = gate.hold(call(&gate, None)).await else { panic!("it comes back") };
         let answer: serde_json::Value = serde_json::from_str(&refusal.text).unwrap();
         let state = answer["requestState"].as_str().unwrap();
-        let hold = gate.detached().await.unwrap().remove(0).hold;
+        let hold = gate.detached().await.unwrap().remove(0).record.hold;
         let key = key(&gate.seal, &gate.store).await.unwrap();
         let sealed = Sealed::read(key, state, &hold).unwrap();
         let until = hold.expires_at + Duration::from_secs(600);
@@ -437,7 +437,8 @@ mod tests {
         let noted =
             events.iter().filter(|event| event.line.contains("the time of this requestState is over"));
         assert_eq!(noted.count(), 2);
-        let waiting: Vec<_> = gate.detached().await.unwrap().iter().map(|record| record.hold.id).collect();
+        let waiting: Vec<_> =
+            gate.detached().await.unwrap().iter().map(|listed| listed.record.hold.id).collect();
         assert_eq!(waiting, [hold.id], "nobody is asked anew");
         gate.record(call(&gate, Some(state))).await.expect("whose time is not over still counts");
     }

@@ -12,14 +12,14 @@ use super::{Gate, owed::Owed, quorum::Weighed};
 use crate::{
     audit::{AuditEvent, Occasion},
     hold::{
-        Approval, Assurance, BadProof, HoldId, HoldRecord, NewHold, Proof, Said, State, Verdict, Vote,
+        Approval, Assurance, BadProof, HoldId, HoldRecord, NewHold, Place, Proof, Said, State, Verdict, Vote,
         Withdrawal, kept_comment,
     },
     hold_table::Claim,
     jsonrpc::Frame,
     mcp::call_sha256,
     principal::Principal,
-    store::StoreError,
+    store::{Listed, ROWS_READ_MAX, StoreError},
 };
 
 /// Why a verdict has no effect.
@@ -366,15 +366,36 @@ impl Gate {
     /// # Errors
     ///
     /// When the record cannot be read.
-    pub async fn detached(&self) -> Result<Vec<HoldRecord>, StoreError> {
+    pub async fn detached(&self) -> Result<Vec<Listed>, StoreError> {
+        self.detached_after(None, ROWS_READ_MAX).await
+    }
+
+    /// Those behind the place `after`, at most `limit`: if there are fewer, there are no more.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read.
+    pub async fn detached_after(
+        &self,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
         self.store.sweep().await?;
         if self.store.heard().is_none() {
-            return self.store.detached_holds().await;
+            return self.store.detached_holds(after, limit).await;
         }
         // Whoever has the caller can be asked from here.
-        let mut found = self.store.decidable_holds().await?;
-        found.retain(|record| self.table.ended(record.hold.id).is_none());
-        Ok(found)
+        let (mut found, mut after) = (Vec::new(), after);
+        loop {
+            let wanted = limit - found.len();
+            let page = self.store.decidable_holds(after, wanted).await?;
+            let is_last = page.len() < wanted;
+            after = page.last().map(|last| last.record.hold.place()).or(after);
+            found.extend(page.into_iter().filter(|listed| self.table.ended(listed.record.hold.id).is_none()));
+            if is_last || found.len() >= limit {
+                return Ok(found);
+            }
+        }
     }
 }
 

@@ -135,13 +135,6 @@ const HOLD: &str = select_hold!("WHERE h.id = ?1");
 const FIND: &str = select_hold!("WHERE h.id BETWEEN ?1 AND ?2 ORDER BY h.id LIMIT ?3");
 const OPEN: &str =
     select_hold!("WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') ORDER BY h.seq LIMIT ?1");
-const DETACHED: &str = select_hold!(
-    "WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND h.holder IS NULL ORDER BY h.seq LIMIT ?1"
-);
-const DECIDABLE: &str = select_hold!(
-    "WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') AND (h.holder IS NULL OR h.state = 'held') \
-     ORDER BY h.seq LIMIT ?1"
-);
 const HISTORY: &str = select_hold!(
     "WHERE h.seq < CASE WHEN ?1 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?1) END \
      AND (?2 = '' OR ?2 LIKE '% ' || h.state || ' %') \
@@ -344,16 +337,6 @@ pub(super) fn history(db: &dyn Sql, filter: &HistoryFilter) -> Result<Vec<HoldRe
 /// What waits or is with a server, oldest first.
 pub(super) fn open_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
     Ok(records(collect(db, OPEN, params![integer(limit)], record_with_frame)?))
-}
-
-/// What no process has a caller for and something may still become of, oldest first.
-pub(super) fn detached_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
-    Ok(records(collect(db, DETACHED, params![integer(limit)], record_with_frame)?))
-}
-
-/// The same, and what waits with a caller at any process.
-pub(super) fn decidable_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
-    Ok(records(collect(db, DECIDABLE, params![integer(limit)], record_with_frame)?))
 }
 
 /// The processes that have, or had, callers of open holds.

@@ -83,6 +83,7 @@ stories! {
     the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store,
     texts_of_any_kind_come_back_as_they_were,
     what_has_no_caller_is_listed_counted_and_answered_for,
+    a_list_goes_on_from_any_hold_and_reads_no_long_frame,
     one_covers_as_many_calls_as_was_said_and_each_is_on_record,
     nothing_that_has_ended_or_is_no_approval_lets_anything_through,
     whoever_thinks_better_of_a_grant_takes_back_what_it_covers,
@@ -355,6 +356,52 @@ async fn texts_of_any_kind_come_back_as_they_were(place: &Kept) {
     sound(&store).await;
 }
 
+fn ids(listed: Vec<Listed>) -> Vec<HoldId> {
+    listed.into_iter().map(|listed| listed.record.hold.id).collect()
+}
+
+async fn a_list_goes_on_from_any_hold_and_reads_no_long_frame(place: &Kept) {
+    let store = place.open();
+    let began = Timestamp::now();
+    // The third was held first; the last two at the same moment.
+    for (number, seconds, frame_bytes) in
+        [(2, 3, 100), (4, 9, LISTED_FRAME_BYTES_MAX), (1, 1, LISTED_FRAME_BYTES_MAX + 1), (3, 9, 5 << 20)]
+    {
+        let hold = new_hold(number, "gate-1");
+        let created_at = began + Duration::from_secs(seconds);
+        let frame = Bytes::from(vec![b'x'; frame_bytes]);
+        store.record_hold(NewHold { created_at, frame, ..hold.clone() }).await.unwrap();
+        store.detach(hold.id, "gate-1".into(), "gone").await.unwrap();
+    }
+    let all = store.detached_holds(None, 9).await.unwrap();
+    let lengths: Vec<_> =
+        all.iter().map(|listed| (listed.frame_bytes, listed.record.hold.frame.len())).collect();
+    let most = LISTED_FRAME_BYTES_MAX;
+    assert_eq!(lengths, [(most + 1, 0), (100, 100), (5 << 20, 0), (most, most)]);
+    assert_eq!(
+        all.iter().map(Listed::has_frame).collect::<Vec<_>>(),
+        [false, true, false, true],
+        "whether the frame is there is told"
+    );
+    let order = ids(all.clone());
+    assert_eq!(order, [1, 2, 3, 4].map(|number: u128| HoldId(number.to_be_bytes())));
+    for (place, last) in all.iter().enumerate() {
+        let after = Some(last.record.hold.place());
+        assert_eq!(ids(store.detached_holds(after, 9).await.unwrap()), order[place + 1..]);
+        let next = store.decidable_holds(after, 1).await.unwrap();
+        assert_eq!(ids(next), order[place + 1..].iter().copied().take(1).collect::<Vec<_>>());
+    }
+    for (id, listed) in order.iter().zip(&all) {
+        let one = store.listed_hold(*id).await.unwrap().unwrap();
+        assert_eq!(format!("{one:?}"), format!("{listed:?}"), "alone it is as in a list");
+    }
+    assert_eq!(
+        store.hold(order[2]).await.unwrap().unwrap().hold.frame.len(),
+        5 << 20,
+        "asked for, it is read"
+    );
+}
+
 async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
     let (store, other) = (place.open(), place.open());
     let secret = store.key("seal").await.unwrap();
@@ -366,11 +413,10 @@ async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
     for hold in [&first, &second] {
         store.record_hold(hold.clone()).await.unwrap();
     }
-    let ids = |records: Vec<HoldRecord>| records.into_iter().map(|record| record.hold.id).collect::<Vec<_>>();
-    assert!(ids(store.detached_holds().await.unwrap()).is_empty());
-    assert_eq!(ids(store.decidable_holds().await.unwrap()), [first.id, second.id]);
+    assert!(ids(store.detached_holds(None, 9).await.unwrap()).is_empty());
+    assert_eq!(ids(store.decidable_holds(None, 9).await.unwrap()), [first.id, second.id]);
     store.detach(first.id, "gate-1".into(), "gone").await.unwrap();
-    assert_eq!(ids(store.detached_holds().await.unwrap()), [first.id]);
+    assert_eq!(ids(store.detached_holds(None, 9).await.unwrap()), [first.id]);
     assert_eq!(store.without_caller(Arc::clone(&first.principal), 9).await.unwrap(), 1);
     assert_eq!(store.reminded("gate-1".into(), 9).await.unwrap()[0].1, Duration::ZERO);
     let hear =

@@ -256,6 +256,56 @@ async fn a_gate_that_ends_while_it_is_asked_is_not_there() {
 }
 
 #[test]
+fn a_gate_that_stands_still_is_named_and_no_list_passes_for_all_that_waits() {
+    let home = Home::new();
+    let mut billing = Wrapped::start(wrap(&home, "billing", ANSWERING));
+    let mut deploy = Wrapped::start(wrap(&home, "deploy", ANSWERING));
+    billing.send(&danger(1));
+    let stuck = home.wait_for_holds(1).remove(0);
+    deploy.send(&danger(2));
+    let other = home.wait_for_holds(2).remove(1);
+    let process = rustix::process::Pid::from_child(&billing.process);
+    let named = format!("process {process}", process = billing.process.id());
+    let is_named = |output: &std::process::Output| {
+        assert!(stderr(output).contains(&named), "{output:?}");
+        output.status.code()
+    };
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+
+    let listed = home.holdshort(["holds", "--json"]);
+    assert_eq!(is_named(&listed), Some(5));
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(
+        (listed.as_array().unwrap().len(), &listed[0]["id"]),
+        (1, &other.as_str().into()),
+        "the other's"
+    );
+    assert_ne!(is_named(&home.holdshort(["approve", &stuck])), Some(0));
+    assert_eq!(is_named(&home.holdshort(["policy", "reload"])), Some(5));
+    let mut watcher = home.command();
+    let watcher = watcher.args(["holds", "--watch"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut watcher = watcher.spawn().unwrap();
+    let (sender, lines) = channel();
+    let reader = BufReader::new(watcher.stderr.take().unwrap());
+    thread::spawn(move || reader.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    while !lines.recv_timeout(PATIENCE).expect("the watcher names it").contains(&named) {}
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    assert_eq!(is_named(&home.holdshort(["approve", &other])), Some(0), "what can be seen can be decided");
+    assert_eq!(deploy.receive()["result"]["ran"], true);
+
+    deploy.close();
+    deploy.ends();
+    let alone = home.holdshort(["holds"]);
+    assert_eq!(is_named(&alone), Some(5));
+    assert!(!stderr(&alone).contains("no gate is running"), "{alone:?}");
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(home.wait_for_holds(1), [&*stuck], "it goes on where it was");
+    assert!(home.holdshort(["approve", &stuck]).status.success());
+    assert_eq!(billing.receive()["result"]["ran"], true);
+}
+
+#[test]
 fn a_socket_directory_that_others_can_enter_is_not_used() {
     let home = Home::new();
     let dir = home.path().join("holdshort");

@@ -343,7 +343,7 @@ async fn a_call_whose_end_could_not_be_recorded_is_over_and_on_record_as_soon_as
             tokio::task::yield_now().await;
         }
     }
-    while gate.detached().await.unwrap().iter().all(|record| record.hold.id != left) {
+    while gate.detached().await.unwrap().iter().all(|listed| listed.record.hold.id != left) {
         tokio::task::yield_now().await;
     }
     while gate.store().hold(left_and_taken_back).await.unwrap().unwrap().state != State::Withdrawn {

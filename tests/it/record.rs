@@ -103,6 +103,86 @@ fn a_record_that_is_named_is_the_one_that_is_read_however_it_is_named() {
     assert_eq!(json(&usual)["record"], home.store().to_str().unwrap());
 }
 
+#[test]
+fn what_waits_in_a_record_that_is_named_is_seen_and_decided_whatever_gates_run_on_others() {
+    let home = Home::new();
+    let named = |arguments: &[&str]| {
+        let mut command = home.command();
+        command.current_dir(home.path()).args(arguments).args(["--store", "other.db"]).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    end(gate(&home, Some("other.db")));
+    let _usual = gate(&home, None);
+    let usual = home.wait_for_holds(1).remove(0);
+    let listed = json(&named(&["holds", "--json"]));
+    let left = listed[0]["id"].as_str().unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["attached"]), (1, &false.into()), "{listed}");
+    assert_eq!(json(&named(&["show", left, "--json"]))["state"], "held");
+    assert_eq!(named(&["approve", &usual]).status.code(), Some(4), "that is in another record");
+    let approved = named(&["approve", left]);
+    assert!(approved.status.success(), "{approved:?}");
+    assert_eq!(json(&named(&["show", left, "--json"]))["state"], "granted");
+    assert!(named(&["reject", left, "--reason", "on second thoughts"]).status.success());
+    assert!(stderr(&named(&["holds"])).contains("nothing waits"), "the usual record's call is not listed");
+    // With a gate on it, that is the one which is asked.
+    let mut command = home.command();
+    command.current_dir(home.path()).args(["run", "--server", "billing", "--store", "other.db", "--policy"]);
+    command.arg(home.path().join("policy.yaml")).args(["--", "sh", "-c", SILENT]);
+    let mut own = Wrapped::start(command);
+    own.send(&CALL.replace("danger", "other"));
+    let waiting = home.wait_for_holds(2).into_iter().find(|id| *id != usual).unwrap();
+    let listed = json(&named(&["holds", "--json"]));
+    assert_eq!(
+        (&listed[0]["id"], listed.as_array().unwrap().len()),
+        (&waiting.as_str().into(), 1),
+        "{listed}"
+    );
+    assert_eq!(listed[0]["attached"], true);
+    assert!(named(&["reject", &waiting, "--reason", "no"]).status.success());
+    assert!(own.receive()["result"]["content"][0]["text"].as_str().unwrap().contains("no"));
+    // One that cannot be read is no empty one.
+    fs::write(home.path().join("broken.db"), "this is no record").unwrap();
+    fs::set_permissions(home.path().join("broken.db"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    let broken = home.holdshort(["holds", "--store", home.path().join("broken.db").to_str().unwrap()]);
+    assert_eq!(broken.status.code(), Some(1), "{broken:?}");
+}
+
+/// The pages of help of the command `words` and of all below it.
+fn help(home: &Home, words: &[String], pages: &mut Vec<String>) {
+    for flag in ["-h", "--help"] {
+        let mut command = home.command();
+        command.env("HOLDSHORT_STORE", "postgres://ann:swordfish@db.example/holdshort");
+        command.env("HOLDSHORT_SIGN", "/home/ann/swordfish").args(words).arg(flag);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        pages.push(String::from_utf8(output.stdout).unwrap());
+    }
+    let page = pages.last().unwrap().clone();
+    let commands = page.lines().skip_while(|line| *line != "Commands:").skip(1);
+    for line in commands.take_while(|line| !line.is_empty()) {
+        // What a command is for may take several lines, which begin further right.
+        let Some(name) = line.strip_prefix("  ").filter(|line| !line.starts_with(' ')) else { continue };
+        let name = name.split_whitespace().next().unwrap().to_owned();
+        if name != "help" {
+            help(home, &[words, &[name]].concat(), pages);
+        }
+    }
+}
+
+#[test]
+fn no_page_of_help_shows_the_password_of_the_record() {
+    let home = Home::new();
+    let mut pages = Vec::new();
+    help(&home, &[], &mut pages);
+    let named = pages.iter().filter(|page| page.contains("HOLDSHORT_STORE"));
+    assert!(named.count() >= 30, "of {} pages", pages.len());
+    assert!(pages.iter().any(|page| page.contains("HOLDSHORT_SIGN")));
+    for page in &pages {
+        assert!(!page.contains("swordfish"), "{page}");
+    }
+}
+
 /// The lines that a command prints, each as JSON.
 fn events(home: &Home, arguments: &[&str]) -> Vec<Value> {
     let output = home.holdshort(arguments);

@@ -232,7 +232,7 @@ async fn so_many_wait_for_results_of_tasks_and_one_that_is_taken_back_makes_room
     session.client_sends(cancelled.as_bytes()).await;
     session.client_sends(result(21).as_bytes()).await;
     assert_eq!(session.client_receives().await, None, "there is room again");
-    let hold = session.gate.detached().await.unwrap().remove(0).hold.id;
+    let hold = session.gate.detached().await.unwrap().remove(0).record.hold.id;
     let alice = Principal::User { uid: 1000, name: Some("alice".into()) };
     session.gate.resolve(hold, Verdict::Approve, &alice, None).await.unwrap();
     let sent = session.server_receives().await.expect("the call is sent");

@@ -52,6 +52,12 @@ fn draw_head(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
         Span::styled(format!(" {} waiting ", screen.board.len()), BOLD),
         Span::styled(format!(" {} gates ", screen.board.gates().count()), SOFT),
     ];
+    if screen.board.silent().next().is_some() {
+        // Whoever takes the list for all of it misses what waits there.
+        let silent = screen.board.silent().map(|silent| silent.registered.pid.to_string());
+        let silent = silent.collect::<Vec<_>>().join(", ");
+        spans.push(Span::styled(format!(" no answer from the gate of process {silent} "), CAREFUL));
+    }
     if !screen.filter.is_empty() {
         spans.push(Span::raw(format!(" only “{}” ", sanitize::render(&screen.filter))));
     }

@@ -304,7 +304,8 @@ impl Session {
             "held" => {
                 let known: Vec<_> = self.holds.values().copied().collect();
                 let here = self.gate.holds().into_iter().map(|held| held.id);
-                let detached = self.gate.detached().await.unwrap().into_iter().map(|record| record.hold.id);
+                let detached =
+                    self.gate.detached().await.unwrap().into_iter().map(|listed| listed.record.hold.id);
                 let new: Vec<_> = here.chain(detached).filter(|id| !known.contains(id)).collect();
                 let [id] = new[..] else { panic!("one more call should be held, not {}", new.len()) };
                 self.holds.insert(hold.to_owned(), id);
@@ -338,7 +339,7 @@ impl Session {
             }
             "open" => {
                 let detached = self.gate.detached().await.unwrap();
-                let detached = detached.iter().filter(|record| record.state != State::Unknown).count();
+                let detached = detached.iter().filter(|listed| listed.record.state != State::Unknown).count();
                 assert_eq!(self.gate.holds().len() + detached, rest.parse::<usize>().unwrap(), "open holds");
             }
             "resolve" => {

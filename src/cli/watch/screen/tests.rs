@@ -6,7 +6,7 @@ use ratatui::{Terminal, backend::TestBackend};
 use super::*;
 use crate::{
     cli::watch::draw::draw,
-    control::api::Watched,
+    control::{api::Watched, client::Silent, place::Registered},
     digest::Digest,
     hold::{HoldRecord, NewHold},
     sanitize::{self, tests::corpus::corpus},
@@ -65,6 +65,17 @@ fn type_in(screen: &mut Screen, text: &str) {
     for c in text.chars() {
         assert_eq!(press(screen, KeyCode::Char(c)), Asked::Nothing);
     }
+}
+
+#[test]
+fn a_gate_that_does_not_answer_is_told_of_until_it_has_gone() {
+    let mut screen = with(&[]);
+    assert!(!seen(&mut screen, 100, 12).contains("no answer"));
+    let registered = Registered { instance: "stuck".to_owned(), pid: 4711, socket: "gate.sock".into() };
+    screen.heard(Followed::Silent(Silent { registered, why: "time is over".to_owned() }));
+    assert!(seen(&mut screen, 100, 12).contains("no answer from the gate of process 4711"));
+    screen.heard(Followed::Gone { instance: "stuck".to_owned() });
+    assert!(!seen(&mut screen, 100, 12).contains("no answer"));
 }
 
 #[test]
