@@ -189,22 +189,17 @@ fn a_configuration_is_read_again_on_sighup_and_what_needs_a_new_start_is_said() 
     let proxy = Proxy::before(&one, POLICY, "");
     let text = || proxy.post(&[], &call(1, "safe")).json()["result"]["content"][0]["text"].clone();
     assert_eq!(text(), "one");
-    let hang_up = |config: &str| {
-        proxy.home.file("serve.yaml", config);
-        let id = rustix::process::Pid::from_child(&proxy.process);
-        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
-    };
-    hang_up("listen: here\n");
+    proxy.reload("listen: here\n");
     until(|| proxy.said().contains("the configuration was not read again").then_some(()));
     assert_eq!(text(), "one", "what is wrong changes nothing");
-    hang_up(&format!(
+    proxy.reload(&format!(
         "listen: 127.0.0.1:1\npolicy: [policy.yaml]\nstore: other.db\nupstreams: [{{name: test, path: /mcp, url: \"http://{}/\"}}]\n",
         other.address
     ));
     until(|| (text() == "other").then_some(()));
     until(|| proxy.said().contains("key=\"store\"").then_some(()));
     assert!(proxy.said().contains("key=\"listen\"") && !proxy.said().contains("key=\"policy\""));
-    hang_up(&format!(
+    proxy.reload(&format!(
         "listen: 127.0.0.1:0\npolicy: [policy.yaml]\nupstreams: [{{name: test, path: /other, url: \"http://{}/\"}}]\n",
         other.address
     ));
@@ -221,9 +216,7 @@ fn what_waits_when_the_configuration_is_read_again_can_still_be_taken_back() {
     client.send(&post("/mcp", &session, &call(5, "danger")));
     proxy.home.wait_for_holds(1);
     let other = own.replace("upstreams:\n", "").replace("test", "other").replace("/mcp", "/other");
-    proxy.home.file("serve.yaml", &format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{own}{other}"));
-    let id = rustix::process::Pid::from_child(&proxy.process);
-    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    proxy.reload(&format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{own}{other}"));
     until(|| {
         let mut client = proxy.connect();
         client.send(&post("/other", &[], &call(1, "never")));
