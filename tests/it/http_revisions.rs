@@ -97,6 +97,31 @@ fn a_batch_is_judged_message_by_message_where_the_revision_has_batches() {
 }
 
 #[test]
+fn a_notification_that_a_server_refuses_takes_no_answer_of_its_batch_away() {
+    let server = Server::start(Box::new(|request, say| {
+        let message = request.json();
+        let result = match (message["method"].as_str(), message.get("id")) {
+            (_, None) => return say(&answer("400 Bad Request", "", "{}")),
+            (Some("initialize"), _) => json!({"protocolVersion": "2025-03-26", "capabilities": {}}),
+            _ => json!({"content": []}),
+        };
+        let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+        say(&answer("200 OK", "mcp-session-id: s-1\r\n", &text));
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    initialize(&proxy, "2025-03-26");
+    let json_only = [("mcp-session-id", "s-1"), ("accept", "application/json")];
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    let batch = format!("[{},{told},{},{}]", call(1, "safe"), call(2, "safe"), call(3, "never"));
+    let all = proxy.post(&json_only, &batch);
+    let mut ids: Vec<i64> =
+        all.json().as_array().unwrap().iter().map(|one| one["id"].as_i64().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!((all.status(), ids), (200, vec![1, 2, 3]), "{}", all.text());
+    assert_eq!(proxy.post(&json_only, &format!("[{told}]")).status(), 400, "there is nothing else to say");
+}
+
+#[test]
 fn a_batch_is_refused_where_the_revision_has_none() {
     let server = server_of("2025-11-25", "new");
     let proxy = Proxy::before(&server, POLICY, "");
