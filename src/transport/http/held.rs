@@ -8,7 +8,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header, request::Parts};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
@@ -119,9 +119,9 @@ impl Waiting {
             return Err(Box::new(body::refusal(StatusCode::BAD_REQUEST, &refusal)));
         };
         let limits = *held.exchange.limits();
-        let account = held.exchange.worker.proxy.accounts.of(&held.exchange.principal);
         let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
-        let Some(open) = account.hold(call.frame_bytes(), calls, bytes) else {
+        let kept = call.frame_bytes() + head_bytes(&held.head);
+        let Some(open) = held.exchange.account().hold(kept, calls, bytes) else {
             session.no_longer_held(&here);
             let text = format!(
                 "{calls} calls or {} MiB of this agent wait already, which is the limit",
@@ -467,6 +467,13 @@ impl Waiting {
             None => say(&chunks, &unanswered.refused_upstream(head.status.as_u16())).await,
         }
     }
+}
+
+/// About how many bytes the head of a request keeps.
+fn head_bytes(head: &Parts) -> usize {
+    let entry = size_of::<HeaderName>() + size_of::<HeaderValue>();
+    let headers = head.headers.iter();
+    headers.map(|(name, value)| name.as_str().len() + value.len() + entry).sum::<usize>() + size_of::<Parts>()
 }
 
 /// Passes events on as they come, until either side has had enough.
