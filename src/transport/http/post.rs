@@ -75,7 +75,7 @@ impl Asked {
             _open: None,
             is_answered: false,
             is_resumable: false,
-            is_awaited: false,
+            awaited: None,
             opening: None,
             opened: None,
         }

@@ -397,6 +397,12 @@ impl Session {
         lock(&self.awaited).remove(id)
     }
 
+    /// The same, if it is the one that was approved as `hold`: its id may have been used again since.
+    pub(super) fn take_awaited_as(&self, id: &RequestId, hold: HoldId) -> Option<Witness> {
+        let mut awaited = lock(&self.awaited);
+        if awaited.get(id)?.is_of(hold) { awaited.remove(id) } else { None }
+    }
+
     /// Whether a call with `id` waits.
     pub(super) fn is_held(&self, id: &RequestId) -> bool {
         lock(&self.waiting).by_id.contains_key(id)

@@ -7,9 +7,11 @@ use std::{
     collections::VecDeque,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -32,6 +34,9 @@ use crate::{
 
 /// Bytes of events that are gathered, as long as they are there, before they are passed on as one piece.
 const GATHERED_BYTES: usize = 32 * 1024;
+
+/// How long the answer to an approved call is awaited on other streams, once its own has ended. Then nobody knows whether it ran.
+const AWAITED_FOR: Duration = Duration::from_secs(3600);
 
 /// What of an answer is read, besides passing it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,11 @@ impl Witness {
     /// Whether an approver has changed the call.
     pub(super) fn is_of_edited(&self) -> bool {
         self.edited.is_some()
+    }
+
+    /// Whether it is of the call that was approved as `hold`.
+    pub(super) fn is_of(&self, hold: HoldId) -> bool {
+        self.hold == Some(hold)
     }
 
     /// The server has answered it.
@@ -166,8 +176,8 @@ pub(super) struct Expected {
     pub(super) is_answered: bool,
     /// Whether the client can come back for the rest: an event had an id.
     pub(super) is_resumable: bool,
-    /// Whether the approved call's answer is awaited on every stream of the session, this one among them.
-    pub(super) is_awaited: bool,
+    /// The approved call whose answer is awaited on every stream of the session, this one among them.
+    pub(super) awaited: Option<HoldId>,
     /// Where the stream may be one of 2024-11-05.
     pub(super) opening: Option<Opening>,
     /// It is one.
@@ -225,7 +235,7 @@ impl Expected {
         }
         self.is_answered = true;
         let listed = self.learn(self.interest, answer);
-        let awaited = if self.is_awaited { self.session.take_awaited(id) } else { None };
+        let awaited = self.awaited.and_then(|hold| self.session.take_awaited_as(id, hold));
         let told = self.witness.take().or(awaited).map(|mut witness| witness.answered_with(answer));
         told.unwrap_or(Passed::AsItCame).or(listed)
     }
@@ -351,8 +361,21 @@ impl Expected {
             && let Some(id) = &self.id
             && let Some(witness) = self.witness.take()
         {
+            let hold = witness.hold;
             self.witness = self.session.await_answer(id.clone(), witness);
-            self.is_awaited = self.witness.is_none();
+            self.awaited = hold.filter(|_| self.witness.is_none());
+        }
+    }
+
+    /// Nothing more comes here: for how long the answer is still awaited elsewhere.
+    fn await_elsewhere(&mut self) {
+        self.await_anywhere();
+        if let (Some(id), Some(hold), false) = (&self.id, self.awaited, self.is_answered) {
+            let (id, session) = (id.clone(), Arc::clone(&self.session));
+            tokio::spawn(async move {
+                sleep(AWAITED_FOR).await;
+                drop(session.take_awaited_as(&id, hold));
+            });
         }
     }
 
@@ -410,7 +433,7 @@ type Chunk = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 impl Drop for Watched {
     /// Also where the client has gone before the end.
     fn drop(&mut self) {
-        self.expected.await_anywhere();
+        self.expected.await_elsewhere();
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 use super::*;
 use crate::{
     gate::{Gate, GateLimits},
-    hold::{State, Verdict},
+    hold::{HoldId, State, Verdict},
     policy::{Policy, Source},
     principal::Principal,
     store::Store,
@@ -134,6 +134,16 @@ async fn read_until(stream: &mut (impl AsyncRead + Unpin), text: &str, times: us
     }
 }
 
+/// Waits until the record says of `hold` that it has come to `state`.
+async fn until_state(gate: &Gate, hold: HoldId, state: State) {
+    let recorded = async {
+        while gate.recorded(hold).await.unwrap().unwrap().state != state {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(DAY, recorded).await.unwrap_or_else(|_| panic!("it is {state}"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_is_kept_and_looked_after_while_the_server_works_on_its_approved_call() {
     const MODERN: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
@@ -161,11 +171,24 @@ async fn a_client_is_kept_and_looked_after_while_the_server_works_on_its_approve
             sleep(DAY).await;
             server.write_all(ANSWER.as_bytes()).await.unwrap();
         }
-        let recorded = async {
-            while gate.recorded(hold).await.unwrap().unwrap().state != state {
-                sleep(Duration::from_secs(1)).await;
-            }
-        };
-        timeout(DAY, recorded).await.unwrap_or_else(|_| panic!("it is {state}"));
+        until_state(&gate, hold, state).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_call_for_whose_answer_nobody_comes_back_nobody_knows() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let worker = worker(&format!("http://{}/up", listener.local_addr().unwrap()));
+    let gate = Arc::clone(&worker.proxy.gate);
+    let mut client = client(&worker, 1, "{}").await;
+    read_until(&mut client, ": waiting", 1).await;
+    let hold = gate.holds()[0].id;
+    gate.resolve(hold, Verdict::Approve, &alice(), None).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    read_until(&mut server, "\"params\"", 1).await;
+    let events = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nid: 1\ndata:\n\n";
+    server.write_all(events).await.unwrap();
+    read_until(&mut client, "id: 1", 1).await;
+    drop(client);
+    until_state(&gate, hold, State::Unknown).await;
 }
