@@ -60,6 +60,15 @@ pub struct Config {
     pub tls_files: Option<ServerTlsFiles>,
 }
 
+/// What a process keeps as long as it lives, although its configuration may say something else by now: the rest has to go with it.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How far what is decided there can be trusted at most.
+    pub assurance: Assurance,
+}
+
 /// Why a configuration is refused: all that was found, rendered with its places.
 #[derive(Debug)]
 pub struct ConfigError(Vec<Diagnostic>);
@@ -242,6 +251,19 @@ impl Config {
     ///
     /// With everything that is wrong in it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::read(path, None)
+    }
+
+    /// The same for a process that runs already and keeps what is `in_force`.
+    ///
+    /// # Errors
+    ///
+    /// With everything that is wrong in it, and with what does not go together with that.
+    pub fn load_again(path: &Path, in_force: InForce) -> Result<Self, ConfigError> {
+        Self::read(path, Some(in_force))
+    }
+
+    fn read(path: &Path, in_force: Option<InForce>) -> Result<Self, ConfigError> {
         let read = || -> io::Result<String> {
             let mut text = String::new();
             fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
@@ -249,7 +271,9 @@ impl Config {
         };
         let name = path.display().to_string();
         match read() {
-            Ok(text) => Self::parse(Source { name, text }, path.parent().unwrap_or(Path::new(""))),
+            Ok(text) => {
+                Self::parse_beside(Source { name, text }, path.parent().unwrap_or(Path::new("")), in_force)
+            }
             Err(error) => {
                 let source = Arc::new(Source { name, text: String::new() });
                 let message = format!("the configuration cannot be read: {error}");
@@ -264,8 +288,13 @@ impl Config {
     ///
     /// With everything that is wrong in it.
     pub fn parse(source: Source, dir: &Path) -> Result<Self, ConfigError> {
+        Self::parse_beside(source, dir, None)
+    }
+
+    fn parse_beside(source: Source, dir: &Path, in_force: Option<InForce>) -> Result<Self, ConfigError> {
         let source = Arc::new(source);
-        let mut reader = Reader { source: Arc::clone(&source), problems: Vec::new(), dir: dir.to_owned() };
+        let (problems, dir) = (Vec::new(), dir.to_owned());
+        let mut reader = Reader { source: Arc::clone(&source), problems, dir, in_force };
         if source.text.len() as u64 > FILE_BYTES_MAX {
             reader.problem(None, "the configuration is larger than 1 MiB", None);
             return Err(ConfigError(reader.problems));
@@ -293,6 +322,8 @@ struct Reader {
     source: Arc<Source>,
     problems: Vec<Diagnostic>,
     dir: PathBuf,
+    /// What the process keeps that reads it again.
+    in_force: Option<InForce>,
 }
 
 impl Reader {
@@ -309,7 +340,7 @@ impl Reader {
     fn document(&mut self, document: Document) -> Option<Config> {
         let listen = self.listen(&document);
         let telemetry = document.telemetry.as_ref().and_then(|telemetry| self.telemetry(telemetry));
-        let hosts = self.hosts(&document, listen);
+        let hosts = self.hosts(&document, self.in_force.map(|kept| kept.listen).or(listen));
         if document.upstreams.value.is_empty() {
             self.fail(
                 &document.upstreams,
@@ -374,6 +405,19 @@ impl Reader {
 
     /// How far what is decided here can be trusted: what is said, if nothing here says otherwise.
     fn assurance(&mut self, document: &Document, agents: &AgentSettings) -> Assurance {
+        let level = self.said_assurance(document, agents);
+        let kept = self.in_force.map_or(Assurance::L0, |kept| kept.assurance);
+        if kept >= Assurance::L2 && level < Assurance::L2 && !agents.is_asked_for() {
+            let message = format!(
+                "this process stays at `assurance: {kept}`, and would let in whoever comes instead of agents"
+            );
+            let hint = "leave `agents` and `tls` as they were, or start the process anew: `assurance` counts only then";
+            self.problem(document.assurance.as_ref().map(|said| said.referenced), &message, Some(hint));
+        }
+        level
+    }
+
+    fn said_assurance(&mut self, document: &Document, agents: &AgentSettings) -> Assurance {
         let Some(said) = &document.assurance else { return Assurance::L0 };
         let Some(level) = Assurance::from_word(&said.value) else {
             self.fail(
@@ -491,23 +535,31 @@ impl Reader {
             );
             return None;
         };
-        if !listen.ip().is_loopback() && document.tls.is_none() && !document.danger_listen_without_tls {
-            self.fail(
-                &document.listen,
-                "others can reach this address, and nothing is encrypted",
-                "listen on 127.0.0.1, add `tls:`, or set `danger_listen_without_tls: true` where something else encrypts",
-            );
-        }
-        let has_hosts =
-            !document.hosts.is_empty() || document.upstreams.value.iter().any(|one| one.host.is_some());
-        if !listen.ip().is_loopback() && !has_hosts {
-            self.fail(
-                &document.listen,
-                "the names by which others reach this address are not known",
-                "list them below `hosts:`; requests for other names are refused",
-            );
+        let hint = "listen on 127.0.0.1, add `tls:`, or set `danger_listen_without_tls: true` where something else encrypts";
+        self.reached_at(listen.ip(), document, "this address", hint);
+        let kept = self.in_force.map(|kept| kept.listen.ip()).filter(|kept| *kept != listen.ip());
+        if let Some(kept) = kept {
+            let place = format!("{kept}, where this process goes on listening");
+            let hint = "leave `tls:` as it was, or start the process anew: `listen` counts only then";
+            self.reached_at(kept, document, &place, hint);
         }
         Some(listen)
+    }
+
+    /// Where others can reach `address`, they have to find what they need. `unencrypted`: a hint for who finds no TLS.
+    fn reached_at(&mut self, address: IpAddr, document: &Document, place: &str, unencrypted: &str) {
+        if address.is_loopback() {
+            return;
+        }
+        if document.tls.is_none() && !document.danger_listen_without_tls {
+            let message = format!("others can reach {place}, and nothing is encrypted");
+            self.fail(&document.listen, &message, unencrypted);
+        }
+        if document.hosts.is_empty() && document.upstreams.value.iter().all(|one| one.host.is_none()) {
+            let message = format!("the names by which others reach {place} are not known");
+            let hint = "list them below `hosts:`; requests for other names are refused";
+            self.fail(&document.listen, &message, hint);
+        }
     }
 
     fn telemetry(&mut self, telemetry: &Telemetry) -> Option<TelemetryAddress> {

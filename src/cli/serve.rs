@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     audit::{AuditEvent, Occasion},
-    config::{Config, TelemetryAddress},
+    config::{Config, InForce, TelemetryAddress},
     control::place,
     digest::Digest,
     exit::Exit,
@@ -135,9 +135,10 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Reads the configuration again and lets the proxy do what it says. What is wrong is told, and everything stays as it was.
+/// Reads the configuration again and lets the proxy do what it says. What is wrong, or does not go with what this process keeps, is told,
+/// and everything stays as it was.
 fn reload(path: &Path, proxy: &Proxy, fixed: &Fixed) -> Option<Config> {
-    match Config::load(path) {
+    match Config::load_again(path, fixed.in_force()) {
         Ok(config) => {
             proxy.change(config.http.clone());
             tracing::info!("the configuration was read again");
@@ -189,6 +190,11 @@ impl Fixed {
             connections_max: config.http.limits.connections_max,
             telemetry: config.telemetry.clone(),
         }
+    }
+
+    /// What the rest of a configuration has to go with.
+    fn in_force(&self) -> InForce {
+        InForce { listen: self.listen, assurance: self.assurance }
     }
 
     /// The keys that say something else in `config`.

@@ -3,10 +3,13 @@
 //! The session asks here whether an id is in flight, whose answer a response is, and what a cancellation means. Ids are
 //! raw tokens: `7` and `"7"` are two requests.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use crate::{
-    gate::{CallSpan, Edited},
+    gate::{CallSpan, Edited, Unanswered},
     hold::HoldId,
     jsonrpc::RequestId,
 };
@@ -44,6 +47,8 @@ pub(super) enum Call {
         token: Option<ProgressToken>,
         /// What its answer has to say, if an approver has changed it.
         edited: Option<Arc<Edited>>,
+        /// What its client hears if no answer comes, where people have approved it.
+        unanswered: Option<Box<Unanswered>>,
         /// Whether the client has taken it back; the server may answer all the same.
         cancelled: bool,
         /// Its part of a trace, where somebody looks at that.
@@ -72,7 +77,40 @@ pub(super) struct Answered {
     pub(super) hold: Option<HoldId>,
     pub(super) token: Option<ProgressToken>,
     pub(super) edited: Option<Arc<Edited>>,
+    pub(super) unanswered: Option<Box<Unanswered>>,
     pub(super) span: Option<Box<CallSpan>>,
+}
+
+/// Why the server has not answered a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transport) enum NoAnswer {
+    /// Not one byte of it was sent.
+    NotSent,
+    /// It was sent, and the connection ended before its answer.
+    Lost,
+    /// It got this HTTP status, and no message.
+    Status(u16),
+}
+
+/// The requests that a transport answers itself, with an error, because the server has not. It says so here before the session gets that
+/// error.
+#[derive(Clone, Default)]
+pub struct NoAnswers(Arc<Mutex<HashMap<RequestId, NoAnswer>>>);
+
+impl NoAnswers {
+    fn known(&self) -> MutexGuard<'_, HashMap<RequestId, NoAnswer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next error for `id` is the transport's own.
+    pub(in crate::transport) fn put(&self, id: RequestId, why: NoAnswer) {
+        self.known().insert(id, why);
+    }
+
+    /// Why it is, if it is.
+    pub(in crate::transport) fn take(&self, id: &RequestId) -> Option<NoAnswer> {
+        self.known().remove(id)
+    }
 }
 
 /// The client's requests in flight, by id.
@@ -110,8 +148,8 @@ impl Calls {
     /// Takes out the forwarded request that a response with `id` answers. `None` if the server was not asked.
     pub(super) fn answer(&mut self, id: &RequestId) -> Option<Answered> {
         match self.0.remove(id)? {
-            Call::Forwarded { interest, hold, token, edited, span, .. } => {
-                Some(Answered { interest, hold, token, edited, span })
+            Call::Forwarded { interest, hold, token, edited, unanswered, span, .. } => {
+                Some(Answered { interest, hold, token, edited, unanswered, span })
             }
             held @ Call::Held { .. } => {
                 self.0.insert(id.clone(), held);

@@ -47,7 +47,7 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use self::{
-    accounts::Accounts,
+    accounts::{Account, Accounts},
     body::Body,
     checks::Door,
     identity::AgentSettings,
@@ -202,6 +202,11 @@ impl Exchange {
 
     fn limits(&self) -> &HttpLimits {
         &self.routes.limits
+    }
+
+    /// What whoever asks has open.
+    fn account(&self) -> Arc<Account> {
+        self.worker.proxy.accounts.of(&self.principal)
     }
 
     /// Sends `request` to the server.

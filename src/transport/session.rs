@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::turn::Heard;
 use super::{
-    calls::{Answered, Call, Calls, Interest, ProgressToken},
+    calls::{Answered, Call, Calls, Interest, NoAnswer, NoAnswers, ProgressToken},
     outbox::{Downstream, Upstream},
     tools,
     waiting::progress_value,
@@ -81,6 +81,8 @@ pub struct Lifecycle {
     pub client_gone: CancellationToken,
     /// Asked while the client is not read: the end of a stream that nobody reads is seen in no other way.
     pub client_hung_up: Option<HungUp>,
+    /// Told by the transport: which answers are its own, because the server has given none.
+    pub no_answers: Option<NoAnswers>,
 }
 
 /// What a task that keeps a held call tells the session.
@@ -307,6 +309,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                     hold: None,
                     token: None,
                     edited: None,
+                    unanswered: None,
                     cancelled: false,
                     span,
                 };
@@ -327,9 +330,14 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// is then one of which nobody knows whether it ran.
     fn begin(&mut self, id: RequestId, call: Call) {
         if let Some(Call::Forwarded { hold: Some(hold), .. }) = self.calls.insert(id, call) {
-            let gate = Arc::clone(&self.gate);
-            self.tasks.spawn(async move { gate.lost(hold).await });
+            self.lost(hold);
         }
+    }
+
+    /// Records of an approved call that nobody knows whether it ran.
+    fn lost(&self, hold: HoldId) {
+        let gate = Arc::clone(&self.gate);
+        self.tasks.spawn(async move { gate.lost(hold).await });
     }
 
     /// Who the client says it is, and which era it speaks.
@@ -472,6 +480,8 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             return frame.error().is_some();
         }
         fail_point!("session.answer_came");
+        let own = self.lifecycle.no_answers.as_ref().filter(|_| frame.error().is_some());
+        let no_answer = own.and_then(|own| own.take(id));
         let Some(answered) = self.calls.answer(id) else {
             let text = match self.calls.get_mut(id) {
                 Some(_) => {
@@ -483,6 +493,10 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             self.note(text);
             return false;
         };
+        if let (Some(why), Some(hold)) = (no_answer, answered.hold) {
+            self.approved_not_answered(hold, answered, why);
+            return false;
+        }
         if answered.interest == Interest::Task {
             let edited = answered.edited;
             self.keep_answer(answered.hold, |hold| task_answer(hold, frame, edited.as_deref()));
@@ -507,6 +521,34 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             Interest::None | Interest::Task | Interest::Follow(_) => {}
         }
         true
+    }
+
+    /// The server has not answered an approved call: that goes on record, and its client hears of it in a form that models read.
+    fn approved_not_answered(&mut self, hold: HoldId, answered: Answered, why: NoAnswer) {
+        let Answered { interest, token, unanswered, span, .. } = answered;
+        match why {
+            NoAnswer::NotSent => self.not_forwarded(hold, Withdrawal::ServerGone),
+            NoAnswer::Lost => self.lost(hold),
+            NoAnswer::Status(status) if interest == Interest::Task => {
+                let what = format!("the HTTP status {status} without a result");
+                self.keep_answer(Some(hold), |hold| unusable_answer(hold, &what));
+            }
+            NoAnswer::Status(_) => self.is_answered(Some(hold), None),
+        }
+        if let Some(token) = token {
+            self.progress.remove(&token);
+        }
+        // A task's client hears of it when it asks.
+        let Some(unanswered) = unanswered else { return };
+        let refusal = match why {
+            NoAnswer::NotSent => unanswered.not_sent(Withdrawal::ServerGone),
+            NoAnswer::Lost => unanswered.lost(),
+            NoAnswer::Status(status) => unanswered.refused_upstream(status),
+        };
+        if let Some(mut span) = span {
+            span.refused(&refusal);
+        }
+        self.refuse(&refusal);
     }
 
     /// The server has listed tools: what it says of them counts before the client gets to read it. Gives the list for the client
@@ -618,12 +660,17 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         match (released, too_late) {
             (Released::Resume(approved), None) => {
                 let (hold, edited) = (Some(approved.hold()), approved.edited());
+                let (permitted, unanswered) = approved.split();
                 fail_point!("session.before_send");
-                self.upstream.send(approved.into_permitted());
+                self.upstream.send(permitted);
                 if let Some(token) = token.as_ref().filter(|_| told > 0) {
                     self.progress.insert(token.clone(), progress_value(told));
                 }
-                self.begin(id, Call::Forwarded { interest, hold, token, edited, cancelled: false, span });
+                let unanswered = Some(Box::new(unanswered));
+                self.begin(
+                    id,
+                    Call::Forwarded { interest, hold, token, edited, unanswered, cancelled: false, span },
+                );
             }
             (Released::Resume(approved), Some(why)) => {
                 let hold = approved.hold();
@@ -702,8 +749,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     async fn finish(mut self, mut held: mpsc::Receiver<News>) {
         self.downstream.flush().await;
         for hold in self.calls.approved_unanswered() {
-            let gate = Arc::clone(&self.gate);
-            self.tasks.spawn(async move { gate.lost(hold).await });
+            self.lost(hold);
         }
         drop((self.upstream.close(), self.downstream.close()));
         self.tasks.close();

@@ -421,6 +421,61 @@ fn an_approved_call_whose_answer_comes_on_another_stream_is_answered() {
 }
 
 #[test]
+fn a_client_that_goes_after_the_approval_comes_back_for_the_answer_and_hears_that_the_call_was_changed() {
+    const EDITED: &str =
+        "version: 1\nrules: [{name: danger, tool: danger, action: hold, timeout: 10m, edit: true}]\n";
+    for is_kept in [false, true] {
+        let (_open, closed) = std::sync::mpsc::channel::<()>();
+        let closed = std::sync::Mutex::new(closed);
+        let server = Server::start(Box::new(move |request, say| {
+            say(EVENTS);
+            if request.first.starts_with("GET") {
+                let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{RESULT}}}");
+                return say(format!("id: 2\ndata: {answer}\n\n").as_bytes());
+            }
+            say(b"id: 1\ndata:\n\n");
+            // The server leaves its stream open.
+            let _ = closed.lock().unwrap().recv();
+        }));
+        let proxy = Proxy::before(&server, EDITED, "");
+        let mut client = proxy.connect();
+        client.send(&post("/mcp", &[("mcp-session-id", "s-1")], &call(3, "danger")));
+        if is_kept {
+            assert_eq!(client.head().unwrap().status(), 200, "while it waits");
+        }
+        let file = proxy.home.file("new.json", "{\"n\":9}");
+        decide(&proxy, &["approve", "--yes", "--edit", file.to_str().unwrap()]);
+        if !is_kept {
+            assert_eq!(client.head().unwrap().status(), 200, "the server's own");
+        }
+        assert_eq!(client.chunk(), b"id: 1\ndata:\n\n");
+        drop(client);
+        let mut client = proxy.connect();
+        client.send(
+            b"GET /mcp HTTP/1.1\r\nhost: localhost\r\nmcp-session-id: s-1\r\nlast-event-id: 1\r\naccept: text/event-stream\r\n\r\n",
+        );
+        let answer = client.message().unwrap();
+        assert!(answer.text().contains("EDITED by a person"), "{}", answer.text());
+        until_state(&proxy, "answered");
+    }
+}
+
+#[test]
+fn a_message_that_breaks_off_after_the_approval_is_one_of_which_nobody_knows() {
+    let server = Server::start(Box::new(|_, say| {
+        say(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"jso\r\n");
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    let mut client = proxy.connect();
+    client.send(&post("/mcp", &[], &call(3, "danger")));
+    assert_eq!(client.head().unwrap().status(), 200, "while it waits");
+    decide(&proxy, &["approve"]);
+    let told = String::from_utf8(client.chunk()).unwrap();
+    assert!(told.contains("\"isError\":true") && told.contains("The tool may have run."), "{told}");
+    until_state(&proxy, "unknown");
+}
+
+#[test]
 fn a_stream_that_ends_without_the_answer_says_so_and_of_an_approved_call_nobody_knows() {
     let server = Server::start(Box::new(|_, say| {
         say(EVENTS);

@@ -393,6 +393,24 @@ fn what_waits_of_one_agent_takes_nothing_from_another() {
 }
 
 #[test]
+fn the_heads_of_calls_that_wait_count_like_their_bodies() {
+    let server = Server::of_result(RESULT);
+    let proxy = Proxy::before(&server, POLICY, "limits: {held_mib_per_agent: 1}\n");
+    let long = "x".repeat(55 << 10);
+    let held: Vec<Connection> = (1..=18)
+        .map(|number| {
+            let mut client = proxy.connect();
+            client.send(&post("/mcp", &[("x-long", &long)], &call("danger")));
+            proxy.home.wait_for_holds(number);
+            client
+        })
+        .collect();
+    let refused = proxy.post(&[("x-long", &long)], &call("danger"));
+    assert!(refused.text().contains("or 1 MiB of this agent wait already"), "{}", refused.text());
+    assert_eq!(proxy.home.holds().len(), held.len());
+}
+
+#[test]
 fn so_many_connections_are_served_and_what_waits_on_one_is_not_disturbed() {
     let server = Server::of_result(RESULT);
     let proxy = Proxy::before(&server, POLICY, "limits: {connections: 2}\n");

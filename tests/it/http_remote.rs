@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     http::{Server, json},
-    program::{Home, Wrapped},
+    program::{Home, Wrapped, until},
 };
 
 const POLICY: &str = "version: 1\nrules:\n  - {name: safe, tool: \"s*\", action: allow}\n  - {name: danger, tool: danger, action: hold, reason: People decide., timeout: 10m}\n";
@@ -133,4 +133,66 @@ fn a_far_server_that_cannot_be_reached_is_told_of() {
     command.args(["run", "--url", "http://127.0.0.1:1/", "--policy"]).arg(policy);
     let mut client = Wrapped::start(command);
     assert_eq!(client.ask(&call(1, "safe"))["error"]["code"], -32603);
+}
+
+/// What the only call that the record knows has come to.
+fn until_state(home: &Home, hold: &str, state: &str) {
+    until(|| (home.show(hold)["state"] == state).then_some(()));
+}
+
+#[test]
+fn what_became_of_an_approved_call_without_an_answer_is_on_record_and_read_by_the_model() {
+    const BROKEN: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n";
+    let answers: [(&str, &[u8], &str, &str); 4] = [
+        ("nothing", b"", "unknown", "UNKNOWN"),
+        ("the beginning of a message", BROKEN, "unknown", "UNKNOWN"),
+        ("a stream without the result", EVENTS.as_bytes(), "unknown", "UNKNOWN"),
+        (
+            "an error of HTTP",
+            b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+            "answered",
+            "HTTP status 500",
+        ),
+    ];
+    for (what, answer, state, told) in answers {
+        let home = Home::new();
+        let server = Server::start(Box::new(move |_, say| say(answer)));
+        let mut client = wrapped(&home, &server, &[]);
+        client.send(&call(1, "danger"));
+        let hold = home.wait_for_holds(1).remove(0);
+        assert!(home.holdshort(["approve", &hold]).status.success());
+        let answer = client.receive();
+        assert_eq!(
+            (&answer["id"], &answer["result"]["isError"]),
+            (&json!(1), &json!(true)),
+            "{what}: {answer}"
+        );
+        assert!(answer.to_string().contains(told), "{what}: {answer}");
+        until_state(&home, &hold, state);
+        if state == "unknown" {
+            let again = client.ask(&call(2, "danger"));
+            assert!(again.to_string().contains("This time it did not run."), "{what}: {again}");
+            assert_eq!(server.asked().len(), 1);
+        }
+        home.verify();
+    }
+}
+
+#[test]
+fn an_approved_call_that_never_left_can_be_made_again() {
+    let home = Home::new();
+    let policy = home.file("policy.yaml", POLICY);
+    let mut command = home.command();
+    command.args(["run", "--url", "http://127.0.0.1:1/", "--policy"]).arg(policy);
+    let mut client = Wrapped::start(command);
+    client.send(&call(1, "danger"));
+    let hold = home.wait_for_holds(1).remove(0);
+    assert!(home.holdshort(["approve", &hold]).status.success());
+    let answer = client.receive();
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    assert!(answer.to_string().contains("the server has gone. The tool did not run."), "{answer}");
+    until_state(&home, &hold, "withdrawn");
+    client.send(&call(2, "danger"));
+    assert_ne!(home.wait_for_holds(1), [hold], "people are asked again");
 }

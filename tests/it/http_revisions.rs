@@ -97,6 +97,31 @@ fn a_batch_is_judged_message_by_message_where_the_revision_has_batches() {
 }
 
 #[test]
+fn a_notification_that_a_server_refuses_takes_no_answer_of_its_batch_away() {
+    let server = Server::start(Box::new(|request, say| {
+        let message = request.json();
+        let result = match (message["method"].as_str(), message.get("id")) {
+            (_, None) => return say(&answer("400 Bad Request", "", "{}")),
+            (Some("initialize"), _) => json!({"protocolVersion": "2025-03-26", "capabilities": {}}),
+            _ => json!({"content": []}),
+        };
+        let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+        say(&answer("200 OK", "mcp-session-id: s-1\r\n", &text));
+    }));
+    let proxy = Proxy::before(&server, POLICY, "");
+    initialize(&proxy, "2025-03-26");
+    let json_only = [("mcp-session-id", "s-1"), ("accept", "application/json")];
+    let told = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    let batch = format!("[{},{told},{},{}]", call(1, "safe"), call(2, "safe"), call(3, "never"));
+    let all = proxy.post(&json_only, &batch);
+    let mut ids: Vec<i64> =
+        all.json().as_array().unwrap().iter().map(|one| one["id"].as_i64().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!((all.status(), ids), (200, vec![1, 2, 3]), "{}", all.text());
+    assert_eq!(proxy.post(&json_only, &format!("[{told}]")).status(), 400, "there is nothing else to say");
+}
+
+#[test]
 fn a_batch_is_refused_where_the_revision_has_none() {
     let server = server_of("2025-11-25", "new");
     let proxy = Proxy::before(&server, POLICY, "");
@@ -189,22 +214,17 @@ fn a_configuration_is_read_again_on_sighup_and_what_needs_a_new_start_is_said() 
     let proxy = Proxy::before(&one, POLICY, "");
     let text = || proxy.post(&[], &call(1, "safe")).json()["result"]["content"][0]["text"].clone();
     assert_eq!(text(), "one");
-    let hang_up = |config: &str| {
-        proxy.home.file("serve.yaml", config);
-        let id = rustix::process::Pid::from_child(&proxy.process);
-        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
-    };
-    hang_up("listen: here\n");
+    proxy.reload("listen: here\n");
     until(|| proxy.said().contains("the configuration was not read again").then_some(()));
     assert_eq!(text(), "one", "what is wrong changes nothing");
-    hang_up(&format!(
+    proxy.reload(&format!(
         "listen: 127.0.0.1:1\npolicy: [policy.yaml]\nstore: other.db\nupstreams: [{{name: test, path: /mcp, url: \"http://{}/\"}}]\n",
         other.address
     ));
     until(|| (text() == "other").then_some(()));
     until(|| proxy.said().contains("key=\"store\"").then_some(()));
     assert!(proxy.said().contains("key=\"listen\"") && !proxy.said().contains("key=\"policy\""));
-    hang_up(&format!(
+    proxy.reload(&format!(
         "listen: 127.0.0.1:0\npolicy: [policy.yaml]\nupstreams: [{{name: test, path: /other, url: \"http://{}/\"}}]\n",
         other.address
     ));
@@ -221,9 +241,7 @@ fn what_waits_when_the_configuration_is_read_again_can_still_be_taken_back() {
     client.send(&post("/mcp", &session, &call(5, "danger")));
     proxy.home.wait_for_holds(1);
     let other = own.replace("upstreams:\n", "").replace("test", "other").replace("/mcp", "/other");
-    proxy.home.file("serve.yaml", &format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{own}{other}"));
-    let id = rustix::process::Pid::from_child(&proxy.process);
-    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    proxy.reload(&format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{own}{other}"));
     until(|| {
         let mut client = proxy.connect();
         client.send(&post("/other", &[], &call(1, "never")));

@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::program::{Home, Wrapped, until};
+use crate::support::{
+    http::{Proxy, Server},
+    program::{Home, Wrapped, until},
+};
 
 /// A server that answers every request.
 const ANSWERING: &str = r#"while read -r line; do id=${line#*\"id\":}; id=${id%%,*}; echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"ran\":true}}"; done"#;
@@ -143,4 +146,52 @@ fn a_policy_that_others_can_change_is_refused_where_agents_are_said_to_be_out_of
     assert!(reload(&home).status.success());
     gate.kill().unwrap();
     gate.wait().unwrap();
+}
+
+/// Waits until `proxy` has said that it has not taken its configuration, and `why`.
+fn until_refused(proxy: &Proxy, why: &str) {
+    until(|| proxy.said().contains("the configuration was not read again").then_some(()));
+    until(|| proxy.said().contains(why).then_some(()));
+}
+
+#[test]
+fn a_configuration_that_would_open_the_address_that_stays_is_refused_as_a_whole() {
+    let server = Server::of_result("{}");
+    let upstreams = |path: &str| {
+        format!("upstreams: [{{name: billing, path: {path}, url: \"http://{}/\"}}]\n", server.address)
+    };
+    let open = "listen: 0.0.0.0:0\nhosts: [gate.example]\ndanger_listen_without_tls: true\n";
+    let proxy = Proxy::start(&policy("allow"), &format!("{open}{}", upstreams("/mcp")));
+    let status = |host: &str| proxy.post(&[("host", host)], &pay(1)).status();
+    assert_eq!((status("gate.example"), status("localhost")), (200, 403));
+    let elsewhere = "policy: [policy.yaml]\nlisten: 127.0.0.1:8080\n";
+    proxy.reload(&format!("{elsewhere}{}", upstreams("/other")));
+    until_refused(&proxy, "others can reach 0.0.0.0, where this process goes on listening, and nothing");
+    assert!(proxy.said().contains("the names by which others reach 0.0.0.0"), "{}", proxy.said());
+    assert_eq!((status("gate.example"), status("localhost")), (200, 403), "all of it stays as it was");
+    // The same with what belongs to the address that stays.
+    let more = "hosts: [gate.example]\ndanger_listen_without_tls: true\n";
+    proxy.reload(&format!("{elsewhere}{more}{}", upstreams("/other")));
+    until(|| (status("gate.example") == 404).then_some(()));
+    assert_eq!(status("localhost"), 403, "others reach this process, whatever a new one would listen on");
+}
+
+#[test]
+fn a_configuration_that_would_let_in_whoever_comes_is_refused_where_the_level_stays() {
+    let server = Server::of_result("{}");
+    let upstreams =
+        format!("upstreams: [{{name: billing, path: /mcp, url: \"http://{}/\"}}]\n", server.address);
+    let agents = "agents: {tokens: [{name: build, file: token}]}\n";
+    let files = [("token", "a-token-of-thirty-two-characters")];
+    let proxy = Proxy::with_files(&policy("allow"), &format!("{upstreams}{agents}assurance: L2\n"), &files);
+    let known = [("authorization", "Bearer a-token-of-thirty-two-characters")];
+    assert_eq!((proxy.post(&known, &pay(1)).status(), proxy.post(&[], &pay(2)).status()), (200, 401));
+    let rest = format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{upstreams}");
+    proxy.reload(&rest);
+    until_refused(&proxy, "this process stays at `assurance: L2`");
+    assert_eq!((proxy.post(&known, &pay(3)).status(), proxy.post(&[], &pay(4)).status()), (200, 401));
+    // Without the level alone it goes together: a new process would have none, and this one keeps it.
+    proxy.reload(&format!("{rest}{agents}"));
+    until(|| proxy.said().contains("key=\"assurance\"").then_some(()));
+    assert_eq!(proxy.post(&[], &pay(5)).status(), 401);
 }

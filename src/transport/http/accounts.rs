@@ -1,6 +1,6 @@
 //! What each principal has open, so that none takes what belongs to all.
 //!
-//! Used by `held` and `stream`. Only counts; what happens at a limit is for whoever asks.
+//! Used by `post`, `held` and `stream`. Only counts; what happens at a limit is for whoever asks.
 
 use std::{
     collections::HashMap,
@@ -20,6 +20,8 @@ const ACCOUNTS_MAX: usize = 10_000;
 pub(super) struct Account {
     held: AtomicUsize,
     held_bytes: AtomicUsize,
+    /// Of bodies that have begun and not ended.
+    coming_bytes: AtomicUsize,
     streams: AtomicUsize,
 }
 
@@ -48,6 +50,39 @@ impl Accounts {
 pub(super) struct Open {
     account: Arc<Account>,
     held_bytes: Option<usize>,
+}
+
+/// What has come of a body, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Coming {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Coming {
+    /// A body that begins.
+    pub(super) fn new(account: Arc<Account>) -> Self {
+        Self { account, bytes: 0 }
+    }
+
+    /// How much of it is counted.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// So many bytes of it are here now. Whether that is within what all that comes may be.
+    pub(super) fn has(&mut self, bytes: usize, bytes_max: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        self.bytes += more;
+        let all = self.account.coming_bytes.fetch_add(more, Relaxed);
+        all.saturating_add(more) <= bytes_max
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.account.coming_bytes.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl Account {

@@ -39,7 +39,8 @@ pub(super) struct Form {
 /// One request of the batch, and what its answer is.
 type Answer = (RequestId, Response<Body>);
 
-/// Answers the messages of a batch; `one` answers a single one. A message that nobody answers goes before what stands behind it.
+/// Answers the messages of a batch; `one` answers a single one. A message that nobody answers goes before what stands behind it; that it was
+/// not taken is the answer only where there is no other.
 pub(super) async fn answer<A>(
     elements: Vec<Bytes>,
     form: Form,
@@ -51,6 +52,8 @@ where
     // What is known at once, in the words of the gate.
     let mut said: Vec<Bytes> = Vec::new();
     let mut asked: FuturesUnordered<BoxFuture<'static, Answer>> = FuturesUnordered::new();
+    // What became of the first message without an answer that was not taken.
+    let mut not_taken: Option<Response<Body>> = None;
     for element in elements {
         let frame = match Frame::from_client(element) {
             Ok(frame) if frame.method() == Some(method::INITIALIZE) => {
@@ -76,14 +79,15 @@ where
             None => {
                 let told = one(frame).await;
                 if !told.status().is_success() {
-                    return told;
+                    tracing::warn!(status = %told.status(), "a message of a batch was not taken");
+                    not_taken.get_or_insert(told);
                 }
             }
         }
     }
     let Some(first) = asked.next().await else {
         return if said.is_empty() {
-            body::empty(StatusCode::ACCEPTED)
+            not_taken.unwrap_or_else(|| body::empty(StatusCode::ACCEPTED))
         } else {
             body::json(StatusCode::OK, array(&said))
         };

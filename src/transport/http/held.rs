@@ -8,7 +8,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, header, request::Parts};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
@@ -24,7 +24,7 @@ use super::{
     sessions::HeldHere,
     tasks,
     upstream::{NoResponse, UpstreamBody},
-    watch::{Watched, Witness},
+    watch::{BrokeOff, Watched, Witness},
 };
 use crate::{
     gate::{Approved, Begun, ClientQuestion, HeldCall, Refusal, Released, Unanswered},
@@ -119,9 +119,9 @@ impl Waiting {
             return Err(Box::new(body::refusal(StatusCode::BAD_REQUEST, &refusal)));
         };
         let limits = *held.exchange.limits();
-        let account = held.exchange.worker.proxy.accounts.of(&held.exchange.principal);
         let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
-        let Some(open) = account.hold(call.frame_bytes(), calls, bytes) else {
+        let kept = call.frame_bytes() + head_bytes(&held.head);
+        let Some(open) = held.exchange.account().hold(kept, calls, bytes) else {
             session.no_longer_held(&here);
             let text = format!(
                 "{calls} calls or {} MiB of this agent wait already, which is the limit",
@@ -197,8 +197,8 @@ impl Waiting {
         let (permitted, unanswered) = approved.split();
         let Held { exchange, head, asked } = self.held;
         let (Some(id), Some(uri)) = (asked.id, self.uri) else { return };
-        // Before it is sent: the answer may be faster than the word that it was taken.
-        asked.session.await_answer(id.clone(), witness);
+        // Before it is sent: the answer may be faster than the word that it was taken. One too many counts as lost.
+        drop(asked.session.await_answer(id.clone(), witness));
         let refusal = match exchange.send(post::request_upstream_at(&exchange, uri, head, permitted)).await {
             Ok(response) if response.status().is_success() => return,
             Ok(response) => {
@@ -453,11 +453,23 @@ impl Waiting {
         let bytes_max =
             if head.status.is_success() { exchange.limits().server_frame_bytes_max } else { ERROR_BYTES_MAX };
         let mut watched = Watched::message(body, expected, bytes_max);
-        let message = match watched.next_chunk().await {
+        let whole = loop {
+            tokio::select! {
+                biased;
+                whole = watched.next_chunk() => break whole,
+                // So a call of this era is taken back. Before, it may be a connection that has broken.
+                () = chunks.closed(), if asked.modern => return,
+                _ = ticks.tick() => drop(chunks.try_send(KEEPALIVE)),
+            }
+        };
+        let message = match whole {
             Some(Ok(message)) if headers::is_type(kind, "application/json") => Some(message),
+            Some(Err(error)) if head.status.is_success() && error.is::<BrokeOff>() => {
+                return say(&chunks, &unanswered.lost()).await;
+            }
             _ => None,
         };
-        let mut expected = watched.into_expected();
+        let expected = watched.expected();
         let is_answered = expected.is_answered;
         if let Some(witness) = &mut expected.witness {
             witness.answered();
@@ -467,6 +479,13 @@ impl Waiting {
             None => say(&chunks, &unanswered.refused_upstream(head.status.as_u16())).await,
         }
     }
+}
+
+/// About how many bytes the head of a request keeps.
+fn head_bytes(head: &Parts) -> usize {
+    let entry = size_of::<HeaderName>() + size_of::<HeaderValue>();
+    let headers = head.headers.iter();
+    headers.map(|(name, value)| name.as_str().len() + value.len() + entry).sum::<usize>() + size_of::<Parts>()
 }
 
 /// Passes events on as they come, until either side has had enough.

@@ -142,7 +142,8 @@ pub(super) async fn post(exchange: Exchange, request: Request<Incoming>) -> Resp
     let Some(stream) = stream.filter(|stream| stream.principal == exchange.principal) else {
         return body::text(StatusCode::NOT_FOUND, "no such stream");
     };
-    let text = match post::read(incoming, head.version, exchange.limits().client_frame_bytes_max).await {
+    let account = || exchange.account();
+    let text = match post::read(incoming, head.version, exchange.limits(), account).await {
         Ok(text) => text,
         Err(response) => return *response,
     };

@@ -599,7 +599,8 @@ pub(super) async fn answer(
         }
         _ => return body::text(StatusCode::METHOD_NOT_ALLOWED, "only POST, GET and DELETE are served"),
     }
-    let text = match post::read(incoming, head.version, limits.client_frame_bytes_max).await {
+    let account = || proxy.accounts.of(principal);
+    let text = match post::read(incoming, head.version, limits, account).await {
         Ok(text) => text,
         Err(response) => return *response,
     };

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Endless, Exchange,
-    accounts::Open,
+    accounts::{Account, Coming, Open},
     batch,
     body::{self, Body},
     headers::{self, PROTOCOL_VERSION, SESSION_ID},
@@ -25,6 +25,7 @@ use super::{
     legacy::Opening,
     oauth::Login,
     sessions::{NoSession, Session},
+    settings::HttpLimits,
     tasks,
     traced::traced,
     upstream::{NoResponse, UpstreamBody},
@@ -37,11 +38,11 @@ use crate::{
     mcp::{Cancelled, Initialize, TaskRequest, VERSION_WITH_BATCHES, method},
 };
 
-/// How long a client may leave us waiting for the next piece of a body.
+/// How long a client may leave us waiting for pieces of a body, beyond the time that its pieces pay for.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How slow a body may be on the whole, in bytes a second, once it has had that long. What comes drop by drop keeps a place occupied.
-const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
+/// How many bytes of a body pay for a second. What comes drop by drop keeps a place occupied.
+const BODY_BYTES_PER_SECOND_MIN: u32 = 1024;
 
 /// What a request of a client is, and what its answer may be.
 pub(super) struct Asked {
@@ -74,6 +75,7 @@ impl Asked {
             _open: None,
             is_answered: false,
             is_resumable: false,
+            awaited: None,
             opening: None,
             opened: None,
         }
@@ -88,7 +90,7 @@ pub(super) fn post(
     let (head, incoming) = request.into_parts();
     let head = Box::new(head);
     async move {
-        let text = match read(incoming, head.version, exchange.limits().client_frame_bytes_max).await {
+        let text = match read(incoming, head.version, exchange.limits(), || exchange.account()).await {
             Ok(text) => text,
             Err(response) => return *response,
         };
@@ -278,16 +280,18 @@ pub(super) fn stopping(frame: &Frame) -> Response<Body> {
     response
 }
 
-/// The body of a request of `version`, whole.
+/// The body of a request of `version`, whole. Until it is, what is here of it counts on the `account` of whoever sends it.
 pub(super) async fn read(
     mut incoming: impl hyper::body::Body<Data = Bytes> + Unpin,
     version: Version,
-    bytes_max: usize,
+    limits: &HttpLimits,
+    account: impl Fn() -> Arc<Account>,
 ) -> Result<Bytes, Box<Response<Body>>> {
     let away = |status, text| Box::new(body::text(status, text));
+    let bytes_max = limits.client_frame_bytes_max;
     let mut first = Bytes::new();
     let mut collected = BytesMut::new();
-    let mut began = None;
+    let mut waiting = None;
     loop {
         let mut next = std::pin::pin!(std::future::poll_fn(|cx| {
             // In HTTP/1 a body moves only when its connection is polled, which then polls this as well. To be woken for it would mean to
@@ -301,10 +305,16 @@ pub(super) async fn read(
         let frame = match ready {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let now = Instant::now();
-                let due = (first.len() + collected.len()) as u64 / BODY_BYTES_PER_SECOND_MIN;
-                let slowest = *began.get_or_insert(now) + BODY_PAUSE_MAX + Duration::from_secs(due);
-                match timeout_at(slowest.min(now + BODY_PAUSE_MAX), next).await {
+                let (length, latest) = (first.len() + collected.len(), Instant::now() + BODY_PAUSE_MAX);
+                let (coming, due) = waiting.get_or_insert_with(|| (Coming::new(account()), latest));
+                // What comes at once buys no hours: it pays for its own time, and for no pause but the longest.
+                let paid = Duration::from_secs((length - coming.bytes()) as u64) / BODY_BYTES_PER_SECOND_MIN;
+                *due = (*due + paid).min(latest);
+                if !coming.has(length, limits.coming_bytes_per_principal_max()) {
+                    let text = "too much of what this agent sends is on its way: send less at the same time";
+                    return Err(away(StatusCode::TOO_MANY_REQUESTS, text));
+                }
+                match timeout_at(*due, next).await {
                     Ok(frame) => frame,
                     Err(_) => return Err(away(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
                 }
@@ -325,7 +335,7 @@ pub(super) async fn read(
                 let expected =
                     usize::try_from(incoming.size_hint().lower()).unwrap_or_default().min(bytes_max);
                 collected.reserve(first.len() + data.len() + expected);
-                collected.extend_from_slice(&first);
+                collected.extend_from_slice(&std::mem::take(&mut first));
             }
             collected.extend_from_slice(&data);
         }
@@ -422,8 +432,7 @@ pub(super) const STREAMS_FULL: &str = "as many streams of this agent are open as
 
 /// One more stream of this principal that stays open.
 pub(super) fn stream_opened(exchange: &Exchange) -> Result<Open, &'static str> {
-    let account = exchange.worker.proxy.accounts.of(&exchange.principal);
-    let open = account.stream(exchange.limits().streams_per_principal_max);
+    let open = exchange.account().stream(exchange.limits().streams_per_principal_max);
     open.ok_or(STREAMS_FULL)
 }
 
@@ -542,26 +551,77 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a body of `pieces` pieces of `bytes` bytes, one each `pause`, and after how long.
-    async fn reads(pieces: usize, bytes: usize, pause: Duration) -> (Result<usize, StatusCode>, Duration) {
+    /// What is read of a body, or with which status it is refused.
+    type Read = Result<usize, StatusCode>;
+
+    /// What one client may send, in bytes: at once, and of all that has not ended.
+    const BYTES_MAX: usize = 1 << 20;
+
+    /// What comes of a body of these `pieces`, one each `pause`, and after how long.
+    async fn reads_on(
+        account: &Arc<Account>,
+        pieces: impl IntoIterator<Item = usize>,
+        pause: Duration,
+    ) -> (Read, Duration) {
         let began = Instant::now();
-        let body = StreamBody::new(Box::pin(stream::unfold(0, move |at| async move {
-            sleep(pause).await;
-            let piece = Piece::data(Bytes::from(vec![b'x'; bytes]));
-            (at < pieces).then_some((Ok::<_, std::convert::Infallible>(piece), at + 1))
-        })));
-        let read = read(body, Version::HTTP_2, 1 << 20).await;
+        let body =
+            StreamBody::new(Box::pin(stream::unfold(pieces.into_iter(), move |mut pieces| async move {
+                sleep(pause).await;
+                let piece = Piece::data(Bytes::from(vec![b'x'; pieces.next()?]));
+                Some((Ok::<_, std::convert::Infallible>(piece), pieces))
+            })));
+        let limits = HttpLimits {
+            client_frame_bytes_max: BYTES_MAX,
+            held_bytes_per_principal_max: BYTES_MAX,
+            ..HttpLimits::default()
+        };
+        let read = read(body, Version::HTTP_2, &limits, || Arc::clone(account)).await;
         (read.map(|text| text.len()).map_err(|response| response.status()), began.elapsed())
+    }
+
+    async fn reads(pieces: impl IntoIterator<Item = usize>, pause: Duration) -> (Read, Duration) {
+        reads_on(&Arc::default(), pieces, pause).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_may_pause_and_be_slow_but_not_come_drop_by_drop() {
         let seconds = Duration::from_secs;
-        assert_eq!(reads(3, 8, seconds(7)).await.0, Ok(24), "a short one may take its time");
-        assert_eq!(reads(1, 8, seconds(31)).await, (Err(StatusCode::REQUEST_TIMEOUT), seconds(30)));
-        assert_eq!(reads(500, 2048, seconds(1)).await.0, Ok(1_024_000), "a large one on a slow line comes");
-        let (dripping, after) = reads(1_000_000, 1, seconds(1)).await;
-        assert_eq!(dripping, Err(StatusCode::REQUEST_TIMEOUT));
-        assert!(after < seconds(32), "{after:?}");
+        assert_eq!(reads([8; 3], seconds(7)).await.0, Ok(24), "a short one may take its time");
+        assert_eq!(reads([8], seconds(31)).await, (Err(StatusCode::REQUEST_TIMEOUT), seconds(30)));
+        assert_eq!(reads([2048; 500], seconds(1)).await.0, Ok(1_024_000), "a large one on a slow line comes");
+        let drops = std::iter::repeat_n(1, 1_000_000);
+        for begin in [1, BYTES_MAX / 2] {
+            let dripping = std::iter::once(begin).chain(drops.clone());
+            let (read, after) = reads(dripping, seconds(1)).await;
+            assert_eq!(read, Err(StatusCode::REQUEST_TIMEOUT));
+            assert!(after < seconds(33), "{after:?}, whatever came at once before");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_as_long_as_the_limit_in_however_many_pieces() {
+        let piece = BYTES_MAX / 4;
+        for (pieces, read) in [
+            (vec![BYTES_MAX], Ok(BYTES_MAX)),
+            (vec![2 * piece, piece, piece], Ok(BYTES_MAX)),
+            (vec![2 * piece, piece, piece + 1], Err(StatusCode::PAYLOAD_TOO_LARGE)),
+        ] {
+            assert_eq!(reads(pieces.clone(), Duration::from_millis(1)).await.0, read, "{pieces:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_agent_leaves_unfinished_is_bounded_together() {
+        let (account, other) = (Arc::default(), Arc::default());
+        let (half, pause) = (BYTES_MAX / 2 + 1, Duration::from_secs(10));
+        let send = |account| reads_on(account, [half, 1], pause);
+        let late = async {
+            sleep(Duration::from_secs(1)).await;
+            tokio::join!(send(&account), send(&other))
+        };
+        let (first, (second, of_other)) = tokio::join!(send(&account), late);
+        assert_eq!((first.0, of_other.0), (Ok(half + 1), Ok(half + 1)));
+        assert_eq!(second, (Err(StatusCode::TOO_MANY_REQUESTS), pause), "as soon as it is too much");
+        assert_eq!(send(&account).await.0, Ok(half + 1), "there is room again");
     }
 }

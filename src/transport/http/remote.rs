@@ -43,7 +43,8 @@ use crate::{
     },
     mcp::{self, Cancelled, Initialize, method},
     transport::{
-        session::{self, SessionLimits},
+        calls::{NoAnswer, NoAnswers},
+        session::{self, Lifecycle, SessionLimits},
         stdio::{self, WrapError},
     },
 };
@@ -72,6 +73,9 @@ const LAST_WORDS: Duration = Duration::from_millis(800);
 /// The longest error of a server that is read, in bytes.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// What is said of a request that was sent and not answered.
+const LOST: &str = "the connection to the server ended before its answer; the tool may have run";
+
 /// Runs the session between the client on this process's stdin and the server that `settings` describe, until either is gone.
 ///
 /// # Errors
@@ -89,8 +93,10 @@ pub async fn serve(
     // One pipe for each direction: each has an end of its own.
     let (to_bridge, from_session) = tokio::io::duplex(PIPE_BYTES);
     let (from_bridge, to_session) = tokio::io::duplex(PIPE_BYTES);
-    let lifecycle = stdio::own_lifecycle();
-    let bridge = tokio::spawn(bridge(Arc::new(Upstream::new(settings, 1)), from_session, to_session, limits));
+    let no_answers = NoAnswers::default();
+    let lifecycle = Lifecycle { no_answers: Some(no_answers.clone()), ..stdio::own_lifecycle() };
+    let upstream = (Arc::new(Upstream::new(settings, 1)), no_answers);
+    let bridge = tokio::spawn(bridge(upstream, from_session, to_session, limits));
     let client = stdio::own_streams()?;
     let session = session::run(gate, caller, client, (from_bridge, to_bridge), limits, lifecycle.clone());
     let mut session = std::pin::pin!(session);
@@ -111,6 +117,8 @@ struct Remote {
     upstream: Arc<Upstream>,
     /// What goes to the client.
     lines: mpsc::Sender<Bytes>,
+    /// Which of that is no answer of the server.
+    no_answers: NoAnswers,
     state: Mutex<State>,
     frame_bytes_max: usize,
 }
@@ -129,14 +137,15 @@ struct State {
 
 /// Makes requests of the lines that the session has permitted, until it closes.
 async fn bridge(
-    upstream: Arc<Upstream>,
+    (upstream, no_answers): (Arc<Upstream>, NoAnswers),
     from_session: DuplexStream,
     mut to_session: DuplexStream,
     limits: SessionLimits,
 ) {
     let (lines, mut waiting) = mpsc::channel::<Bytes>(LINES_WAITING_MAX);
     let state = Mutex::default();
-    let remote = Arc::new(Remote { upstream, lines, state, frame_bytes_max: limits.server_frame_bytes_max });
+    let frame_bytes_max = limits.server_frame_bytes_max;
+    let remote = Arc::new(Remote { upstream, lines, no_answers, state, frame_bytes_max });
     let writing = tokio::spawn(async move {
         while let Some(line) = waiting.recv().await {
             if to_session.write_all(&line).await.is_err() {
@@ -182,6 +191,8 @@ impl Remote {
                 let id = frame.id().cloned();
                 let is_first = frame.method() == Some(method::INITIALIZE);
                 let modern = mcp::declares_version(&frame);
+                // What another request of this id has left that was taken back is not about this one.
+                let _ = id.as_ref().and_then(|id| self.no_answers.take(id));
                 if is_first {
                     self.state().first.clone_from(&id);
                 }
@@ -231,18 +242,18 @@ impl Remote {
             Ok(response) => self.answer(id, &frame, response).await,
             Err(error) => {
                 tracing::warn!(%error, "a request got no answer");
-                let text = match error {
-                    NoResponse::NotSent(_) => "the server cannot be reached",
-                    NoResponse::Lost(_) => {
-                        "the connection to the server ended before its answer; the tool may have run"
-                    }
+                let (why, text) = match error {
+                    NoResponse::NotSent(_) => (NoAnswer::NotSent, "the server cannot be reached"),
+                    NoResponse::Lost(_) => (NoAnswer::Lost, LOST),
                 };
-                self.fail(id, text).await;
+                self.fail(id, why, text).await;
             }
         }
     }
 
-    async fn fail(&self, id: &RequestId, text: &str) {
+    /// The server has not answered: the session knows what that means for the request.
+    async fn fail(&self, id: &RequestId, why: NoAnswer, text: &str) {
+        self.no_answers.put(id.clone(), why);
         self.say(error_response(Some(id), ErrorCode::INTERNAL_ERROR, text, None)).await;
     }
 
@@ -295,16 +306,20 @@ impl Remote {
             return self.stream(id, body).await;
         }
         let bytes_max = if head.status.is_success() { self.frame_bytes_max } else { ERROR_BYTES_MAX };
-        let message = whole(body, bytes_max).await.filter(|_| headers::is_type(kind, "application/json"));
+        let message = match whole(body, bytes_max).await {
+            Err(error) if head.status.is_success() => {
+                tracing::warn!(%error, "an answer of the server broke off");
+                return self.fail(id, NoAnswer::Lost, LOST).await;
+            }
+            whole => whole.ok().flatten().filter(|_| headers::is_type(kind, "application/json")),
+        };
         let answer = message.and_then(|message| Frame::from_server(one_line(message)).ok());
         match answer.filter(|answer| answer.id() == Some(id)) {
             Some(answer) => self.pass_back(answer).await,
             None => {
-                let text = format!(
-                    "the server answered with HTTP status {} and without a result",
-                    head.status.as_u16()
-                );
-                self.fail(id, &text).await;
+                let status = head.status.as_u16();
+                let text = format!("the server answered with HTTP status {status} and without a result");
+                self.fail(id, NoAnswer::Status(status), &text).await;
             }
         }
     }
@@ -330,9 +345,8 @@ impl Remote {
                 return;
             }
             if place.last_event.is_none() || tries >= RETRIES_MAX {
-                return self
-                    .fail(id, "the server ended its answer before the result; the tool may have run")
-                    .await;
+                let text = "the server ended its answer before the result; the tool may have run";
+                return self.fail(id, NoAnswer::Lost, text).await;
             }
             tries += 1;
             sleep(place.retry_after()).await;
@@ -468,12 +482,15 @@ fn mirror(headers: &mut http::HeaderMap, frame: &Frame, version: &str) {
     }
 }
 
-/// All of a body, if it is not longer than `bytes_max`.
-async fn whole(mut body: UpstreamBody, bytes_max: usize) -> Option<Bytes> {
+/// All of a body, if it is not longer than `bytes_max`; an error if it broke off.
+async fn whole(mut body: UpstreamBody, bytes_max: usize) -> Result<Option<Bytes>, hyper::Error> {
     let mut collected = bytes::BytesMut::new();
     while let Some(chunk) = std::future::poll_fn(|cx| body.poll_chunk(cx)).await {
-        let chunk = chunk.ok().filter(|chunk| collected.len() + chunk.len() <= bytes_max)?;
+        let chunk = chunk?;
+        if collected.len() + chunk.len() > bytes_max {
+            return Ok(None);
+        }
         collected.extend_from_slice(&chunk);
     }
-    Some(collected.freeze())
+    Ok(Some(collected.freeze()))
 }

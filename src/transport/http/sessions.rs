@@ -423,17 +423,28 @@ impl Session {
         self.change(|caller| caller.can_ask = can_ask);
     }
 
-    /// The answer to the approved call `id` is to come on another stream. One too many counts as lost.
-    pub(super) fn await_answer(&self, id: RequestId, witness: Witness) {
+    /// The answer to the approved call `id` may come on another stream. Gives one too many back.
+    pub(super) fn await_answer(&self, id: RequestId, witness: Witness) -> Option<Witness> {
         let mut awaited = lock(&self.awaited);
-        if awaited.len() < AWAITED_MAX {
-            awaited.insert(id, witness);
+        if awaited.len() >= AWAITED_MAX {
+            return Some(witness);
         }
+        let replaced = awaited.insert(id, witness);
+        drop(awaited);
+        // Its request was abandoned: the id is used again.
+        drop(replaced);
+        None
     }
 
     /// The approved call `id`, whose answer has come.
     pub(super) fn take_awaited(&self, id: &RequestId) -> Option<Witness> {
         lock(&self.awaited).remove(id)
+    }
+
+    /// The same, if it is the one that was approved as `hold`: its id may have been used again since.
+    pub(super) fn take_awaited_as(&self, id: &RequestId, hold: HoldId) -> Option<Witness> {
+        let mut awaited = lock(&self.awaited);
+        if awaited.get(id)?.is_of(hold) { awaited.remove(id) } else { None }
     }
 
     /// Whether a call of its one client with `id` waits.

@@ -25,7 +25,7 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// Calls of one principal that may wait at the same time.
     pub held_per_principal_max: usize,
-    /// Bytes that the frames of these calls may take together.
+    /// Bytes that the frames and heads of these calls may take together.
     pub held_bytes_per_principal_max: usize,
     /// Streams of one principal that stay open: GET, and subscriptions.
     pub streams_per_principal_max: usize,
@@ -49,6 +49,14 @@ impl Default for HttpLimits {
             head_after: Duration::from_secs(2),
             keepalive_every: Duration::from_secs(10),
         }
+    }
+}
+
+impl HttpLimits {
+    /// Bytes that bodies of one principal may have together while they are still coming: as many as its held calls may, and the longest
+    /// body in any case.
+    pub fn coming_bytes_per_principal_max(&self) -> usize {
+        self.held_bytes_per_principal_max.max(self.client_frame_bytes_max)
     }
 }
 

@@ -7,9 +7,11 @@ use std::{
     collections::VecDeque,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -32,6 +34,9 @@ use crate::{
 
 /// Bytes of events that are gathered, as long as they are there, before they are passed on as one piece.
 const GATHERED_BYTES: usize = 32 * 1024;
+
+/// How long the answer to an approved call is awaited on other streams, once its own has ended. Then nobody knows whether it ran.
+const AWAITED_FOR: Duration = Duration::from_secs(3600);
 
 /// What of an answer is read, besides passing it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,11 @@ impl Witness {
     /// Whether an approver has changed the call.
     pub(super) fn is_of_edited(&self) -> bool {
         self.edited.is_some()
+    }
+
+    /// Whether it is of the call that was approved as `hold`.
+    pub(super) fn is_of(&self, hold: HoldId) -> bool {
+        self.hold == Some(hold)
     }
 
     /// The server has answered it.
@@ -166,6 +176,8 @@ pub(super) struct Expected {
     pub(super) is_answered: bool,
     /// Whether the client can come back for the rest: an event had an id.
     pub(super) is_resumable: bool,
+    /// The approved call whose answer is awaited on every stream of the session, this one among them.
+    pub(super) awaited: Option<HoldId>,
     /// Where the stream may be one of 2024-11-05.
     pub(super) opening: Option<Opening>,
     /// It is one.
@@ -223,7 +235,8 @@ impl Expected {
         }
         self.is_answered = true;
         let listed = self.learn(self.interest, answer);
-        let told = self.witness.as_mut().map(|witness| witness.answered_with(answer));
+        let awaited = self.awaited.and_then(|hold| self.session.take_awaited_as(id, hold));
+        let told = self.witness.take().or(awaited).map(|mut witness| witness.answered_with(answer));
         told.unwrap_or(Passed::AsItCame).or(listed)
     }
 
@@ -270,7 +283,13 @@ impl Expected {
 
     /// What of `event` goes on to the client.
     fn event(&mut self, event: &Event) -> Passed {
-        self.is_resumable |= event.id().is_some();
+        if event.id().is_some() {
+            self.is_resumable = true;
+            // Its client may be gone and back before anybody sees that. Only one client can mean it.
+            if self.session.is_one_client() {
+                self.await_anywhere();
+            }
+        }
         let name = event.name();
         if name == "endpoint" {
             return self.endpoint(event);
@@ -334,6 +353,32 @@ impl Expected {
         }
     }
 
+    /// Of a stream that can be resumed the answer to an approved call may come on another one of the session.
+    fn await_anywhere(&mut self) {
+        if self.is_resumable
+            && !self.modern
+            && !self.is_answered
+            && let Some(id) = &self.id
+            && let Some(witness) = self.witness.take()
+        {
+            let hold = witness.hold;
+            self.witness = self.session.await_answer(id.clone(), witness);
+            self.awaited = hold.filter(|_| self.witness.is_none());
+        }
+    }
+
+    /// Nothing more comes here: for how long the answer is still awaited elsewhere.
+    fn await_elsewhere(&mut self) {
+        self.await_anywhere();
+        if let (Some(id), Some(hold), false) = (&self.id, self.awaited, self.is_answered) {
+            let (id, session) = (id.clone(), Arc::clone(&self.session));
+            tokio::spawn(async move {
+                sleep(AWAITED_FOR).await;
+                drop(session.take_awaited_as(&id, hold));
+            });
+        }
+    }
+
     /// What is still to be said when a stream of events has ended: a call whose answer has not come would be waited for in vain.
     pub(super) fn last_words(&mut self) -> Option<Bytes> {
         let id = self.id.as_ref()?;
@@ -341,10 +386,8 @@ impl Expected {
             return None;
         }
         if self.is_resumable && !self.modern {
-            // The client comes back for it, on a stream of the session's own.
-            if let Some(witness) = self.witness.take() {
-                self.session.await_answer(id.clone(), witness);
-            }
+            // The client comes back for it.
+            self.await_anywhere();
             return None;
         }
         let text = "the server ended its answer before the result; the tool may have run";
@@ -380,7 +423,19 @@ enum Form {
     Message { collected: BytesMut, bytes_max: usize },
 }
 
+/// An answer of a server ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the server's answer broke off")]
+pub(super) struct BrokeOff;
+
 type Chunk = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+impl Drop for Watched {
+    /// Also where the client has gone before the end.
+    fn drop(&mut self) {
+        self.expected.await_elsewhere();
+    }
+}
 
 impl Watched {
     /// Looks into a stream of events, each of at most `bytes_max` bytes.
@@ -397,9 +452,9 @@ impl Watched {
         Self { body, expected, form, ready: VecDeque::new(), has_ended: false }
     }
 
-    /// What was expected, when nothing more comes.
-    pub(super) fn into_expected(self) -> Expected {
-        self.expected
+    /// What was expected, and what of it has come.
+    pub(super) fn expected(&mut self) -> &mut Expected {
+        &mut self.expected
     }
 
     /// The next bytes for the client.
@@ -498,7 +553,7 @@ impl Watched {
     fn last_chunk(&mut self, whole: bool) -> Option<Chunk> {
         match &mut self.form {
             Form::Events(_) => self.expected.last_words().map(Ok),
-            Form::Message { .. } if !whole => Some(Err("the server's answer broke off".into())),
+            Form::Message { .. } if !whole => Some(Err(BrokeOff.into())),
             Form::Message { collected, .. } => {
                 let message = collected.split().freeze();
                 // Some revisions answer with nothing.

@@ -124,7 +124,15 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 let (interest, hold) = (Interest::Task, Some(hold));
                 self.begin(
                     id,
-                    Call::Forwarded { interest, hold, token: None, cancelled: false, edited, span: None },
+                    Call::Forwarded {
+                        interest,
+                        hold,
+                        token: None,
+                        cancelled: false,
+                        edited,
+                        unanswered: None,
+                        span: None,
+                    },
                 );
             }
             _ => self.not_forwarded(hold, Withdrawal::Cancelled),
@@ -154,7 +162,15 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         let interest = Interest::Follow(hold);
         self.begin(
             id,
-            Call::Forwarded { interest, hold: None, token: None, cancelled: false, edited, span: None },
+            Call::Forwarded {
+                interest,
+                hold: None,
+                token: None,
+                cancelled: false,
+                edited,
+                unanswered: None,
+                span: None,
+            },
         );
     }
 
@@ -173,6 +189,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                         token: None,
                         cancelled: false,
                         edited,
+                        unanswered: None,
                         span: None,
                     },
                 );

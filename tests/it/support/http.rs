@@ -245,15 +245,15 @@ impl Proxy {
         Self::with_files(policy, config, &[])
     }
 
-    /// With these files beside its configuration.
+    /// With these files beside its configuration. It listens on this machine alone unless `config` begins with where.
     pub(crate) fn with_files(policy: &str, config: &str, files: &[(&str, &str)]) -> Self {
         let home = Home::new();
         for (name, text) in files {
             home.file(name, text);
         }
         home.file("policy.yaml", policy);
-        let config =
-            home.file("serve.yaml", &format!("listen: 127.0.0.1:0\npolicy: [policy.yaml]\n{config}"));
+        let listen = if config.starts_with("listen: ") { "" } else { "listen: 127.0.0.1:0\n" };
+        let config = home.file("serve.yaml", &format!("policy: [policy.yaml]\n{listen}{config}"));
         let mut command = home.command();
         command.args(["serve".as_ref(), "--config".as_ref(), config.as_os_str()]);
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -273,6 +273,13 @@ impl Proxy {
             said.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push_str(&format!("{line}\n")));
         });
         Self { home, address, process, said: rest }
+    }
+
+    /// Writes `config` into its configuration, and tells it to read that again.
+    pub(crate) fn reload(&self, config: &str) {
+        self.home.file("serve.yaml", config);
+        let id = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
     }
 
     /// What it has said on stderr.
