@@ -713,15 +713,18 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 continue;
             };
             // An answer to the server has an id as well, but no call.
-            let Some(Answered { interest, hold, token, .. }) = self.calls.answer(&id) else { continue };
+            let Some(Answered { hold, token, unanswered, .. }) = self.calls.answer(&id) else { continue };
             if let Some(token) = token {
                 self.progress.remove(&token);
             }
             if let Some(hold) = hold {
                 self.not_forwarded(hold, why);
             }
-            if interest != Interest::Task {
-                self.refuse(&not_got(id, why));
+            match unanswered {
+                Some(unanswered) => self.refuse(&unanswered.not_sent(why)),
+                // The client of a task hears of it when it asks.
+                None if hold.is_some() => {}
+                None => self.refuse(&not_got(id, why)),
             }
         }
     }
