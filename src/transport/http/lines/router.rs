@@ -108,14 +108,14 @@ pub(super) struct Arrivals {
 }
 
 impl Way {
-    /// Lets `message` wait for its client, if there is room now or within `patience`; otherwise the stream ends. For an answer, the last
+    /// Lets `message` wait for its client, if there is room now or within `patience`; otherwise the stream ends. For a response, the last
     /// on its way, there always is.
-    async fn put(&self, message: Bytes, patience: Option<Duration>) {
+    async fn put(&self, kind: Kind, message: Bytes, patience: Option<Duration>) {
         if self.over.is_cancelled() {
             return;
         }
         let mut taken = None;
-        if Frame::from_server(message.clone()).is_ok_and(|frame| frame.kind() != Kind::Response) {
+        if kind != Kind::Response {
             let cost = message.len().clamp(WAITING_BYTES_MAX / WAITING_MAX, WAITING_BYTES_MAX);
             let (room, cost) = (Arc::clone(&self.room), u32::try_from(cost).unwrap_or(u32::MAX));
             taken = match patience {
@@ -146,7 +146,7 @@ pub(super) async fn route(reader: DuplexStream, router: Weak<Router>) {
         let patience = (!router.is_shared).then_some(STALLED_MAX);
         drop(router);
         if let Some(way) = way {
-            way.put(bytes, patience).await;
+            way.put(message.kind(), bytes, patience).await;
         }
     }
     // Whoever still waits hears that nothing comes.
