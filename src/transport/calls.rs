@@ -156,3 +156,31 @@ impl Calls {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_task_runs_until_it_is_answered_however_that_happens() {
+        let id = |id: &str| RequestId::from_token(id).unwrap();
+        let call = |interest| Call::Forwarded {
+            interest,
+            hold: None,
+            token: None,
+            edited: None,
+            cancelled: false,
+            span: None,
+        };
+        let mut calls = Calls::default();
+        calls.insert(id("1"), call(Interest::None));
+        assert!(!calls.run_tasks());
+        calls.insert(id("2"), call(Interest::Task));
+        calls.insert(id("3"), call(Interest::Task));
+        assert!(calls.answer(&id("2")).is_some() && calls.answer(&id("1")).is_some() && calls.run_tasks());
+        calls.insert(id("3"), call(Interest::None));
+        assert!(!calls.run_tasks(), "its id is another's now");
+        calls.insert(id("4"), call(Interest::Task));
+        assert!(calls.remove(&id("4")).is_some() && !calls.run_tasks());
+    }
+}

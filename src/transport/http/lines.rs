@@ -1,8 +1,8 @@
 //! A server that speaks stdio, offered over HTTP: one process for each session, behind the session that `run` has.
 //!
-//! Used for servers whose configuration names a command. The gate is in `transport::session`, as everywhere on stdio; here POSTs become
-//! lines, and lines become answers and events. Requests of the era without sessions share processes with others of their principal, never
-//! two with one id in one process. This file decides nothing and changes no line.
+//! Used for servers whose configuration names a command. The gate is in `transport::session`, as everywhere on stdio. Here processes begin
+//! and end; what is said to one is for `piped`, and who hears what it says for `router`. Requests of the era without sessions share processes
+//! with others of their principal, never two with one id in one process. This file decides nothing and changes no line.
 
 mod piped;
 mod router;

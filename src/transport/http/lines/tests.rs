@@ -127,6 +127,30 @@ async fn a_stream_that_its_client_does_not_read_ends() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_about_one_client_is_told_to_no_other_of_a_shared_process() {
+    let Played { piped, mut hears, mut says } = played(&agent("a"), true);
+    let gone = ask(&piped, 1);
+    hears.next_line().await.unwrap();
+    gone.abort();
+    assert!(hears.next_line().await.unwrap().unwrap().contains("\"requestId\":1"));
+    let other = ask(&piped, 2);
+    hears.next_line().await.unwrap();
+    says.write_all((progress(1) + &answer_to(1) + &answer_to(2)).as_bytes()).await.unwrap();
+    let text = other.await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, answer_to(2));
+    let same_token = Frame::from_client(
+        r#"{"jsonrpc":"2.0","id":"3","method":"ping","params":{"_meta":{"progressToken":3}}}"#.into(),
+    );
+    let _third = ask(&piped, 3);
+    hears.next_line().await.unwrap();
+    assert!(
+        !lock(&piped.router.ways).are_free_for(&same_token.unwrap()),
+        "its progress would be the other's"
+    );
+    assert!(lock(&piped.router.ways).are_free_for(&call(4)));
+}
+
 #[tokio::test]
 async fn whoever_has_most_makes_room_with_what_it_has_not_used_for_longest() {
     let (a, b, c) = (agent("a"), agent("b"), agent("c"));
