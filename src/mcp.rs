@@ -25,7 +25,7 @@ pub use list::without_tools;
 pub use message::{Era, META_DECISION, error_result, progress_notification, tool_refusal};
 pub use mirror::{MIRROR_PREFIX, Mirrored};
 pub use notice::with_notice;
-pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version};
+pub use session::{Cancelled, Initialize, Peer, Progress, declared_version, declares_version, subscription};
 pub use task::{
     LeadsTo, Progressed, TASKS_EXTENSION, Task, TaskRequest, TaskVerb, as_our_task, continuation, cursor,
     input_responses, leads_to, offering_tasks, offering_tasks_2025, our_hold, result_of_task, same_about,

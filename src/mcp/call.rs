@@ -23,6 +23,8 @@ pub const MAX_REQUEST_STATE_BYTES: usize = 256 * 1024;
 pub(super) const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The key of what the client can do in `_meta` (2026-07-28).
 pub(super) const META_CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// The key in `_meta` of the request for news that a notification belongs to (2026-07-28).
+pub(super) const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// The key of the client's name in `_meta` (2026-07-28).
 const META_CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 

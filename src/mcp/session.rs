@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::call::META_PROTOCOL_VERSION;
+use super::call::{META_PROTOCOL_VERSION, META_SUBSCRIPTION};
 use crate::jsonrpc::{
     Frame, RequestId,
     scan::{Param, members, unescape},
@@ -120,6 +120,12 @@ impl<'a> Progress<'a> {
         let progress = member(params, "progress").filter(|progress| is_number(progress))?;
         Some(Self { token, progress })
     }
+}
+
+/// The raw id of the request for news to which a message of the server belongs (2026-07-28).
+pub fn subscription(frame: &Frame) -> Option<&str> {
+    let meta = member(frame.params()?, "_meta").filter(|meta| meta.starts_with('{'))?;
+    member(meta, META_SUBSCRIPTION)
 }
 
 /// The protocol version that a message names itself, as all requests do from 2026-07-28 on. Empty where it is not a string.

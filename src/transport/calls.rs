@@ -115,44 +115,64 @@ impl NoAnswers {
 
 /// The client's requests in flight, by id.
 #[derive(Default)]
-pub(super) struct Calls(HashMap<RequestId, Call>);
+pub(super) struct Calls {
+    by_id: HashMap<RequestId, Call>,
+    /// Those of them that run as tasks.
+    tasks: usize,
+}
+
+impl Call {
+    fn is_task(&self) -> bool {
+        matches!(self, Self::Forwarded { interest: Interest::Task, .. })
+    }
+}
 
 impl Calls {
     /// Whether a new request must not use `id`: two answers to one id could not be told apart.
     pub(super) fn is_in_flight(&self, id: &RequestId) -> bool {
-        !matches!(self.0.get(id), None | Some(Call::Forwarded { cancelled: true, .. }))
+        !matches!(self.by_id.get(id), None | Some(Call::Forwarded { cancelled: true, .. }))
     }
 
     /// Whether one more request may begin, where `requests_max` may be in flight. Cancelled ones, which may never be answered, are
     /// forgotten first.
     pub(super) fn has_room(&mut self, requests_max: usize) -> bool {
-        if self.0.len() >= requests_max {
-            self.0.retain(|_, call| !matches!(call, Call::Forwarded { cancelled: true, hold: None, .. }));
+        if self.by_id.len() >= requests_max {
+            self.by_id.retain(|_, call| !matches!(call, Call::Forwarded { cancelled: true, hold: None, .. }));
         }
-        self.0.len() < requests_max
+        self.by_id.len() < requests_max
     }
 
     /// Begins a request; gives the one whose id it takes over.
     pub(super) fn insert(&mut self, id: RequestId, call: Call) -> Option<Call> {
-        self.0.insert(id, call)
+        self.tasks += usize::from(call.is_task());
+        let replaced = self.by_id.insert(id, call);
+        self.tasks -= usize::from(replaced.as_ref().is_some_and(Call::is_task));
+        replaced
+    }
+
+    /// Whether a call of a task runs.
+    pub(super) fn run_tasks(&self) -> bool {
+        self.tasks > 0
     }
 
     pub(super) fn get_mut(&mut self, id: &RequestId) -> Option<&mut Call> {
-        self.0.get_mut(id)
+        self.by_id.get_mut(id)
     }
 
     pub(super) fn remove(&mut self, id: &RequestId) -> Option<Call> {
-        self.0.remove(id)
+        let removed = self.by_id.remove(id);
+        self.tasks -= usize::from(removed.as_ref().is_some_and(Call::is_task));
+        removed
     }
 
     /// Takes out the forwarded request that a response with `id` answers. `None` if the server was not asked.
     pub(super) fn answer(&mut self, id: &RequestId) -> Option<Answered> {
-        match self.0.remove(id)? {
+        match self.remove(id)? {
             Call::Forwarded { interest, hold, token, edited, unanswered, span, .. } => {
                 Some(Answered { interest, hold, token, edited, unanswered, span })
             }
             held @ Call::Held { .. } => {
-                self.0.insert(id.clone(), held);
+                self.by_id.insert(id.clone(), held);
                 None
             }
         }
@@ -160,7 +180,7 @@ impl Calls {
 
     /// The holds that wait.
     pub(super) fn held(&self) -> impl Iterator<Item = HoldId> {
-        self.0.values().filter_map(|call| match call {
+        self.by_id.values().filter_map(|call| match call {
             Call::Held { hold, .. } => Some(*hold),
             Call::Forwarded { .. } => None,
         })
@@ -168,9 +188,38 @@ impl Calls {
 
     /// The approved calls that the server has not answered.
     pub(super) fn approved_unanswered(&self) -> impl Iterator<Item = HoldId> {
-        self.0.values().filter_map(|call| match call {
+        self.by_id.values().filter_map(|call| match call {
             Call::Forwarded { hold, .. } => *hold,
             Call::Held { .. } => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_task_runs_until_it_is_answered_however_that_happens() {
+        let id = |id: &str| RequestId::from_token(id).unwrap();
+        let call = |interest| Call::Forwarded {
+            interest,
+            hold: None,
+            token: None,
+            edited: None,
+            unanswered: None,
+            cancelled: false,
+            span: None,
+        };
+        let mut calls = Calls::default();
+        calls.insert(id("1"), call(Interest::None));
+        assert!(!calls.run_tasks());
+        calls.insert(id("2"), call(Interest::Task));
+        calls.insert(id("3"), call(Interest::Task));
+        assert!(calls.answer(&id("2")).is_some() && calls.answer(&id("1")).is_some() && calls.run_tasks());
+        calls.insert(id("3"), call(Interest::None));
+        assert!(!calls.run_tasks(), "its id is another's now");
+        calls.insert(id("4"), call(Interest::Task));
+        assert!(calls.remove(&id("4")).is_some() && !calls.run_tasks());
     }
 }

@@ -144,8 +144,11 @@ impl Routes {
         let upstreams = settings.upstreams.into_iter();
         let upstreams = upstreams.map(|one| Arc::new(Upstream::new(one, workers).knowing(known.0)));
         let lines = settings.commands.into_iter().map(|one| {
-            let same = known.1.iter().find(|known| known.settings == one);
-            same.cloned().unwrap_or_else(|| Arc::new(LineServers::new(one)))
+            let Some(same) = known.1.iter().find(|known| known.is_of(&one)) else {
+                return Arc::new(LineServers::new(one));
+            };
+            same.wait_so_long(one.wait);
+            Arc::clone(same)
         });
         Self {
             upstreams: upstreams.collect(),

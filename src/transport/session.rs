@@ -12,13 +12,13 @@ mod turn;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,6 +38,7 @@ use crate::{
     hold::{Absence, HoldId, Withdrawal},
     jsonrpc::{ErrorCode, Frame, FrameError, Kind, Line, RequestId},
     mcp::{self, Cancelled, Initialize, Progress, TaskRequest, method},
+    waiting::Wait,
 };
 
 /// Held calls that may tell the session something at once; the others wait their turn.
@@ -79,6 +80,10 @@ pub struct Lifecycle {
     pub over: CancellationToken,
     /// Set by the session: the client is gone, so the server's stdin is about to be closed.
     pub client_gone: CancellationToken,
+    /// Set by the session: whether a call of a task runs, whose answer is kept.
+    pub runs_tasks: Arc<AtomicBool>,
+    /// How long the client is to be kept waiting, where that may change.
+    pub wait: Option<watch::Receiver<Option<Wait>>>,
     /// Asked while the client is not read: the end of a stream that nobody reads is seen in no other way.
     pub client_hung_up: Option<HungUp>,
     /// Told by the transport: which answers are its own, because the server has given none.
@@ -286,6 +291,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
         if !self.calls.has_room(requests_max) || self.asking.len() >= requests_max {
             let text = format!("{requests_max} requests are without an answer, which is the limit");
             return self.refuse(&Refusal::invalid(Some(id), ErrorCode::INTERNAL_ERROR, text));
+        }
+        if let Some(wait) = &self.lifecycle.wait {
+            self.caller.wait = *wait.borrow();
         }
         if let Some(asked) = TaskRequest::parse(&frame).filter(|asked| self.caller.is_answered_here(asked)) {
             return self.ask_task(id, asked, frame);

@@ -1,37 +1,31 @@
 //! A server that speaks stdio, offered over HTTP: one process for each session, behind the session that `run` has.
 //!
-//! Used for servers whose configuration names a command. The gate is in `transport::session`, as everywhere on stdio; here POSTs become
-//! lines, and lines become answers and events. Requests of the era without sessions share processes with others of their principal, never
-//! two with one id in one process. This file decides nothing and changes no line.
+//! Used for servers whose configuration names a command. The gate is in `transport::session`, as everywhere on stdio. Here processes begin
+//! and end; what is said to one is for `piped`, and who hears what it says for `router`. Requests of the era without sessions share processes
+//! with others of their principal, never two with one id in one process. This file decides nothing and changes no line.
+
+mod piped;
+mod router;
 
 use std::{
-    collections::{HashMap, HashSet},
+    cmp::Reverse,
+    collections::HashMap,
     ffi::OsString,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::{
-    io::{AsyncWriteExt, DuplexStream},
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
-};
-use tokio_util::codec::FramedRead;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
+use self::{piped::Piped, router::Router};
 use super::{
-    Endless, Proxy,
-    accounts::{Account, Open},
-    batch,
+    Proxy, batch,
     body::{self, Body},
     headers::{self, SESSION_ID},
-    held::KEEPALIVE,
     post,
     settings::HttpLimits,
     stream,
@@ -39,8 +33,8 @@ use super::{
 use crate::{
     gate::{Caller, ListedTools, Refusal},
     hold::HoldId,
-    jsonrpc::{ErrorCode, Frame, Kind, Line, LineCodec, RequestId, scan::members, sse::event_of},
-    mcp::{self, Initialize, Progress, VERSION_WITH_BATCHES, method},
+    jsonrpc::{Frame, Kind},
+    mcp::{self, Cancelled, method},
     principal::Principal,
     transport::{
         session::{Lifecycle, SessionLimits},
@@ -52,20 +46,11 @@ use crate::{
 /// Processes of one server.
 const PROCESSES_MAX: usize = 64;
 
+/// Those of them that one principal may have, where there may be others.
+const PROCESSES_OF_ONE_MAX: usize = 32;
+
 /// How long a process that nobody uses is kept.
 const UNUSED_MAX: Duration = Duration::from_secs(3600);
-
-/// Bytes that wait between a client and its session, in each direction.
-const PIPE_BYTES: usize = 256 * 1024;
-
-/// Messages that wait for a client that reads slowly.
-const MESSAGES_WAITING_MAX: usize = 16;
-
-/// How long an answer may be late to a request whose client has gone. Until then no other client's request has its id.
-const LATE_MAX: Duration = Duration::from_secs(300);
-
-/// Requests of one process whose clients have gone and whose answers may still come. With more of them it is nobody else's process.
-const LEFT_MAX: usize = 1024;
 
 /// A server behind a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +69,13 @@ pub struct CommandSettings {
 
 /// All processes of one such server.
 pub(super) struct LineServers {
-    pub(super) settings: CommandSettings,
+    name: Arc<str>,
+    command: Vec<OsString>,
+    /// How long clients are kept waiting, now and as soon as that changes.
+    wait: watch::Sender<Option<Wait>>,
     began: Instant,
+    /// Taken by whoever starts a process, so that there are never more than may be.
+    starting: Mutex<()>,
     running: Mutex<Running>,
 }
 
@@ -95,45 +85,8 @@ struct Running {
     by_id: HashMap<Box<str>, Arc<Piped>>,
     /// Those for requests without one.
     shared: Vec<Arc<Piped>>,
-}
-
-/// One process and the session before it. Dropping it ends both.
-struct Piped {
-    principal: Arc<Principal>,
-    /// What that principal has open.
-    account: Arc<Account>,
-    to_session: mpsc::Sender<Bytes>,
-    router: Arc<Router>,
-    lifecycle: Lifecycle,
-    /// Seconds since the process began.
-    used: AtomicU64,
-}
-
-/// Where the session's messages go.
-#[derive(Default)]
-struct Router {
-    ways: Mutex<Ways>,
-    /// The tools that the server has listed, in this process or in others for the same requests without a session.
-    listed: Arc<Mutex<ListedTools>>,
-}
-
-#[derive(Default)]
-struct Ways {
-    calls: HashMap<RequestId, mpsc::Sender<Bytes>>,
-    /// Those of them that ask for the server's tools.
-    lists: HashSet<RequestId>,
-    /// Requests whose clients have gone, and when: the server may answer them all the same.
-    left: HashMap<RequestId, Instant>,
-    /// Requests by the raw token of their progress.
-    tokens: HashMap<Box<str>, RequestId>,
-    /// The stream on which the server speaks first.
-    listener: Option<mpsc::Sender<Bytes>>,
-    /// The newest request: a server's own question most likely belongs to it.
-    newest: Option<RequestId>,
-    /// The request that negotiates the revision, until it is answered.
-    initialize: Option<RequestId>,
-    /// Whether that revision has batches.
-    has_batches: bool,
+    /// Whose have been told to end, and when they have gone.
+    ending: Vec<(Arc<Principal>, CancellationToken)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,6 +97,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 enum Nowhere {
     /// There is no such session, or it is somebody else's.
     NoSession,
+    /// The process has ended.
+    Ended,
     /// The process cannot be started.
     NoProcess,
     /// As many run as may.
@@ -154,27 +109,97 @@ impl Nowhere {
     fn into_response(self) -> Response<Body> {
         match self {
             Self::NoSession => body::text(StatusCode::NOT_FOUND, "no such session"),
+            Self::Ended => body::text(StatusCode::BAD_GATEWAY, "the server has ended"),
             Self::NoProcess => body::text(StatusCode::BAD_GATEWAY, "the server cannot be started"),
             Self::TooMany => body::text(StatusCode::SERVICE_UNAVAILABLE, "as many sessions run as may"),
         }
     }
 }
 
+impl Running {
+    fn all(&self) -> impl Iterator<Item = &Arc<Piped>> {
+        self.by_id.values().chain(&self.shared)
+    }
+
+    /// Ends those that are not to be kept.
+    fn retain(&mut self, keeps: impl Fn(&Arc<Piped>) -> bool) {
+        let Self { by_id, shared, ending } = self;
+        let mut keeps = |piped: &Arc<Piped>| {
+            let is_kept = keeps(piped);
+            if !is_kept {
+                piped.lifecycle.stop.cancel();
+                ending.push((Arc::clone(&piped.principal), piped.gone.clone()));
+            }
+            is_kept
+        };
+        by_id.retain(|_, piped| keeps(piped));
+        shared.retain(keeps);
+        ending.retain(|(_, gone)| !gone.is_cancelled());
+    }
+
+    /// Makes room for one more process of `principal`: where its share or all is taken, the one ends that nobody has used for longest,
+    /// of this principal or of whoever has most. One in which something waits or runs never does.
+    fn make_room(&mut self, principal: &Arc<Principal>) -> Result<(), Nowhere> {
+        self.retain(|piped| piped.is_alive());
+        let share = if **principal == Principal::Anyone { PROCESSES_MAX } else { PROCESSES_OF_ONE_MAX };
+        // What has been told to end may take a while to do so.
+        let ending_of_it = self.ending.iter().filter(|(whose, _)| whose == principal).count();
+        if ending_of_it >= share || self.ending.len() >= PROCESSES_MAX {
+            return Err(Nowhere::TooMany);
+        }
+        let count = |whose: &Arc<Principal>| self.all().filter(|piped| piped.principal == *whose).count();
+        let own = count(principal);
+        if own < share && self.all().count() < PROCESSES_MAX {
+            return Ok(());
+        }
+        let gives = |piped: &&Arc<Piped>| {
+            let is_own = piped.principal == *principal;
+            !piped.is_busy() && (is_own || own < share && count(&piped.principal) > own)
+        };
+        let longest = |piped: &&Arc<Piped>| (Reverse(count(&piped.principal)), piped.used.load(Relaxed));
+        let oldest = self.all().filter(gives).min_by_key(longest).cloned().ok_or(Nowhere::TooMany)?;
+        self.retain(|piped| !Arc::ptr_eq(piped, &oldest));
+        Ok(())
+    }
+}
+
 impl LineServers {
     pub(super) fn new(settings: CommandSettings) -> Self {
-        Self { settings, began: Instant::now(), running: Mutex::default() }
+        let CommandSettings { name, command, wait, .. } = settings;
+        let (began, wait) = (Instant::now(), watch::Sender::new(wait));
+        Self { name, command, wait, began, starting: Mutex::default(), running: Mutex::default() }
+    }
+
+    /// Whether `settings` are about the same server, wherever clients reach it and however long they are kept waiting.
+    pub(super) fn is_of(&self, settings: &CommandSettings) -> bool {
+        self.name == settings.name && self.command == settings.command
+    }
+
+    /// From now on clients are kept waiting so long.
+    pub(super) fn wait_so_long(&self, wait: Option<Wait>) {
+        self.wait.send_replace(wait);
     }
 
     fn now(&self) -> u64 {
-        self.began.elapsed().as_secs()
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_used(&self, piped: &Piped) {
+        piped.used.store(self.now(), Relaxed);
     }
 
     /// Begins a session: a process of its own, and the id by which its client will call it.
-    fn begin(&self, proxy: &Proxy, principal: &Arc<Principal>) -> Result<(HeaderValue, Arc<Piped>), Nowhere> {
+    fn begin(
+        &self,
+        proxy: &Proxy,
+        principal: &Arc<Principal>,
+        limits: &HttpLimits,
+    ) -> Result<(HeaderValue, Arc<Piped>), Nowhere> {
         let id = HoldId::random().map_err(|_| Nowhere::NoProcess)?.to_string();
         let header = HeaderValue::try_from(&id).map_err(|_| Nowhere::NoProcess)?;
-        let piped = self.start(proxy, principal, Arc::default())?;
-        lock(&self.running).by_id.insert(id.into(), Arc::clone(&piped));
+        let piped = self.start(proxy, principal, Router::default(), limits, |running, piped| {
+            running.by_id.insert(id.into(), piped);
+        })?;
         Ok((header, piped))
     }
 
@@ -183,390 +208,116 @@ impl LineServers {
         let piped = lock(&self.running).by_id.get(id).cloned();
         let piped = piped.filter(|piped| piped.principal == *principal && piped.is_alive());
         let piped = piped.ok_or(Nowhere::NoSession)?;
-        piped.used.store(self.now(), Relaxed);
+        self.is_used(&piped);
         Ok(piped)
     }
 
     /// Ends the session `id`, whoever still waits in it: what is held there is withdrawn.
     fn end(&self, id: &str) {
-        if let Some(piped) = lock(&self.running).by_id.remove(id) {
-            piped.lifecycle.over.cancel();
-            piped.lifecycle.stop.cancel();
+        let mut running = lock(&self.running);
+        if let Some(ended) = running.by_id.get(id).cloned() {
+            ended.end();
+            running.retain(|piped| !Arc::ptr_eq(piped, &ended));
         }
     }
 
-    /// A process for a request without a session: one of this principal in which `id` is not in use.
+    /// A process for a message without a session: one of this principal in which nobody could take it for another's. What takes a request
+    /// back goes to where that has gone, if anywhere.
     fn share(
         &self,
         proxy: &Proxy,
         principal: &Arc<Principal>,
-        id: Option<&RequestId>,
-    ) -> Result<Arc<Piped>, Nowhere> {
+        frame: &Frame,
+        limits: &HttpLimits,
+    ) -> Result<Option<Arc<Piped>>, Nowhere> {
+        let cancelled = frame.params().filter(|_| frame.method() == Some(method::CANCELLED));
+        let cancelled = cancelled.and_then(Cancelled::parse).map(|cancelled| cancelled.request);
         let (found, listed) = {
             let mut running = lock(&self.running);
-            running.shared.retain(|piped| piped.is_alive());
+            running.retain(|piped| piped.is_alive());
             let mut own = running.shared.iter().filter(|piped| piped.principal == *principal);
-            let is_free = |piped: &&Arc<Piped>| id.is_none_or(|id| lock(&piped.router.ways).is_free(id));
             let listed = own.clone().next().map(|piped| Arc::clone(&piped.router.listed));
-            (own.find(is_free).cloned(), listed)
+            let found = own.find(|piped| {
+                let mut ways = lock(&piped.router.ways);
+                match &cancelled {
+                    Some(id) => ways.lead_to(id),
+                    None => ways.are_free_for(frame),
+                }
+            });
+            (found.cloned(), listed)
         };
         let piped = match found {
             Some(piped) => piped,
+            None if cancelled.is_some() => return Ok(None),
             None => {
-                let piped = self.start(proxy, principal, listed.unwrap_or_default())?;
-                lock(&self.running).shared.push(Arc::clone(&piped));
-                piped
+                let listed: Arc<Mutex<ListedTools>> = listed.unwrap_or_default();
+                let router = Router { listed, is_shared: true, ..Router::default() };
+                self.start(proxy, principal, router, limits, |running, piped| running.shared.push(piped))?
             }
         };
-        piped.used.store(self.now(), Relaxed);
-        Ok(piped)
+        self.is_used(&piped);
+        Ok(Some(piped))
     }
 
     fn start(
         &self,
         proxy: &Proxy,
         principal: &Arc<Principal>,
-        listed: Arc<Mutex<ListedTools>>,
+        router: Router,
+        limits: &HttpLimits,
+        keep: impl FnOnce(&mut Running, Arc<Piped>),
     ) -> Result<Arc<Piped>, Nowhere> {
-        {
-            let running = lock(&self.running);
-            if running.by_id.len() + running.shared.len() >= PROCESSES_MAX {
-                return Err(Nowhere::TooMany);
-            }
-        }
-        let (program, arguments) = self.settings.command.split_first().ok_or(Nowhere::NoProcess)?;
+        let _one_at_a_time = lock(&self.starting);
+        lock(&self.running).make_room(principal)?;
+        let (program, arguments) = self.command.split_first().ok_or(Nowhere::NoProcess)?;
         let server = Server::start_one_of_several(program, arguments).map_err(|error| {
             tracing::error!(%error, "a server cannot be started");
             Nowhere::NoProcess
         })?;
-        let (near_reader, far_writer) = tokio::io::duplex(PIPE_BYTES);
-        let (far_reader, near_writer) = tokio::io::duplex(PIPE_BYTES);
-        let (to_session, lines) = mpsc::channel(MESSAGES_WAITING_MAX);
-        let lifecycle = Lifecycle::default();
-        let router = Arc::new(Router { listed, ..Router::default() });
-        let gate = Arc::clone(&proxy.gate);
-        let mut caller = Caller::new(principal, Arc::clone(&self.settings.name));
-        caller.wait = self.settings.wait;
+        let mut caller = Caller::new(principal, Arc::clone(&self.name));
         caller.is_http = true;
-        let limits = SessionLimits::default();
-        let client = (Box::new(near_reader) as stdio::Reader, Box::new(near_writer) as stdio::Writer);
-        let session = stdio::serve_client(server, gate, caller, limits, client, lifecycle.clone());
+        let lifecycle = Lifecycle { wait: Some(self.wait.subscribe()), ..Lifecycle::default() };
+        let session_limits = SessionLimits {
+            // A line has its end besides.
+            client_frame_bytes_max: limits.client_frame_bytes_max + 1,
+            server_frame_bytes_max: limits.server_frame_bytes_max,
+            ..SessionLimits::default()
+        };
+        let (piped, (reader, writer)) = Piped::new(
+            principal,
+            proxy.accounts.of(principal),
+            router,
+            lifecycle.clone(),
+            limits.client_frame_bytes_max,
+        );
+        let client = (Box::new(reader) as stdio::Reader, Box::new(writer) as stdio::Writer);
+        let gate = Arc::clone(&proxy.gate);
+        let session = stdio::serve_client(server, gate, caller, session_limits, client, lifecycle);
+        let gone = piped.gone.clone().drop_guard();
         proxy.tasks.spawn(async move {
+            let _gone = gone;
             if let Err(error) = session.await {
                 tracing::error!(%error, "a server's end could not be seen");
             }
         });
-        tokio::spawn(write(far_writer, lines));
-        tokio::spawn(route(far_reader, Arc::downgrade(&router), limits.server_frame_bytes_max));
-        let used = AtomicU64::new(self.now());
-        let account = proxy.accounts.of(principal);
-        Ok(Arc::new(Piped { principal: Arc::clone(principal), account, to_session, router, lifecycle, used }))
+        self.is_used(&piped);
+        keep(&mut lock(&self.running), Arc::clone(&piped));
+        Ok(piped)
     }
 
     /// Ends what nobody has used for long, and what has ended by itself.
     pub(super) fn sweep(&self) {
-        let now = self.now();
-        let keeps = |piped: &Arc<Piped>| {
-            piped.is_alive() && (piped.is_busy() || now - piped.used.load(Relaxed) < UNUSED_MAX.as_secs())
-        };
-        let mut running = lock(&self.running);
-        running.by_id.retain(|_, piped| keeps(piped));
-        running.shared.retain(keeps);
+        let (now, unused_max) = (self.now(), u64::try_from(UNUSED_MAX.as_millis()).unwrap_or(u64::MAX));
+        lock(&self.running).retain(|piped| {
+            let unused = now.saturating_sub(piped.used.load(Relaxed));
+            piped.is_alive() && (piped.is_busy() || unused < unused_max)
+        });
     }
 
     /// Ends them all, whatever is still waited for.
     pub(super) fn stop(&self) {
-        let Running { by_id, shared } = std::mem::take(&mut *lock(&self.running));
-        by_id.into_values().chain(shared).for_each(|piped| piped.lifecycle.stop.cancel());
+        lock(&self.running).retain(|_| false);
     }
-}
-
-/// Writes what clients send, line by line.
-async fn write(mut writer: DuplexStream, mut lines: mpsc::Receiver<Bytes>) {
-    while let Some(line) = lines.recv().await {
-        if writer.write_all(&line).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reads what the session says, and lets each message go where it belongs.
-async fn route(reader: DuplexStream, router: Weak<Router>, line_bytes_max: usize) {
-    let mut lines = FramedRead::new(reader, LineCodec::new(line_bytes_max));
-    while let Some(Ok(line)) = lines.next().await {
-        let (Line::Text(bytes), Some(router)) = (line, router.upgrade()) else { continue };
-        let Ok(message) = Frame::from_server(bytes.clone()) else { continue };
-        let way = router.way_of(&message);
-        drop(router);
-        if let Some(way) = way {
-            let _ = way.send(bytes).await;
-        }
-    }
-    // Whoever still waits hears that nothing comes.
-    if let Some(router) = router.upgrade() {
-        *lock(&router.ways) = Ways::default();
-    }
-}
-
-impl Router {
-    /// To whom `message` goes. Nobody: it is about nothing that anybody waits for.
-    fn way_of(&self, message: &Frame) -> Option<mpsc::Sender<Bytes>> {
-        let mut ways = lock(&self.ways);
-        if message.kind() == Kind::Response {
-            if ways.initialize.as_ref() == message.id() {
-                ways.initialize = None;
-                let answer = message.result().and_then(Initialize::from_result);
-                ways.has_batches =
-                    answer.is_some_and(|answer| answer.protocol_version == VERSION_WITH_BATCHES);
-            }
-            let id = message.id()?;
-            ways.left.remove(id);
-            if ways.lists.contains(id) {
-                // Before the client can call any of them.
-                lock(&self.listed).learn(&mcp::tool_definitions(message.result().unwrap_or("{}")));
-            }
-            return ways.forget(id);
-        }
-        let token =
-            message.params().filter(|_| message.method() == Some(method::PROGRESS)).and_then(Progress::parse);
-        let of_token = token.and_then(|progress| ways.tokens.get(progress.token));
-        if let Some(call) = of_token.and_then(|id| ways.calls.get(id)) {
-            return Some(call.clone());
-        }
-        if let Some(listener) = ways.listener.as_ref().filter(|listener| !listener.is_closed()) {
-            return Some(listener.clone());
-        }
-        ways.newest.as_ref().and_then(|id| ways.calls.get(id)).cloned()
-    }
-}
-
-impl Ways {
-    /// Whether what answers `id` can be meant for nobody but whoever asks now.
-    fn is_free(&mut self, id: &RequestId) -> bool {
-        self.left.retain(|_, since| since.elapsed() < LATE_MAX);
-        self.left.len() < LEFT_MAX && !self.left.contains_key(id) && !self.calls.contains_key(id)
-    }
-
-    /// The client of the request `id` has gone.
-    fn leave(&mut self, id: &RequestId) {
-        self.forget(id);
-        if self.left.len() < LEFT_MAX {
-            self.left.insert(id.clone(), Instant::now());
-        }
-    }
-
-    fn forget(&mut self, id: &RequestId) -> Option<mpsc::Sender<Bytes>> {
-        self.tokens.retain(|_, other| other != id);
-        self.lists.remove(id);
-        self.calls.remove(id)
-    }
-}
-
-/// A request that its client waits for. Dropped before the answer has come, it takes the request back.
-struct Waiting {
-    piped: Arc<Piped>,
-    id: RequestId,
-    /// Its part of what its principal may have open.
-    _open: Option<Open>,
-    is_answered: bool,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.is_answered {
-            return;
-        }
-        lock(&self.piped.router.ways).leave(&self.id);
-        let line = format!(
-            "{{\"jsonrpc\":\"2.0\",\"method\":\"{}\",\"params\":{{\"requestId\":{},\"reason\":\"the client has gone\"}}}}\n",
-            method::CANCELLED,
-            self.id
-        );
-        // A session that takes no line at all is about to end.
-        let _ = self.piped.to_session.try_send(line.into());
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        self.lifecycle.stop.cancel();
-    }
-}
-
-impl Piped {
-    fn is_alive(&self) -> bool {
-        !self.to_session.is_closed()
-    }
-
-    fn is_busy(&self) -> bool {
-        let ways = lock(&self.router.ways);
-        !ways.calls.is_empty() || ways.listener.as_ref().is_some_and(|listener| !listener.is_closed())
-    }
-
-    fn has_batches(&self) -> bool {
-        lock(&self.router.ways).has_batches
-    }
-
-    /// One message of its client.
-    async fn take(self: Arc<Self>, frame: Frame, takes_events: bool, limits: HttpLimits) -> Response<Body> {
-        if frame.kind() == Kind::Request {
-            self.ask(frame, takes_events, &limits).await
-        } else {
-            self.tell(frame).await
-        }
-    }
-
-    /// A message that nobody answers.
-    async fn tell(&self, frame: Frame) -> Response<Body> {
-        match self.to_session.send(frame.into_bytes().into_line()).await {
-            Ok(()) => body::empty(StatusCode::ACCEPTED),
-            Err(_) => Nowhere::NoSession.into_response(),
-        }
-    }
-
-    /// A request: its answer as one message, or as events if the client takes them and it takes long.
-    async fn ask(self: Arc<Self>, frame: Frame, takes_events: bool, limits: &HttpLimits) -> Response<Body> {
-        let Some(id) = frame.id().cloned() else { return body::empty(StatusCode::ACCEPTED) };
-        let is_subscription = frame.method() == Some(method::SUBSCRIPTIONS_LISTEN);
-        let open = match self.may_wait(&frame, limits) {
-            Ok(open) => open,
-            Err(refusal) => return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal),
-        };
-        let (way, mut messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-        {
-            let mut ways = lock(&self.router.ways);
-            if ways.calls.contains_key(&id) {
-                let text = "a request with this id is still without an answer";
-                let refusal = Refusal::invalid(Some(id), ErrorCode::INVALID_REQUEST, text);
-                return body::refusal(StatusCode::BAD_REQUEST, &refusal);
-            }
-            if let Some(token) = progress_token(&frame) {
-                ways.tokens.insert(token.into(), id.clone());
-            }
-            ways.calls.insert(id.clone(), way);
-            ways.newest = Some(id.clone());
-            match frame.method() {
-                Some(method::INITIALIZE) => ways.initialize = Some(id.clone()),
-                Some(method::TOOLS_LIST) => drop(ways.lists.insert(id.clone())),
-                _ => {}
-            }
-        }
-        let mut waiting = Waiting { piped: Arc::clone(&self), id, _open: open, is_answered: false };
-        if self.to_session.send(frame.into_bytes().into_line()).await.is_err() {
-            return Nowhere::NoSession.into_response();
-        }
-        let mut later = std::pin::pin!(sleep(limits.head_after));
-        let mut first = None;
-        loop {
-            tokio::select! {
-                message = messages.recv() => match message {
-                    None => return body::text(StatusCode::BAD_GATEWAY, "the server has ended"),
-                    Some(message) if waiting.is_answered_by(&message) => return body::json(StatusCode::OK, message),
-                    Some(message) if takes_events => {
-                        first = Some(message);
-                        break;
-                    }
-                    // It has no way to this client.
-                    Some(_) => {}
-                },
-                () = &mut later, if takes_events => break,
-            }
-        }
-        let (chunks, relayed) = mpsc::channel(MESSAGES_WAITING_MAX);
-        tokio::spawn(relay(messages, first, chunks, Some(waiting), limits.keepalive_every));
-        let mut response = body::event_stream(Body::Relay(relayed));
-        if is_subscription {
-            response.extensions_mut().insert(Endless);
-        }
-        response
-    }
-
-    /// A request's part of what its principal may have open: of a call whether it will be held is for the session to see.
-    fn may_wait(&self, frame: &Frame, limits: &HttpLimits) -> Result<Option<Open>, Refusal> {
-        let (calls, bytes) = (limits.held_per_principal_max, limits.held_bytes_per_principal_max);
-        let (open, full) = match frame.method() {
-            Some(method::TOOLS_CALL) => {
-                let text = format!(
-                    "{calls} calls or {} MiB of this agent have no answer yet, which is the limit; the tool did not run",
-                    bytes >> 20
-                );
-                (self.account.hold(frame.bytes().len(), calls, bytes), text)
-            }
-            Some(method::SUBSCRIPTIONS_LISTEN) => {
-                (self.account.stream(limits.streams_per_principal_max), post::STREAMS_FULL.to_owned())
-            }
-            _ => return Ok(None),
-        };
-        let refused = || Refusal::invalid(frame.id().cloned(), ErrorCode::INTERNAL_ERROR, full);
-        open.map(Some).ok_or_else(refused)
-    }
-
-    /// The stream on which the server speaks first; there is one at a time.
-    fn listen(&self, limits: &HttpLimits) -> Response<Body> {
-        let Some(open) = self.account.stream(limits.streams_per_principal_max) else {
-            return body::text(StatusCode::TOO_MANY_REQUESTS, post::STREAMS_FULL);
-        };
-        let (way, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-        {
-            let mut ways = lock(&self.router.ways);
-            if ways.listener.as_ref().is_some_and(|listener| !listener.is_closed()) {
-                return body::text(StatusCode::CONFLICT, "this session has its stream already");
-            }
-            ways.listener = Some(way);
-        }
-        let (chunks, relayed) = mpsc::channel(MESSAGES_WAITING_MAX);
-        let keepalive_every = limits.keepalive_every;
-        tokio::spawn(async move {
-            relay(messages, None, chunks, None, keepalive_every).await;
-            drop(open);
-        });
-        body::event_stream(Body::Relay(relayed))
-    }
-}
-
-impl Waiting {
-    fn is_answered_by(&mut self, message: &Bytes) -> bool {
-        let answers = Frame::from_server(message.clone())
-            .is_ok_and(|message| message.kind() == Kind::Response && message.id() == Some(&self.id));
-        self.is_answered |= answers;
-        answers
-    }
-}
-
-/// Makes events of messages, until the answer or until either side has gone.
-async fn relay(
-    mut messages: mpsc::Receiver<Bytes>,
-    mut next: Option<Bytes>,
-    chunks: mpsc::Sender<Bytes>,
-    mut waiting: Option<Waiting>,
-    keepalive_every: Duration,
-) {
-    let mut ticks = interval_at(Instant::now() + keepalive_every, keepalive_every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        if let Some(message) = next.take() {
-            let is_last = waiting.as_mut().is_some_and(|waiting| waiting.is_answered_by(&message));
-            if chunks.send(event_of(&message)).await.is_err() || is_last {
-                return;
-            }
-        }
-        tokio::select! {
-            biased;
-            () = chunks.closed() => return,
-            message = messages.recv() => match message {
-                Some(message) => next = Some(message),
-                None => return,
-            },
-            _ = ticks.tick() => drop(chunks.try_send(KEEPALIVE)),
-        }
-    }
-}
-
-/// The raw token by which the client recognises the progress of its request.
-fn progress_token(frame: &Frame) -> Option<&str> {
-    let meta = members(frame.params()?).find(|(key, _)| key == "_meta").map(|(_, meta)| meta);
-    let meta = meta.filter(|meta| meta.starts_with('{'))?;
-    members(meta).find(|(key, _)| key == "progressToken").map(|(_, token)| token)
 }
 
 /// One request of `principal` for the server.
@@ -609,7 +360,7 @@ pub(super) async fn answer(
         && let Ok(piped) = of_session()
         && piped.has_batches()
     {
-        return batch(piped, &text, takes_events, *limits).await;
+        return batch(proxy, &piped, &text, takes_events, *limits).await;
     }
     let frame = match Frame::from_client(text) {
         Ok(frame) => frame,
@@ -623,16 +374,18 @@ pub(super) async fn answer(
         return post::stopping(&frame);
     }
     if frame.method() == Some(method::INITIALIZE) {
-        return match servers.begin(proxy, principal) {
+        return match servers.begin(proxy, principal, limits) {
             Ok((id, piped)) => with_session(piped.ask(frame, takes_events, limits).await, id),
             Err(nowhere) => nowhere.into_response(),
         };
     }
     // Which revisions there are without a session is the server's to say.
     let is_of_none = modern || (session.is_none() && mcp::declares_version(&frame));
-    let piped = if is_of_none { servers.share(proxy, principal, frame.id()) } else { of_session() };
+    let piped =
+        if is_of_none { servers.share(proxy, principal, &frame, limits) } else { of_session().map(Some) };
     let piped = match piped {
-        Ok(piped) => piped,
+        Ok(Some(piped)) => piped,
+        Ok(None) => return body::empty(StatusCode::ACCEPTED),
         Err(nowhere) => return nowhere.into_response(),
     };
     if modern {
@@ -645,13 +398,26 @@ pub(super) async fn answer(
 }
 
 /// A batch where the session's revision has batches, each message in it as if it had come alone.
-async fn batch(piped: Arc<Piped>, text: &Bytes, takes_events: bool, limits: HttpLimits) -> Response<Body> {
+async fn batch(
+    proxy: &Proxy,
+    piped: &Arc<Piped>,
+    text: &Bytes,
+    takes_events: bool,
+    limits: HttpLimits,
+) -> Response<Body> {
     let elements = match Frame::batch_from_client(text) {
         Ok(elements) => elements,
         Err(error) => return body::refusal(StatusCode::BAD_REQUEST, &Refusal::unreadable(&error)),
     };
     let form = batch::Form { takes_events, server_frame_bytes_max: limits.server_frame_bytes_max };
-    batch::answer(elements, form, |frame| Arc::clone(&piped).take(frame, takes_events, limits)).await
+    batch::answer(elements, form, |frame| {
+        let is_too_late = frame.kind() == Kind::Request && proxy.is_stopping();
+        let piped = Arc::clone(piped);
+        async move {
+            if is_too_late { post::stopping(&frame) } else { piped.take(frame, takes_events, limits).await }
+        }
+    })
+    .await
 }
 
 /// Adds the id of a session that has just begun.
@@ -661,3 +427,6 @@ fn with_session(mut response: Response<Body>, id: HeaderValue) -> Response<Body>
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

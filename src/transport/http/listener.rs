@@ -76,14 +76,15 @@ impl Workers {
         let open = Arc::new(AtomicUsize::new(0));
         let connections_max = proxy.routes.load().limits.connections_max;
         let mut workers = Self { threads: Vec::new(), sockets: Vec::new(), open, connections_max };
+        let busy = Arc::new(AtomicUsize::new(proxy.workers));
         for number in 0..proxy.workers {
             let (sender, sockets) = mpsc::channel(HANDED_OVER_MAX);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let worker = Arc::new(Worker { proxy: Arc::clone(proxy), number });
-            let (stop, open) = (stop.clone(), Arc::clone(&workers.open));
+            let (stop, open, busy) = (stop.clone(), Arc::clone(&workers.open), Arc::clone(&busy));
             let thread = thread::Builder::new()
                 .name(format!("holdshort-http-{number}"))
-                .spawn(move || runtime.block_on(Floor::new(worker, open).work(sockets, stop)))?;
+                .spawn(move || runtime.block_on(Floor::new(worker, open, busy).work(sockets, stop)))?;
             workers.threads.push(thread);
             workers.sockets.push(sender);
         }
@@ -139,12 +140,15 @@ struct Floor {
     clock: Arc<Clock>,
     began: Instant,
     open: Arc<AtomicUsize>,
+    /// Workers that accept connections, or answer calls that have begun.
+    busy: Arc<AtomicUsize>,
     connections: Mutex<Vec<(Arc<Pulse>, AbortHandle)>>,
 }
 
 impl Floor {
-    fn new(worker: Arc<Worker>, open: Arc<AtomicUsize>) -> Self {
-        Self { worker, clock: Arc::default(), began: Instant::now(), open, connections: Mutex::default() }
+    fn new(worker: Arc<Worker>, open: Arc<AtomicUsize>, busy: Arc<AtomicUsize>) -> Self {
+        let (clock, connections) = (Arc::default(), Mutex::default());
+        Self { worker, clock, began: Instant::now(), open, busy, connections }
     }
 
     async fn work(self, mut sockets: mpsc::Receiver<std::net::TcpStream>, stop: CancellationToken) {
@@ -162,6 +166,11 @@ impl Floor {
         }
         let drained = async {
             while self.is_busy() {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+            // Servers on stdio are everybody's: calls of other workers may run in them.
+            while self.busy.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
             self.worker.proxy.routes.load().lines.iter().for_each(|servers| servers.stop());

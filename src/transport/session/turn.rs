@@ -6,6 +6,7 @@ use std::{
     future::Future as _,
     io,
     pin::Pin,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
     time::Duration,
 };
@@ -150,6 +151,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
             }
             if !self.is_over() {
+                self.lifecycle.runs_tasks.store(self.calls.run_tasks(), Relaxed);
                 return Poll::Pending;
             }
         }
