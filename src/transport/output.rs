@@ -7,7 +7,7 @@ use std::{
     future::Future as _,
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use rustix::io::retry_on_intr;
@@ -23,6 +23,8 @@ pub(super) struct Output {
     ended: CancellationToken,
     /// Made once: a future of a token registers with it.
     has_ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Who has been promised to hear of the end.
+    promised: Option<Waker>,
     /// Bytes that are still to be read of those that were in the pipe at the server's end. `None` before that.
     left: Option<u64>,
 }
@@ -31,7 +33,7 @@ impl Output {
     /// What comes through `pipe` until `ended` is set, and what is in it then.
     pub(super) fn new(pipe: pipe::Receiver, ended: CancellationToken) -> Self {
         let has_ended = Box::pin(ended.clone().cancelled_owned());
-        Self { pipe, ended, has_ended, left: None }
+        Self { pipe, ended, has_ended, promised: None, left: None }
     }
 
     /// How many bytes there are still to come. Pending while nobody knows.
@@ -43,6 +45,12 @@ impl Output {
             {
                 return Poll::Ready(read.map(|()| None));
             }
+            // Once is enough for each who asks: a promise takes a lock, and this is asked for every frame.
+            let is_promised = self.promised.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if is_promised && !self.ended.is_cancelled() {
+                return Poll::Pending;
+            }
+            self.promised = Some(cx.waker().clone());
             ready!(self.has_ended.as_mut().poll(cx));
             self.left = Some(rustix::io::ioctl_fionread(&self.pipe)?);
         }

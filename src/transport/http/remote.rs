@@ -106,7 +106,8 @@ pub async fn serve(
         _ = interrupt.recv() => lifecycle.stop.cancel(),
     }
     if lifecycle.stop.is_cancelled() {
-        session.await;
+        // A client that does not read is not waited for.
+        let _ = timeout(LAST_WORDS * 2, session).await;
     }
     let _ = timeout(LAST_WORDS * 2, bridge).await;
     Ok(())
