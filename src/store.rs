@@ -563,17 +563,12 @@ impl Store {
     }
 
     /// Holds of any state, the newest first.
-    pub async fn history(&self, filter: HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
+    pub async fn history(&self, filter: HistoryFilter) -> Result<Vec<Listed>, StoreError> {
         let filter = HistoryFilter { limit: filter.limit.min(ROWS_READ_MAX), ..filter };
-        self.read(move |db| statements::history(db, &filter)).await
+        self.read(move |db| listed::history(db, &filter)).await
     }
 
-    /// Holds of which something may still become, of all processes, the oldest first, at most [`ROWS_READ_MAX`].
-    pub async fn open_holds(&self) -> Result<Vec<HoldRecord>, StoreError> {
-        self.read(|db| statements::open_holds(db, ROWS_READ_MAX)).await
-    }
-
-    /// Those of them behind the place `after` that no process has a caller for, at most `limit` (and [`ROWS_READ_MAX`]): detached ones,
+    /// Holds of which something may still become, the oldest first, those of them behind the place `after` that no process has a caller for, at most `limit` (and [`ROWS_READ_MAX`]): detached ones,
     /// grants, and calls of which nobody knows whether they ran.
     pub async fn detached_holds(
         &self,

@@ -38,6 +38,9 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Lines of the log that are looked at together.
 const LINES_AT_ONCE: usize = 500;
 
+/// Holds that are looked at together, when a channel is new.
+const HOLDS_AT_ONCE: usize = 500;
+
 /// What one channel sends at the same time.
 const SENDERS: usize = 4;
 
@@ -175,7 +178,17 @@ impl Dispatcher {
     /// A channel that is new to the record hears of what waits, and of what comes.
     async fn begin(&self, channel: &Arc<Channel>) -> Result<bool, StoreError> {
         let end = self.store.checkpoint().await?.seq;
-        let open = self.store.open_holds().await?;
+        let (now, mut place, mut waiting) = (Timestamp::now(), None, Vec::new());
+        loop {
+            let page = self.store.decidable_holds(place, HOLDS_AT_ONCE).await?;
+            let Some(last) = page.last() else { break };
+            place = Some(last.record.hold.place());
+            let records = page.iter().map(|listed| &listed.record);
+            let heard = records
+                .filter(|record| record.state == State::Held)
+                .filter(|record| self.hears(channel, &About::of(record), now));
+            waiting.extend(heard.map(|record| record.hold.id));
+        }
         // What was held since the end was looked at is told when its line is.
         let mut told_later = HashSet::new();
         let mut after = end;
@@ -188,13 +201,10 @@ impl Dispatcher {
                 events.filter(|event| news_of(event) == Some(News::Held)).filter_map(|event| event.hold),
             );
         }
-        let now = Timestamp::now();
-        let waiting = open.iter().filter(|record| record.state == State::Held);
         let entries: Vec<NewEntry> = waiting
-            .filter(|record| {
-                !told_later.contains(&record.hold.id) && self.hears(channel, &About::of(record), now)
-            })
-            .map(|record| NewEntry { hold: record.hold.id, line: 0, news: News::Held })
+            .into_iter()
+            .filter(|hold| !told_later.contains(hold))
+            .map(|hold| NewEntry { hold, line: 0, news: News::Held })
             .collect();
         let some = !entries.is_empty();
         self.store.fill_outbox(Arc::clone(&channel.outbox), None, end, entries).await?;

@@ -104,7 +104,7 @@ pub(super) async fn open_as(location: &Location, name: &Arc<str>) -> Result<Stor
 async fn history_in(store: &Store, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
     let filter = HistoryFilter { limit, before, ..HistoryFilter::default() };
     let records = store.history(filter).await.map_err(store_failed)?;
-    Ok(records.iter().map(HoldView::new).collect())
+    Ok(records.iter().map(HoldView::listed).collect())
 }
 
 /// How this process names itself to others on the record.

@@ -308,7 +308,7 @@ async fn the_end(place: &Place, state: State) -> anyhow::Result<Exit> {
     );
     let store = Store::open(&place.store());
     let holds = store.history(HistoryFilter { limit: 10, ..HistoryFilter::default() }).await?;
-    let holds: Vec<_> = holds.iter().map(HoldView::new).collect();
+    let holds: Vec<_> = holds.iter().map(HoldView::listed).collect();
     render::history(&holds, false);
     render::line("");
     page::audit_lines(&store.audit_events(0, EVENTS_SHOWN_MAX).await?);

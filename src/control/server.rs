@@ -424,7 +424,7 @@ impl ControlServer for Desk {
             .history(HistoryFilter { limit, before, ..HistoryFilter::default() })
             .await
             .map_err(unavailable)?;
-        let mut page = page(records.iter().map(HoldView::new));
+        let mut page = page(records.iter().map(HoldView::listed));
         if records.len() == limit && page.next.is_none() {
             page.next = page.holds.last().map(|hold| hold.id);
         }

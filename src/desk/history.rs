@@ -96,8 +96,8 @@ pub(super) async fn find(store: &Store, asked: &Asked, limit: usize) -> Result<F
         let filter = asked.filter(found.next, READ_HOLDS)?;
         let records = store.history(filter).await.map_err(|error| unavailable(&error))?;
         let is_last = records.len() < READ_HOLDS;
-        for record in &records {
-            let hold = HoldView::new(record);
+        for listed in &records {
+            let hold = HoldView::listed(listed);
             found.next = Some(hold.id);
             looked_at += 1;
             if text.is_empty() || says(&hold, &text) {

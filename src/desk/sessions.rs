@@ -134,7 +134,7 @@ async fn agents(state: &State) -> Result<Vec<AgentCard>, Problem> {
     if state.location.may_exist() {
         let filter = HistoryFilter { limit: LOOKED_AT, ..HistoryFilter::default() };
         let records = state.store.history(filter).await.map_err(|error| unavailable(&error))?;
-        records.iter().for_each(|record| count(&HoldView::new(record), false));
+        records.iter().for_each(|listed| count(&HoldView::listed(listed), false));
     }
     let mut agents: Vec<_> = known.into_iter().collect();
     agents.sort_by_key(|(_, (_, last))| std::cmp::Reverse(*last));

@@ -254,8 +254,8 @@ async fn life(place: &Path) {
         // What fails here is done again when the call is.
         for unknown in gate.store().history(filter).await.unwrap_or_default() {
             let has_run = !lines(place, "canary").is_empty();
-            if gate.resolve_unknown(unknown.hold.id, has_run, &people[1], None).await.is_ok() {
-                log(place, "client", &format!("resolved {}", unknown.hold.id));
+            if gate.resolve_unknown(unknown.record.hold.id, has_run, &people[1], None).await.is_ok() {
+                log(place, "client", &format!("resolved {}", unknown.record.hold.id));
             }
         }
     }

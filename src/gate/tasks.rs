@@ -375,12 +375,20 @@ impl Gate {
         let server = Some(caller.server.to_string());
         let filter = HistoryFilter { limit: TASKS_IN_PAGE, before, server, ..HistoryFilter::default() };
         let page = self.store.history(filter).await?;
-        let next = page.last().filter(|_| page.len() == TASKS_IN_PAGE).map(|last| last.hold.id.to_string());
+        let next =
+            page.last().filter(|_| page.len() == TASKS_IN_PAGE).map(|last| last.record.hold.id.to_string());
         let mut tasks = Vec::new();
-        for record in page {
+        for listed in page {
+            if !is_of(&listed.record.hold, caller) {
+                continue;
+            }
+            // Long ones are read one after another.
+            let whole =
+                if listed.has_frame() { None } else { self.store.hold(listed.record.hold.id).await? };
+            let record = whole.unwrap_or(listed.record);
             let wants_task = Frame::from_client(record.hold.frame.clone())
                 .is_ok_and(|frame| frame.param(Param::Task).is_some() && !mcp::declares_version(&frame));
-            if !wants_task || !is_of(&record.hold, caller) {
+            if !wants_task {
                 continue;
             }
             let updated_at = record.ended_at.unwrap_or(record.hold.created_at);

@@ -1,12 +1,12 @@
-//! The statements of lists: what is open and can be decided without its caller, a page at a time, and only so much of each frame as a list
-//! shows.
+//! The statements of lists: what is open and can be decided without its caller, and what there was, a page at a time, and only so much of each
+//! frame as a list shows.
 //!
 //! Called by readers. Frames have up to 16 MiB, and thousands of calls can be left behind: a list never reads them all.
 
 use bytes::Bytes;
 
 use super::{
-    approvals,
+    HistoryFilter, approvals,
     error::StoreError,
     sql::{Row, Sql, collect, integer, nanoseconds, one, params},
     statements::{FRAME_COLUMN, record},
@@ -66,6 +66,24 @@ macro_rules! select_page {
 const ONE: &str = select_listed!("holds h", "WHERE h.id = ?2");
 const DETACHED: &str = select_page!("h.holder IS NULL");
 const DECIDABLE: &str = select_page!("(h.holder IS NULL OR h.state = 'held')");
+
+const HISTORY: &str = select_listed!(
+    "holds h",
+    "WHERE h.seq < CASE WHEN ?2 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?2) END \
+     AND (?3 = '' OR ?3 LIKE '% ' || h.state || ' %') \
+     AND (?4 IS NULL OR h.server = ?4) AND (?5 IS NULL OR h.tool = ?5) ORDER BY h.seq DESC LIMIT ?6"
+);
+
+/// The holds that are as `filter` says, the newest first.
+pub(super) fn history(db: &dyn Sql, filter: &HistoryFilter) -> Result<Vec<Listed>, StoreError> {
+    let mut states: String = filter.states.iter().map(|state| format!(" {state}")).collect();
+    if !states.is_empty() {
+        states.push(' ');
+    }
+    let (bytes_max, limit) = (integer(LISTED_FRAME_BYTES_MAX), integer(filter.limit));
+    let parameters = params![bytes_max, filter.before, states, filter.server, filter.tool, limit];
+    collect(db, HISTORY, parameters, listed)
+}
 
 /// The hold of this id, as it is listed.
 pub(super) fn listed_hold(db: &dyn Sql, id: HoldId) -> Result<Option<Listed>, StoreError> {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::{
-    HistoryFilter, approvals,
+    approvals,
     error::StoreError,
     sql::{Questions, Row, Sql, ToValue, collect, integer, nanoseconds, one, params},
 };
@@ -133,13 +133,6 @@ const UPDATE_HOLD: &str = "UPDATE holds SET state = ?3, votes = ?4, ended_at = ?
 const HOLD_WITHOUT_FRAME: &str = concat!("SELECT ", hold_columns!(), " FROM holds h WHERE h.id = ?1");
 const HOLD: &str = select_hold!("WHERE h.id = ?1");
 const FIND: &str = select_hold!("WHERE h.id BETWEEN ?1 AND ?2 ORDER BY h.id LIMIT ?3");
-const OPEN: &str =
-    select_hold!("WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') ORDER BY h.seq LIMIT ?1");
-const HISTORY: &str = select_hold!(
-    "WHERE h.seq < CASE WHEN ?1 IS NULL THEN 9223372036854775807 ELSE (SELECT seq FROM holds WHERE id = ?1) END \
-     AND (?2 = '' OR ?2 LIKE '% ' || h.state || ' %') \
-     AND (?3 IS NULL OR h.server = ?3) AND (?4 IS NULL OR h.tool = ?4) ORDER BY h.seq DESC LIMIT ?5"
-);
 const HOLDERS: &str = "SELECT DISTINCT holder FROM holds WHERE state IN ('held', 'granted', 'forwarding', 'unknown') \
      AND holder IS NOT NULL ORDER BY holder";
 
@@ -321,22 +314,6 @@ pub(super) fn find(db: &dyn Sql, prefix: &str, limit: usize) -> Result<Vec<HoldR
         return Ok(Vec::new());
     };
     Ok(records(collect(db, FIND, params![least, most, integer(limit)], record_with_frame)?))
-}
-
-/// What happened, newest first.
-pub(super) fn history(db: &dyn Sql, filter: &HistoryFilter) -> Result<Vec<HoldRecord>, StoreError> {
-    let mut states: String = filter.states.iter().map(|state| format!(" {state}")).collect();
-    if !states.is_empty() {
-        states.push(' ');
-    }
-    let limit = integer(filter.limit);
-    let parameters = params![filter.before, states, filter.server, filter.tool, limit];
-    Ok(records(collect(db, HISTORY, parameters, record_with_frame)?))
-}
-
-/// What waits or is with a server, oldest first.
-pub(super) fn open_holds(db: &dyn Sql, limit: usize) -> Result<Vec<HoldRecord>, StoreError> {
-    Ok(records(collect(db, OPEN, params![integer(limit)], record_with_frame)?))
 }
 
 /// The processes that have, or had, callers of open holds.

@@ -159,7 +159,7 @@ async fn whole_life(store: &Store) {
     let record = store.hold(id).await.unwrap().unwrap();
     assert_eq!(format!("{:?}", record.hold), format!("{hold:?}"), "all of it reads back");
     assert_eq!((record.state, record.votes.len(), record.ended_at), (State::Held, 0, None));
-    assert_eq!(store.open_holds().await.unwrap().len(), 1);
+    assert_eq!(store.decidable_holds(None, 9).await.unwrap().len(), 1);
     assert_eq!(store.holders().await.unwrap(), [Arc::from("gate-1")]);
 
     let votes = approval("uid:1001(alice)");
@@ -172,7 +172,7 @@ async fn whole_life(store: &Store) {
     assert_eq!((record.state, record.votes), (State::Answered, votes));
     assert_eq!(record.note.as_deref(), Some("in 3 ms"));
     assert!(record.ended_at.is_some());
-    assert!(store.open_holds().await.unwrap().is_empty());
+    assert!(store.decidable_holds(None, 9).await.unwrap().is_empty());
 
     let again = store.record_hold(hold).await;
     assert!(matches!(again, Err(StoreError::Duplicate(same)) if same == id), "{again:?}");
@@ -282,8 +282,8 @@ async fn holds_are_found_by_any_beginning_and_listed_newest_first(place: &Kept) 
     let page =
         |before| HistoryFilter { limit: 3, before, tool: Some("odd".to_owned()), ..HistoryFilter::default() };
     let first = store.history(page(None)).await.unwrap();
-    let next = store.history(page(first.last().map(|hold| hold.hold.id))).await.unwrap();
-    let numbers: Vec<u8> = first.iter().chain(&next).map(|hold| hold.hold.id.0[0]).collect();
+    let next = store.history(page(first.last().map(|listed| listed.record.hold.id))).await.unwrap();
+    let numbers: Vec<u8> = first.iter().chain(&next).map(|listed| listed.record.hold.id.0[0]).collect();
     assert_eq!(numbers, [39, 37, 35, 33, 31, 29]);
     let elsewhere = HistoryFilter { limit: 3, server: Some("crm".to_owned()), ..HistoryFilter::default() };
     assert!(store.history(elsewhere).await.unwrap().is_empty());
@@ -320,7 +320,7 @@ async fn events_beyond_the_bound_are_dropped_counted_and_the_count_is_told() {
     }
     assert_eq!(store.events_dropped(), TOO_MANY as u64);
     assert_eq!(store.checkpoint().await.unwrap(), Checkpoint::EMPTY);
-    assert!(store.open_holds().await.unwrap().is_empty());
+    assert!(store.decidable_holds(None, 9).await.unwrap().is_empty());
     other.execute_batch("ROLLBACK").unwrap();
     store.flush().await.unwrap();
     assert_eq!(store.events_dropped(), 0);
@@ -378,6 +378,9 @@ async fn a_list_goes_on_from_any_hold_and_reads_no_long_frame(place: &Kept) {
         all.iter().map(|listed| (listed.frame_bytes, listed.record.hold.frame.len())).collect();
     let most = LISTED_FRAME_BYTES_MAX;
     assert_eq!(lengths, [(most + 1, 0), (100, 100), (5 << 20, 0), (most, most)]);
+    let history = store.history(HistoryFilter { limit: 9, ..HistoryFilter::default() }).await.unwrap();
+    let lengths: Vec<_> = history.iter().map(|listed| listed.record.hold.frame.len()).collect();
+    assert_eq!(lengths, [0, 0, most, 100], "the newest on record first");
     assert_eq!(
         all.iter().map(Listed::has_frame).collect::<Vec<_>>(),
         [false, true, false, true],

@@ -37,7 +37,7 @@ async fn refused(path: &Path, reason: &str) {
         store.record_hold(new_hold(1, "gate-1")).await.err(),
         store.end(new_hold(1, "").id, State::Expired, vec![], None).await.err(),
         store.recover("gate-1").await.err(),
-        store.open_holds().await.err(),
+        store.decidable_holds(None, 9).await.err(),
         store.verify(None).await.err(),
     ];
     for error in errors {
@@ -216,7 +216,7 @@ async fn a_file_opens_and_reads_while_somebody_else_writes() {
     let other = Connection::open(&disk.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let store = Store::open(&disk.path);
-    assert!(store.open_holds().await.unwrap().is_empty());
+    assert!(store.decidable_holds(None, 9).await.unwrap().is_empty());
     sound(&store).await;
     other.execute_batch("ROLLBACK").unwrap();
     store.ready().await.unwrap();
