@@ -187,15 +187,17 @@ impl<Answer> HoldTable<Answer> {
         Self::take(inner, ticket)
     }
 
-    /// Takes the call of `ticket` out because its caller has gone; it is listed until that is on record. `None` if somebody else
-    /// was faster.
-    pub(crate) fn claim_left(&self, ticket: HoldId) -> Option<oneshot::Sender<Claim<Answer>>> {
+    /// Takes the call of `ticket` out because its caller has gone; its hold, whose id is given as well, is listed until that is on
+    /// record. `None` if somebody else was faster.
+    pub(crate) fn claim_left(&self, ticket: HoldId) -> Option<(HoldId, oneshot::Sender<Claim<Answer>>)> {
         let inner = &mut *self.lock();
         let entry = inner.entries.get(&ticket)?;
+        let hold = Arc::clone(&entry.hold);
+        let id = hold.id;
         if entry.recorded {
-            inner.left.insert(entry.hold.id, Arc::clone(&entry.hold));
+            inner.left.insert(id, hold);
         }
-        Self::take(inner, ticket)
+        Self::take(inner, ticket).map(|claim| (id, claim))
     }
 
     /// `id`, which was taken out before, has ended in `state`, whatever the record still says.

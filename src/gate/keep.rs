@@ -384,7 +384,10 @@ impl Gate {
     /// Takes a call out of the table whose time is over, or its client's patience.
     fn time_is_over(&self, held: &Waiting) -> Option<oneshot::Sender<Claim<Answer>>> {
         let ticket = held.suspended.ticket();
-        if held.patience.is_some() { self.table.claim_left(ticket) } else { self.table.claim(ticket) }
+        match held.patience {
+            Some(_) => self.table.claim_left(ticket).map(|(_, claim)| claim),
+            None => self.table.claim(ticket),
+        }
     }
 
     /// The client would give up soon: it is told to come back, once everybody can see that it is gone.
@@ -508,7 +511,13 @@ impl Gate {
     /// The caller of the call that came as `ticket` is gone: it can still be decided, and the same call, made again, finds
     /// it. `false` if something else has ended the hold already.
     pub fn detach(&self, ticket: HoldId, why: Absence) -> bool {
-        self.table.claim_left(ticket).is_some_and(|claim| claim.send(Claim::Absent(why)).is_ok())
+        let Some((hold, claim)) = self.table.claim_left(ticket) else { return false };
+        let is_heard = claim.send(Claim::Absent(why)).is_ok();
+        if !is_heard {
+            // Nobody is there who would put it on record.
+            self.table.end_recorded(hold);
+        }
+        is_heard
     }
 
     /// The same for all that waits here.
