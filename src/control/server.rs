@@ -244,9 +244,11 @@ impl Desk {
     async fn open_after(&self, after: Option<Place>) -> Result<Vec<Open>, ErrorObjectOwned> {
         const OPEN_MAX: usize = PAGE_HOLDS_MAX + 1;
 
+        // What loses its caller while the record is read was here before; what gets one is here afterwards.
+        let here = || self.gate.holds_after(after, OPEN_MAX).into_iter().map(Open::Waiting);
+        let before = here();
         let detached = self.gate.detached_after(after, OPEN_MAX).await.map_err(unavailable)?;
-        let mut open: Vec<Open> =
-            self.gate.holds_after(after, OPEN_MAX).into_iter().map(Open::Waiting).collect();
+        let mut open: Vec<Open> = before.chain(here()).collect();
         let is_here = |id| self.gate.held(id).is_some();
         open.extend(
             detached

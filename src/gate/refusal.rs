@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Released;
 use crate::{
     hold::{Absence, Cause, HoldId, OnRejection, Withdrawal},
     jsonrpc::{ErrorCode, FrameError, RequestId},
@@ -22,6 +23,8 @@ pub enum Why {
     Ended(Cause),
     /// It waits for people, and the client is asked to make the call again.
     Pending,
+    /// The client has made it again already, and that one waits for people.
+    MadeAgain,
     /// It was sent before, and nobody knows whether it ran.
     Unknown,
     /// It breaks the protocol, or could be read in two ways.
@@ -37,7 +40,7 @@ impl Why {
             Self::Ended(Cause::Expired) => "expired",
             Self::Ended(Cause::Withdrawn) => "withdrawn",
             Self::Ended(Cause::Unavailable) => "unavailable",
-            Self::Pending => "pending",
+            Self::Pending | Self::MadeAgain => "pending",
             Self::Unknown => "unknown",
             Self::Invalid => "invalid",
         }
@@ -130,16 +133,19 @@ impl Refused {
     pub(crate) fn pending(self, hold: HoldId, why: Absence) -> Refusal {
         let short = hold.short();
         let message = sentence(self.hold_message.as_deref().unwrap_or("a person has to approve this call."));
-        let again = match why {
-            Absence::MadeAgain => "The same call was made again and waits for the same decision.",
-            _ => {
-                "Call it again, later or when the user says so, with exactly the same arguments: the decision then \
-                 counts for that call, and nobody is asked twice."
+        let (again, why_refused) = match why {
+            Absence::MadeAgain => {
+                ("The same call was made again and waits for the same decision.", Why::MadeAgain)
             }
+            _ => (
+                "Call it again, later or when the user says so, with exactly the same arguments: the decision then \
+                 counts for that call, and nobody is asked twice.",
+                Why::Pending,
+            ),
         };
         let text = format!("PENDING (hold {short}): {message} The tool did not run. {again}");
         let form = if why == Absence::ClientGone { Form::Silence } else { self.form() };
-        Refusal { form, id: self.id, why: Why::Pending, hold: Some(hold), text }
+        Refusal { form, id: self.id, why: why_refused, hold: Some(hold), text }
     }
 
     /// The same, to a client that makes the call again by itself: `result` is the raw result that says so.
@@ -268,6 +274,18 @@ impl Refusal {
         }
         let hold = self.hold.map(|hold| format!(",\"hold\":\"{hold}\"")).unwrap_or_default();
         Some(format!("{{\"state\":\"{}\"{hold}}}", self.why.word()))
+    }
+}
+
+impl Released {
+    /// The hold that is left without a caller, to be decided.
+    pub fn leaves(&self) -> Option<HoldId> {
+        match self {
+            Self::Resume(_) => None,
+            Self::Refuse(refusal) | Self::Withdrawn { refusal, .. } => {
+                refusal.hold.filter(|_| refusal.why == Why::Pending)
+            }
+        }
     }
 }
 

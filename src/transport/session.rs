@@ -651,7 +651,7 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     fn hold_ended(&mut self, released: Released) {
         // Only requests are held, so there is one.
         let Some(id) = released.request_id().cloned() else { return };
-        let Some(Call::Held { interest, hold, cancelled, token, told, span }) = self.calls.remove(&id) else {
+        let Some(Call::Held { interest, cancelled, token, told, span, .. }) = self.calls.remove(&id) else {
             return;
         };
         self.take_questions_back(&id);
@@ -686,7 +686,11 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 self.not_forwarded(hold, why);
             }
             // It ended while it was taken back: nobody waits for the answer, and it must not be left to be decided.
-            (_, Some(Withdrawal::Cancelled)) => self.take_back(hold),
+            (released, Some(Withdrawal::Cancelled)) => {
+                if let Some(hold) = released.leaves() {
+                    self.take_back(hold);
+                }
+            }
             (Released::Refuse(refusal) | Released::Withdrawn { refusal, .. }, _) => self.refuse(&refusal),
         }
     }
@@ -717,10 +721,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
     /// Nothing goes to the server any more. Of what has not gone it is certain that it does not run, and who waits for it hears so.
     fn close_upstream(&mut self, why: Withdrawal) {
         for line in self.upstream.close() {
-            let Some(id) = Frame::from_client(line).ok().and_then(|frame| frame.id().cloned()) else {
-                continue;
-            };
-            // An answer to the server has an id as well, but no call.
+            // An answer to the server may have the id of a call that the server has.
+            let asked = Frame::from_client(line).ok().filter(|frame| frame.kind() == Kind::Request);
+            let Some(id) = asked.and_then(|frame| frame.id().cloned()) else { continue };
             let Some(Answered { hold, token, unanswered, .. }) = self.calls.answer(&id) else { continue };
             if let Some(token) = token {
                 self.progress.remove(&token);

@@ -99,6 +99,22 @@ async fn an_approved_call_of_which_nothing_has_gone_is_not_one_that_may_have_run
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_the_server_that_has_not_gone_says_nothing_of_the_call_with_its_id() {
+    let mut session = Session::start(POLICY, SessionLimits::default());
+    session.client_sends(format!("{}\n", call(1, "danger")).as_bytes()).await;
+    session.event("held h1").await;
+    session.event("approve h1").await;
+    assert!(session.server_receives().await.is_some(), "the server has the call");
+    session.server_sends(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n").await;
+    assert!(session.client_receives().await.is_some());
+    session.client_sends(fills_the_way_to_the_server().as_bytes()).await;
+    session.client_sends(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n").await;
+    session.event("server closes").await;
+    assert_eq!(session.client_receives().await, None, "nobody knows whether it ran");
+    session.event("state h1 unknown").await;
+}
+
 #[tokio::test]
 async fn a_call_that_is_taken_back_while_its_absence_is_put_on_record_has_no_answer_and_is_over() {
     let directory = tempfile::tempdir().unwrap();

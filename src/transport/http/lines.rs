@@ -34,7 +34,7 @@ use crate::{
     gate::{Caller, ListedTools, Refusal},
     hold::HoldId,
     jsonrpc::{Frame, Kind},
-    mcp::{self, Cancelled, method},
+    mcp::{self, method},
     principal::Principal,
     transport::{
         session::{Lifecycle, SessionLimits},
@@ -139,7 +139,7 @@ impl Running {
 
     /// Makes room for one more process of `principal`: where its share or all is taken, the one ends that nobody has used for longest,
     /// of this principal or of whoever has most. One in which something waits or runs never does.
-    fn make_room(&mut self, principal: &Arc<Principal>) -> Result<(), Nowhere> {
+    fn make_room(&mut self, principal: &Arc<Principal>, now: u64) -> Result<(), Nowhere> {
         self.retain(|piped| piped.is_alive());
         let share = if **principal == Principal::Anyone { PROCESSES_MAX } else { PROCESSES_OF_ONE_MAX };
         // What has been told to end may take a while to do so.
@@ -154,7 +154,7 @@ impl Running {
         }
         let gives = |piped: &&Arc<Piped>| {
             let is_own = piped.principal == *principal;
-            !piped.is_busy() && (is_own || own < share && count(&piped.principal) > own)
+            !piped.is_busy(now) && (is_own || own < share && count(&piped.principal) > own)
         };
         let longest = |piped: &&Arc<Piped>| (Reverse(count(&piped.principal)), piped.used.load(Relaxed));
         let oldest = self.all().filter(gives).min_by_key(longest).cloned().ok_or(Nowhere::TooMany)?;
@@ -230,25 +230,20 @@ impl LineServers {
         frame: &Frame,
         limits: &HttpLimits,
     ) -> Result<Option<Arc<Piped>>, Nowhere> {
-        let cancelled = frame.params().filter(|_| frame.method() == Some(method::CANCELLED));
-        let cancelled = cancelled.and_then(Cancelled::parse).map(|cancelled| cancelled.request);
+        if frame.method() == Some(method::CANCELLED) {
+            // Of several clients nobody knows whose request it means. Here requests are taken back by closing their streams.
+            return Ok(None);
+        }
         let (found, listed) = {
             let mut running = lock(&self.running);
             running.retain(|piped| piped.is_alive());
             let mut own = running.shared.iter().filter(|piped| piped.principal == *principal);
             let listed = own.clone().next().map(|piped| Arc::clone(&piped.router.listed));
-            let found = own.find(|piped| {
-                let mut ways = lock(&piped.router.ways);
-                match &cancelled {
-                    Some(id) => ways.lead_to(id),
-                    None => ways.are_free_for(frame),
-                }
-            });
+            let found = own.find(|piped| lock(&piped.router.ways).are_free_for(frame));
             (found.cloned(), listed)
         };
         let piped = match found {
             Some(piped) => piped,
-            None if cancelled.is_some() => return Ok(None),
             None => {
                 let listed: Arc<Mutex<ListedTools>> = listed.unwrap_or_default();
                 let router = Router { listed, is_shared: true, ..Router::default() };
@@ -268,7 +263,7 @@ impl LineServers {
         keep: impl FnOnce(&mut Running, Arc<Piped>),
     ) -> Result<Arc<Piped>, Nowhere> {
         let _one_at_a_time = lock(&self.starting);
-        lock(&self.running).make_room(principal)?;
+        lock(&self.running).make_room(principal, self.now())?;
         let (program, arguments) = self.command.split_first().ok_or(Nowhere::NoProcess)?;
         let server = Server::start_one_of_several(program, arguments).map_err(|error| {
             tracing::error!(%error, "a server cannot be started");
@@ -310,7 +305,7 @@ impl LineServers {
         let (now, unused_max) = (self.now(), u64::try_from(UNUSED_MAX.as_millis()).unwrap_or(u64::MAX));
         lock(&self.running).retain(|piped| {
             let unused = now.saturating_sub(piped.used.load(Relaxed));
-            piped.is_alive() && (piped.is_busy() || unused < unused_max)
+            piped.is_alive() && (piped.is_busy(now) || unused < unused_max)
         });
     }
 

@@ -58,6 +58,9 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long calls may take to end when the process is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
+/// How long servers on stdio may take to end, and the record to be told of it, when that time is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// The threads that serve connections.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
@@ -173,14 +176,14 @@ impl Floor {
             while self.busy.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
-            self.worker.proxy.routes.load().lines.iter().for_each(|servers| servers.stop());
-            // What became of held calls is still to be written down.
-            while !self.worker.proxy.tasks.is_empty() {
-                tokio::time::sleep(DRAIN_LOOK).await;
-            }
+            self.stop_lines();
+            self.all_is_written().await;
         };
         if timeout(DRAIN_MAX, drained).await.is_err() {
             tracing::warn!("calls were still running when the time to stop was over");
+            // Servers on stdio see the end of their stdin all the same, and what became of their calls is written down.
+            self.stop_lines();
+            let _ = timeout(LAST_WORDS, self.all_is_written()).await;
         }
         // What is left are idle connections and streams that end only when somebody wants it.
         self.connections
@@ -188,6 +191,17 @@ impl Floor {
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
             .for_each(|(_, task)| task.abort());
+    }
+
+    fn stop_lines(&self) {
+        self.worker.proxy.routes.load().lines.iter().for_each(|servers| servers.stop());
+    }
+
+    /// Waits until what became of held calls is written down.
+    async fn all_is_written(&self) {
+        while !self.worker.proxy.tasks.is_empty() {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
     }
 
     fn is_busy(&self) -> bool {

@@ -53,6 +53,9 @@ const PIECES_WAITING_MAX: usize = 4;
 /// Bytes of events that make one piece, if more than one is there.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// How long a process is kept for a call that runs as a task, after anybody has last used it: a server may never answer.
+const TASK_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What the model reads whose call has no answer because the server has ended.
 const UNKNOWN: &str = "UNKNOWN: the server ended before it answered this call. The tool may have run. Find out before you repeat \
                        this call, or ask the user.";
@@ -196,13 +199,16 @@ impl Piped {
         (Arc::new(piped), (near_reader, near_writer))
     }
 
+    /// Whether it takes messages, and has not been told to end.
     pub(super) fn is_alive(&self) -> bool {
-        !lock(&self.router.ways).have_ended()
+        !self.lifecycle.stop.is_cancelled() && !lock(&self.router.ways).have_ended()
     }
 
-    /// Whether somebody waits for something, or a call runs whose answer is kept.
-    pub(super) fn is_busy(&self) -> bool {
-        lock(&self.router.ways).are_used() || self.lifecycle.runs_tasks.load(Relaxed)
+    /// Whether somebody waits for something, or a call runs whose answer is kept and may still come. `now` is as `used`.
+    pub(super) fn is_busy(&self, now: u64) -> bool {
+        let unused = Duration::from_millis(now.saturating_sub(self.used.load(Relaxed)));
+        let runs_tasks = self.lifecycle.runs_tasks.load(Relaxed) && unused < TASK_MAX;
+        runs_tasks || lock(&self.router.ways).are_used()
     }
 
     pub(super) fn has_batches(&self) -> bool {
@@ -261,7 +267,18 @@ impl Piped {
             Ok(open) => open,
             Err(refusal) => return body::refusal(StatusCode::TOO_MANY_REQUESTS, &refusal),
         };
-        let way = lock(&self.router.ways).ask(&frame, &id);
+        let is_alive = self.is_alive();
+        let way = {
+            let mut ways = lock(&self.router.ways);
+            // Another client may have been as fast since this process was found.
+            if self.router.is_shared && !ways.are_free_for(&frame) {
+                Err(NoWay::InUse)
+            } else if is_alive {
+                ways.ask(&frame, &id)
+            } else {
+                Err(NoWay::Ended)
+            }
+        };
         let mut arrivals = match way {
             Ok(arrivals) => arrivals,
             Err(NoWay::Ended) => return Nowhere::Ended.into_response(),

@@ -265,11 +265,6 @@ impl Ways {
         self.initialize.as_ref() == Some(id)
     }
 
-    /// Whether the request `id` has no answer yet.
-    pub(super) fn lead_to(&self, id: &RequestId) -> bool {
-        self.calls.contains_key(id)
-    }
-
     /// Whether what is said about `frame` can be meant for nobody but whoever sends it now.
     pub(super) fn are_free_for(&mut self, frame: &Frame) -> bool {
         self.left.retain(|_, since| since.elapsed() < LATE_MAX);

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::{super::accounts::Accounts, router::Router, *};
+use crate::mcp::Cancelled;
 
 /// A process that nobody has started: what clients send it, and where its messages come from.
 struct Played {
@@ -77,7 +78,7 @@ async fn all_that_a_client_leaves_is_taken_back_and_after_it_was_asked() {
     }
     taken_back.sort_unstable();
     assert_eq!(taken_back, (0..=CALLS).collect::<Vec<_>>());
-    assert!(!piped.is_busy());
+    assert!(!piped.is_busy(0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +157,7 @@ async fn whoever_has_most_makes_room_with_what_it_has_not_used_for_longest() {
     let (a, b, c) = (agent("a"), agent("b"), agent("c"));
     let (mut running, mut all) = (Running::default(), Vec::new());
     let mut begin = |running: &mut Running, principal: &Arc<Principal>, used: u64| {
-        let is_begun = running.make_room(principal).is_ok();
+        let is_begun = running.make_room(principal, 0).is_ok();
         if is_begun {
             let played = played(principal, false);
             played.piped.used.store(used, Relaxed);
@@ -186,7 +187,7 @@ async fn an_agent_cannot_have_its_share_over_and_over_while_what_it_has_ended_st
     let mut running = Running::default();
     let ended: Vec<_> = (0..PROCESSES_OF_ONE_MAX).map(|_| CancellationToken::new()).collect();
     running.ending = ended.iter().map(|gone| (Arc::clone(&a), gone.clone())).collect();
-    assert!(running.make_room(&a).is_err() && running.make_room(&b).is_ok());
+    assert!(running.make_room(&a, 0).is_err() && running.make_room(&b, 0).is_ok());
     ended[0].cancel();
-    assert!(running.make_room(&a).is_ok());
+    assert!(running.make_room(&a, 0).is_ok());
 }
