@@ -693,10 +693,10 @@ impl Gate {
 
     /// The holds of this process that can be decided, the oldest first.
     pub fn holds(&self) -> Vec<Arc<NewHold>> {
-        self.holds_after(None, usize::MAX)
+        self.table.list()
     }
 
-    /// At most `max` of them, from the one behind the place `after` on.
+    /// At most `max` of them, from the one behind the place `after` on, and with them those that are just losing their callers.
     pub fn holds_after(&self, after: Option<Place>, max: usize) -> Vec<Arc<NewHold>> {
         self.table.list_after(after, max)
     }

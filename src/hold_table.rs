@@ -249,8 +249,22 @@ impl<Answer> HoldTable<Answer> {
         Some(Arc::clone(&entry.hold))
     }
 
-    /// The recorded holds behind the place `after`, the oldest first, and at most `max` of them; with those that are just losing
-    /// their callers.
+    /// All recorded holds, the oldest first.
+    pub(crate) fn list(&self) -> Vec<Arc<NewHold>> {
+        let mut holds: Vec<_> = {
+            let inner = self.lock();
+            inner
+                .entries
+                .values()
+                .filter(|entry| entry.recorded)
+                .map(|entry| Arc::clone(&entry.hold))
+                .collect()
+        };
+        holds.sort_unstable_by_key(|hold| hold.place());
+        holds
+    }
+
+    /// Those behind the place `after`, at most `max` of them, and with them those that are just losing their callers.
     pub(crate) fn list_after(&self, after: Option<Place>, max: usize) -> Vec<Arc<NewHold>> {
         let mut holds: Vec<_> = {
             let inner = self.lock();
