@@ -186,23 +186,23 @@ async fn life(place: &Path) {
     let dies_at = std::env::var(POINT_VARIABLE).ok();
     let is_deaf = dies_at.as_deref() == Some(RECORDED);
     let (client, near_client) = tokio::io::duplex(TAKEN_BYTES);
-    let (server, near_server) = tokio::io::duplex(1 << 16);
+    // One pipe for each direction: each has an end of its own.
+    let (to_session, from_server) = tokio::io::duplex(1 << 16);
+    let (to_server, from_session) = tokio::io::duplex(1 << 16);
     let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
-    let (near_client, near_server) = (tokio::io::split(near_client), tokio::io::split(near_server));
     let limits = SessionLimits::default();
     let lifecycle = Lifecycle::default();
     let running = tokio::spawn(session::run(
         Arc::clone(&gate),
         caller,
-        near_client,
-        near_server,
+        tokio::io::split(near_client),
+        (from_server, to_server),
         limits,
         lifecycle.clone(),
     ));
     let of_server = place.to_owned();
     tokio::spawn(async move {
-        let (reader, mut writer) = tokio::io::split(server);
-        let mut asked = BufReader::new(reader).lines();
+        let (mut asked, mut writer) = (BufReader::new(from_session).lines(), to_session);
         while let Ok(Some(line)) = asked.next_line().await {
             // The effect, before anything is said of it.
             log(&of_server, "canary", &line);
