@@ -13,6 +13,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
 import { Agent, fetch as fetchOver } from "undici";
@@ -21,6 +22,8 @@ const CONTEXT = JSON.parse(process.env.MCP_CONFORMANCE_CONTEXT ?? "{}");
 const VERSION = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION ?? "2025-11-25";
 const STATELESS = VERSION >= "2026-07-28";
 const LOGINS_MAX = 2;
+// How long the stream on which a server speaks first is waited for.
+const LISTENS_MS = 2_000;
 
 /** The arguments of tools that want some. */
 const ARGUMENTS = {
@@ -120,8 +123,20 @@ function connected(socket, callback) {
   socket.once("error", (error) => callback(error, null));
 }
 
-async function session(url, fetch) {
+/** `fetch`, and a promise that the stream on which a server speaks first has been answered, be it that there is none. */
+function listening(fetch) {
+  const { promise, resolve } = Promise.withResolvers();
+  const noting = async (url, options) => {
+    const response = await fetch(url, options);
+    if (options?.method === "GET" && new Headers(options.headers).get("accept")?.includes("text/event-stream")) resolve();
+    return response;
+  };
+  return { noting, answered: promise };
+}
+
+async function session(url, fetch = globalThis.fetch) {
   const login = new Login();
+  const { noting, answered } = listening(fetch);
   let transport;
   const client = new Client(
     { name: "holdshort-conformance-client", version: "1.0.0" },
@@ -133,9 +148,11 @@ async function session(url, fetch) {
   client.setRequestHandler("elicitation/create", () => ({ action: "accept", content: {} }));
   const call = (action) => loggingIn(login, () => transport, action);
   await call(() => {
-    transport = new StreamableHTTPClientTransport(new URL(url), { authProvider: login, fetch });
+    transport = new StreamableHTTPClientTransport(new URL(url), { authProvider: login, fetch: noting });
     return client.connect(transport);
   });
+  // What a server says first before anybody listens it says to nobody, and waits for the answer.
+  if (!STATELESS) await Promise.race([answered, setTimeout(LISTENS_MS, undefined, { ref: false })]);
   const offers = client.getServerCapabilities() ?? {};
   const { tools } = await call(() => client.listTools());
   await callAll(client, tools, call);
