@@ -42,25 +42,36 @@ pub(super) fn skip(bytes: &[u8], start: usize, profile: Profile) -> Result<(usiz
     let mut has_escapes = false;
     'blocks: while let Some(block) = chunk_at::<BLOCK>(bytes, at) {
         let start = at;
-        let mut hits = hits_in_block(block);
-        at += BLOCK;
-        while hits != 0 {
-            let hit = start + hits.trailing_zeros() as usize;
-            match bytes[hit] {
-                b'"' => return Ok((hit + 1, has_escapes)),
-                b'\\' => {
-                    has_escapes = true;
-                    let end = skip_escape(bytes, hit, profile)?;
-                    if end >= at {
-                        at = end;
-                        continue 'blocks;
-                    }
-                    // What the escape is made of says nothing by itself.
-                    hits &= u64::MAX << (end - start);
-                }
-                _ => return Err(StringFault::Syntax(hit)),
+        let Hits { ends, backslashes } = Hits::in_block(block);
+        let escapes = escapes_of(backslashes);
+        // What an escape is made of ends nothing.
+        let end = ends & !(escapes << 1);
+        let inside = bits_below(end);
+        has_escapes |= escapes & inside != 0;
+        let mut escaped = (escapes << 1) & inside;
+        while escaped != 0 {
+            let at_escaped = escaped.trailing_zeros() as usize;
+            if is_simple_escape(block[at_escaped]) {
+                escaped &= escaped - 1;
+                continue;
             }
+            let after = skip_escape(bytes, start + at_escaped - 1, profile)?;
+            if after >= start + BLOCK {
+                at = after;
+                continue 'blocks;
+            }
+            escaped &= u64::MAX << (after - start);
         }
+        if end != 0 {
+            let hit = start + end.trailing_zeros() as usize;
+            return if bytes[hit] == b'"' {
+                Ok((hit + 1, has_escapes))
+            } else {
+                Err(StringFault::Syntax(hit))
+            };
+        }
+        // The last byte may begin an escape, of which nothing has been seen.
+        at += BLOCK - (escapes >> (BLOCK - 1)) as usize;
     }
     loop {
         while let Some(chunk) = chunk_at(bytes, at) {
@@ -105,25 +116,75 @@ fn first_hit(chunk: [u8; 8]) -> Option<usize> {
     (hits != 0).then(|| (hits.trailing_zeros() / 8) as usize)
 }
 
-/// The quotes, backslashes and control characters of a block: a bit for each byte, the first the lowest.
-#[inline]
-fn hits_in_block(block: &[u8; BLOCK]) -> u64 {
-    let (parts, _) = block.as_chunks::<16>();
-    parts.iter().rev().fold(0, |hits, part| hits << 16 | u64::from(hits_in(u8x16::new(*part))))
+/// What stands in a block: a bit for each byte, the first the lowest.
+struct Hits {
+    /// Quotes and control characters.
+    ends: u64,
+    backslashes: u64,
 }
 
-/// The same of sixteen bytes.
+impl Hits {
+    #[inline]
+    fn in_block(block: &[u8; BLOCK]) -> Self {
+        let (parts, _) = block.as_chunks::<16>();
+        let mut hits = Self { ends: 0, backslashes: 0 };
+        for part in parts.iter().rev() {
+            let part = u8x16::new(*part);
+            hits.ends = hits.ends << 16 | u64::from(ends_in(part).to_bitmask());
+            hits.backslashes = hits.backslashes << 16 | u64::from(backslashes_in(part).to_bitmask());
+        }
+        hits
+    }
+}
+
+/// The quotes, backslashes and control characters of sixteen bytes, in the same way.
 #[inline]
 fn hits_in(bytes: u8x16) -> u32 {
-    let (quote, backslash, control) = (u8x16::splat(b'"'), u8x16::splat(b'\\'), u8x16::splat(0x1f));
-    let hit = bytes.simd_eq(quote) | bytes.simd_eq(backslash) | bytes.min(control).simd_eq(bytes);
-    hit.to_bitmask()
+    (ends_in(bytes) | backslashes_in(bytes)).to_bitmask()
+}
+
+#[inline]
+fn ends_in(bytes: u8x16) -> u8x16 {
+    bytes.simd_eq(u8x16::splat(b'"')) | bytes.min(u8x16::splat(0x1f)).simd_eq(bytes)
+}
+
+#[inline]
+fn backslashes_in(bytes: u8x16) -> u8x16 {
+    bytes.simd_eq(u8x16::splat(b'\\'))
+}
+
+/// The backslashes that begin an escape: of those that stand side by side, the first and every second one after it.
+#[inline]
+fn escapes_of(backslashes: u64) -> u64 {
+    // Nearly always.
+    if backslashes & (backslashes << 1) == 0 {
+        return backslashes;
+    }
+    let (mut rest, mut escapes) = (backslashes, 0);
+    while rest != 0 {
+        let first = rest & rest.wrapping_neg();
+        escapes |= first;
+        rest &= !(first | first << 1);
+    }
+    escapes
+}
+
+/// The bits below the lowest one of `bits`; all, where there is none.
+#[inline]
+fn bits_below(bits: u64) -> u64 {
+    !bits & bits.wrapping_sub(1)
+}
+
+/// Whether a backslash and this byte are an escape by themselves (RFC 8259 section 7).
+#[inline]
+fn is_simple_escape(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')
 }
 
 /// Skips the escape whose backslash stands at `at`.
 fn skip_escape(bytes: &[u8], at: usize, profile: Profile) -> Result<usize, StringFault> {
     match bytes.get(at + 1) {
-        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+        Some(&byte) if is_simple_escape(byte) => Ok(at + 2),
         Some(b'u') => {
             let Some(unit) = hex4(bytes, at + 2) else { return Err(StringFault::Syntax(at)) };
             if profile == Profile::Loose {
