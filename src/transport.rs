@@ -6,6 +6,7 @@ pub mod http;
 mod outbox;
 mod output;
 pub mod session;
+mod socket;
 pub mod stdio;
 mod tools;
 mod waiting;

@@ -38,6 +38,7 @@ use super::{
     guard::Guard,
     output::Output,
     session::{self, Lifecycle, SessionLimits},
+    socket::SocketWriter,
 };
 use crate::gate::{Caller, Gate};
 
@@ -107,7 +108,7 @@ pub struct Server {
     process: Child,
     group: Pid,
     guard: Guard,
-    stdin: UnixStream,
+    stdin: SocketWriter,
     stdout: pipe::Receiver,
     signals: Signals,
 }
@@ -168,7 +169,6 @@ impl Server {
         widen(&stdout);
         // It takes as much as the system allows: each time it is full, a large frame waits until the server has read.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stdin, SOCKET_BYTES);
-        stdin.set_nonblocking(true).map_err(setup("server's stdin"))?;
         let mut server = Command::new(command);
         for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(OWN_VARIABLES))
         {
@@ -187,7 +187,7 @@ impl Server {
             let _ = process.start_kill();
             setup("guard over the server")(source)
         })?;
-        let stdin = UnixStream::from_std(stdin).map_err(setup("server's stdin"))?;
+        let stdin = SocketWriter::new(stdin).map_err(setup("server's stdin"))?;
         let stdout =
             pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(setup("server's stdout"))?;
         Ok(Self { process, group, guard, stdin, stdout, signals })
@@ -355,7 +355,11 @@ fn own_stdin() -> io::Result<Reader> {
             widen(&file);
             Box::new(pipe::Receiver::from_owned_fd(file)?)
         }
-        FileType::Socket => Box::new(socket(file)?),
+        FileType::Socket => {
+            let socket = StdUnixStream::from(file);
+            socket.set_nonblocking(true)?;
+            Box::new(UnixStream::from_std(socket)?)
+        }
         _ => Box::new(tokio::io::stdin()),
     })
 }
@@ -380,7 +384,7 @@ fn own_stdout() -> io::Result<Writer> {
             widen(&file);
             Box::new(pipe::Sender::from_owned_fd(file)?)
         }
-        FileType::Socket if !shared => Box::new(socket(file)?),
+        FileType::Socket if !shared => Box::new(SocketWriter::new(file.into())?),
         _ => Box::new(tokio::io::stdout()),
     })
 }
@@ -400,10 +404,4 @@ fn kind(file: &impl AsFd) -> io::Result<FileType> {
 fn is_same_file(one: &impl AsFd, other: &impl AsFd) -> io::Result<bool> {
     let (one, other) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
-}
-
-fn socket(file: OwnedFd) -> io::Result<UnixStream> {
-    let socket = StdUnixStream::from(file);
-    socket.set_nonblocking(true)?;
-    UnixStream::from_std(socket)
 }
