@@ -12,6 +12,7 @@ mod edit;
 mod evidence;
 mod events;
 mod holds;
+mod housekeeping;
 mod policy;
 mod process;
 mod reach;

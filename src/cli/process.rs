@@ -10,9 +10,10 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::timeout;
 
 use super::{
+    housekeeping::Housekeeping,
     render,
     shown::{self, Shown},
 };
@@ -36,12 +37,6 @@ const LAST_EVENTS: Duration = Duration::from_millis(200);
 
 /// How long the beginning of a session may wait for the record. Its client has its own patience, and may go again at once.
 const FIRST_READ: Duration = Duration::from_millis(500);
-
-/// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
-/// How often it is read from the record what others have found out about tools. Whoever accepts a definition tells all gates.
-const HEAR_OF_TOOLS_EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps this process's memory and environment from others of the same user. To be called before a server is started.
 pub(super) fn be_private() {
@@ -83,6 +78,7 @@ pub(super) struct GateProcess {
     control: Option<control::Control>,
     /// What is shown of it, to whom it may concern.
     pub(super) shown: Shown,
+    housekeeping: Housekeeping,
     _watching: Option<reload::Watching>,
     liveness: Option<place::Liveness>,
 }
@@ -147,16 +143,10 @@ impl GateProcess {
         let (record, policy) = (location.to_string(), Some(Arc::clone(&files)));
         let about = control::About { servers, store: record, policy, client };
         let control = open_control(&gate, about, &instance);
-        tokio::spawn(look_after(Arc::clone(&gate)));
-        tokio::spawn(hear_of_tools(Arc::clone(&gate)));
-        tokio::spawn(Arc::clone(&gate).keep_in_touch());
-        let reminding = Arc::clone(&gate);
-        tokio::spawn(async move { reminding.keep_reminding().await });
-        let recording = Arc::clone(&gate);
-        tokio::spawn(async move { recording.keep_recording().await });
+        let housekeeping = Housekeeping::begin(&gate).context("the gate cannot look after itself")?;
         let _watching = watch(&files);
         let shown = Shown::new(Subject::gate(Arc::clone(&gate)), otlp);
-        Ok(Self { gate, files, control, shown, _watching, liveness })
+        Ok(Self { gate, files, control, shown, housekeeping, _watching, liveness })
     }
 
     /// Reads the policy's files again because `who` has said so. What is wrong in them has been told and recorded; the last good
@@ -180,6 +170,7 @@ impl GateProcess {
         })
         .await;
         self.shown.end().await;
+        drop(self.housekeeping);
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
     }
@@ -235,41 +226,6 @@ fn watch(files: &Arc<PolicyFiles>) -> Option<reload::Watching> {
         tracing::warn!(%error, "the policy's files cannot be watched: reload it with `holdshort policy reload`");
         None
     })
-}
-
-/// Takes over, once, what other gates on the record have left when they died; then ends, again and again, what has no caller
-/// and whose time is over.
-async fn look_after(gate: Arc<Gate>) {
-    if let Err(error) = gate.store().ready().await {
-        tracing::error!(%error, "the record cannot be used: every call that would be held is refused");
-        return;
-    }
-    match gate.take_over_dead().await {
-        Ok((0, 0)) => {}
-        Ok((detached, unknown)) => {
-            tracing::warn!(detached, unknown, "calls of gates that have died were taken over");
-        }
-        Err(error) => tracing::error!(%error, "calls of dead gates could not be taken over"),
-    }
-    let mut ticks = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = gate.store().sweep().await {
-            tracing::debug!(%error, "what is overdue could not be ended");
-        }
-    }
-}
-
-/// Hears what other gates on the record find out about tools, and what operators accept.
-async fn hear_of_tools(gate: Arc<Gate>) {
-    let mut ticks = tokio::time::interval(HEAR_OF_TOOLS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = gate.refresh_tools().await {
-            tracing::debug!(%error, "what others have recorded of tools cannot be read");
-        }
-    }
 }
 
 /// 128 random bits: the name of this process in the record.
