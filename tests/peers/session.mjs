@@ -113,9 +113,18 @@ const ACTIONS = {
 export async function runSession(adapter) {
   const { era, steps, server } = readArguments(process.argv.slice(2));
   const asked = [];
+  const known = new Set();
+  // After an error the SDK resumes a stream a second later, and server-everything then says again what it has said on all others: how far
+  // the session has got by then is chance. Servers number their questions; those of the era without sessions have names instead.
+  const record = ({ method, params }, context) => {
+    const id = context?.requestId ?? context?.mcpReq?.id;
+    if (typeof id === "number" && known.has(id)) return;
+    known.add(id);
+    asked.push({ method, params });
+  };
   const handlers = {
-    elicitation: (request) => (asked.push({ method: request.method, params: request.params }), ANSWERS.elicitation),
-    sampling: (request) => (asked.push({ method: request.method, params: request.params }), ANSWERS.sampling),
+    elicitation: (request, context) => (record(request, context), ANSWERS.elicitation),
+    sampling: (request, context) => (record(request, context), ANSWERS.sampling),
     // Servers fetch the roots when they please, so only the answer is scripted and the question is not recorded.
     roots: () => ANSWERS.roots,
   };
