@@ -158,6 +158,7 @@ impl GateProcess {
     /// Nothing is held or running any more: writes down the end.
     pub(super) async fn close(self) {
         drop(self.control);
+        drop(self.housekeeping);
         let store = self.gate.store();
         store.ride_along(AuditEvent::new(
             Occasion::GateStopped,
@@ -170,7 +171,6 @@ impl GateProcess {
         })
         .await;
         self.shown.end().await;
-        drop(self.housekeeping);
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
     }

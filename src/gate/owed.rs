@@ -82,16 +82,14 @@ impl AllOwed {
         self.lock().front().copied()
     }
 
-    /// `false`: so much is owed already that this is not.
-    pub(super) fn put(&self, owed: Owed) -> bool {
+    /// Unless so much is owed already that this is not.
+    pub(super) fn put(&self, owed: Owed) {
         let mut queue = self.lock();
-        let has_room = queue.len() < OWED_MAX;
-        if has_room {
+        if queue.len() < OWED_MAX {
             queue.push_back(owed);
         }
         drop(queue);
         self.grown.notify_one();
-        has_room
     }
 
     /// `owed`, which was the first, is on record now.
@@ -116,11 +114,11 @@ impl Gate {
             self.table.end_recorded(owed.hold());
             return false;
         }
-        if self.owed.put(owed)
-            && let Owed::End { id, state, .. } = owed
-        {
+        // Before others can put it on record: they take this back then.
+        if let Owed::End { id, state, .. } = owed {
             self.table.has_ended(id, state);
         }
+        self.owed.put(owed);
         true
     }
 

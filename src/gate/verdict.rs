@@ -263,7 +263,7 @@ impl Gate {
         // The record does not know yet that it has no caller: what is owed comes first.
         let is_behind = self.owed.is_of(id);
         match self.record_taken_back(id, why).await {
-            Ok(false) if is_behind => drop(self.owed.put(Owed::TakeBack { id, why })),
+            Ok(false) if is_behind => self.owed.put(Owed::TakeBack { id, why }),
             Ok(_) => {}
             Err(error) => {
                 tracing::error!(hold = %id, %error, "a withdrawal could not be recorded");

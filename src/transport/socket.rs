@@ -6,22 +6,25 @@
 
 use std::{
     io::{self, IoSlice, Write as _},
+    mem,
     net::Shutdown,
     os::unix::net::UnixStream,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncWrite, Interest},
-    net::UnixStream as WatchedStream,
-};
+use tokio::{io::AsyncWrite, net::UnixStream as WatchedStream};
 
 /// A connected socket that is only written to, without blocking.
-pub(super) struct SocketWriter {
-    socket: UnixStream,
-    /// The same socket, watched for room: from a write that found none until one that is taken whole.
-    room: Option<WatchedStream>,
+pub(super) struct SocketWriter(Socket);
+
+enum Socket {
+    /// There was room for all that was written.
+    Free(UnixStream),
+    /// From a write that found no room until one that is taken whole.
+    Watched(WatchedStream),
+    /// It could not be watched.
+    Lost,
 }
 
 impl SocketWriter {
@@ -32,45 +35,61 @@ impl SocketWriter {
     /// When the socket cannot be made non-blocking.
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, room: None })
+        Ok(Self(Socket::Free(socket)))
     }
 
-    /// Lets `write` write some of `length` bytes, as soon as there is room.
+    /// Writes some of `length` bytes: `at_once`, or `later` when there is room.
     fn poll_with(
         &mut self,
         cx: &mut Context<'_>,
         length: usize,
-        write: impl Fn(&UnixStream) -> io::Result<usize>,
+        at_once: impl Fn(&UnixStream) -> io::Result<usize>,
+        later: impl Fn(Pin<&mut WatchedStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let Some(room) = &self.room else {
-                match write(&self.socket) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.room = Some(WatchedStream::from_std(self.socket.try_clone()?)?);
-                        continue;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            match &mut self.0 {
+                Socket::Free(socket) => match at_once(socket) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.watch()?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     written => return Poll::Ready(written),
-                }
-            };
-            ready!(room.poll_write_ready(cx))?;
-            match room.try_io(Interest::WRITABLE, || write(&self.socket)) {
-                // There was no room after all.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => {
+                },
+                Socket::Watched(socket) => {
+                    let written = ready!(later(Pin::new(socket), cx));
                     if matches!(written, Ok(count) if count == length) {
-                        self.room = None;
+                        self.let_go()?;
                     }
                     return Poll::Ready(written);
                 }
+                Socket::Lost => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         }
+    }
+
+    /// From now on the socket is watched for room.
+    fn watch(&mut self) -> io::Result<()> {
+        if let Socket::Free(socket) = mem::replace(&mut self.0, Socket::Lost) {
+            self.0 = Socket::Watched(WatchedStream::from_std(socket)?);
+        }
+        Ok(())
+    }
+
+    /// From now on nobody hears of room.
+    fn let_go(&mut self) -> io::Result<()> {
+        if let Socket::Watched(socket) = mem::replace(&mut self.0, Socket::Lost) {
+            self.0 = Socket::Free(socket.into_std()?);
+        }
+        Ok(())
     }
 }
 
 impl AsyncWrite for SocketWriter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_with(cx, bytes.len(), |mut socket| socket.write(bytes))
+        self.get_mut().poll_with(
+            cx,
+            bytes.len(),
+            |mut socket| socket.write(bytes),
+            |socket, cx| socket.poll_write(cx, bytes),
+        )
     }
 
     fn poll_write_vectored(
@@ -78,8 +97,12 @@ impl AsyncWrite for SocketWriter {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let length = slices.iter().map(|slice| slice.len()).sum();
-        self.get_mut().poll_with(cx, length, |mut socket| socket.write_vectored(slices))
+        self.get_mut().poll_with(
+            cx,
+            slices.iter().map(|slice| slice.len()).sum(),
+            |mut socket| socket.write_vectored(slices),
+            |socket, cx| socket.poll_write_vectored(cx, slices),
+        )
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -92,7 +115,11 @@ impl AsyncWrite for SocketWriter {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.socket.shutdown(Shutdown::Write))
+        Poll::Ready(match &self.0 {
+            Socket::Free(socket) => socket.shutdown(Shutdown::Write),
+            Socket::Watched(socket) => Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Write)?),
+            Socket::Lost => Ok(()),
+        })
     }
 }
 
@@ -114,7 +141,7 @@ mod tests {
     async fn all_arrives_in_order_however_much_it_is_and_only_a_full_socket_is_watched() {
         let (mut writer, mut far) = pair();
         writer.write_all(b"small").await.unwrap();
-        assert!(writer.room.is_none());
+        assert!(matches!(writer.0, Socket::Free(_)));
         let large: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251) as u8).collect();
         // The peer begins to read when the socket is full.
         let full = {
@@ -127,7 +154,7 @@ mod tests {
             })
             .await
         };
-        assert!(full < large.len() && writer.room.is_some());
+        assert!(full < large.len() && matches!(writer.0, Socket::Watched(_)));
         let reading = std::thread::spawn(move || {
             let mut all = Vec::new();
             far.read_to_end(&mut all).map(|_| all)
