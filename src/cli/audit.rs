@@ -15,7 +15,7 @@ use crate::{
     exit::Exit,
     hold::HoldId,
     policy::{RECORDED_CALLS_MAX, RecordedCall},
-    store::{HistoryFilter, Location, Store, StoreError},
+    store::{HistoryFilter, Location, Store},
 };
 
 /// Events that are read from the record at once.
@@ -70,7 +70,7 @@ impl Source {
         match self {
             Self::Gate(gate) => Ok(gate.rpc.verify(against.map(|kept| kept.to_string())).await?),
             Self::File(store) => {
-                let verification = store.verify(against).await.map_err(store_failed)?;
+                let verification = store.verify(against).await?;
                 Ok(VerificationView::from(&verification))
             }
         }
@@ -80,30 +80,31 @@ impl Source {
 /// Where the record `named` is, or the usual one: a URL, or an absolute path.
 pub(super) fn store_path(named: Option<&Path>) -> Result<Location, AskError> {
     let location = match named {
-        None => Location::File(place::default_store().map_err(broken)?),
-        Some(named) => Location::named(named).map_err(broken)?,
+        None => Location::File(place::default_store().map_err(unusable)?),
+        Some(named) => Location::named(named).map_err(unusable)?,
     };
-    location.absolute().map_err(broken)
+    location.absolute().map_err(unusable)
 }
 
 /// The record at `location`. A file that does not exist is not made.
 pub(super) async fn open(location: &Location) -> Result<Store, AskError> {
-    open_as(location, &instance_name().map_err(AskError::Broken)?).await
+    open_as(location, &instance_name().map_err(AskError::Record)?).await
 }
 
 /// The same, as the process `name`.
 pub(super) async fn open_as(location: &Location, name: &Arc<str>) -> Result<Store, AskError> {
     if !location.may_exist() {
-        return Err(AskError::Broken(format!("there is no record at `{location}` yet")));
+        let text = format!("there is no record at `{location}` yet: it is made when a gate first runs");
+        return Err(AskError::Record(text));
     }
     let store = Store::open_at(location, name);
-    store.ready().await.map_err(store_failed)?;
+    store.ready().await?;
     Ok(store)
 }
 
 async fn history_in(store: &Store, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {
     let filter = HistoryFilter { limit, before, ..HistoryFilter::default() };
-    let records = store.history(filter).await.map_err(store_failed)?;
+    let records = store.history(filter).await?;
     Ok(records.iter().map(HoldView::listed).collect())
 }
 
@@ -121,12 +122,8 @@ pub(super) async fn recorded(named: Option<&Path>, limit: usize) -> Result<Vec<H
     }
 }
 
-fn broken(error: impl std::error::Error) -> AskError {
-    AskError::Broken(error.to_string())
-}
-
-pub(super) fn store_failed(error: StoreError) -> AskError {
-    AskError::Broken(error.to_string())
+fn unusable(error: impl std::error::Error) -> AskError {
+    AskError::Record(error.to_string())
 }
 
 pub(super) fn history(arguments: &HistoryArguments) -> Exit {
@@ -171,7 +168,7 @@ pub(super) async fn recorded_calls(store: Option<&Path>) -> Result<Vec<RecordedC
     let mut calls = VecDeque::new();
     let mut after = 0;
     loop {
-        let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
+        let lines = store.audit_events(after, EVENTS_AT_ONCE).await?;
         let Some(last) = lines.last() else { return Ok(calls.into()) };
         after = last.seq;
         for event in lines.iter().filter_map(|line| line.event().ok()) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     EventFormat, ExportArguments, TailArguments,
-    audit::{EVENTS_AT_ONCE, open, store_failed},
+    audit::{EVENTS_AT_ONCE, open},
     render, store_path,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) async fn export(arguments: &ExportArguments) -> Result<Exit, AskError
     let store = open(&store_path(arguments.events.store.as_deref())?).await?;
     let mut after = 0;
     loop {
-        let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
+        let lines = store.audit_events(after, EVENTS_AT_ONCE).await?;
         let Some(last) = lines.last() else { return Ok(Exit::Done) };
         after = last.seq;
         for line in &lines {
@@ -44,10 +44,10 @@ pub(super) async fn export(arguments: &ExportArguments) -> Result<Exit, AskError
 
 pub(super) async fn tail(arguments: &TailArguments) -> Result<Exit, AskError> {
     let store = open(&store_path(arguments.events.store.as_deref())?).await?;
-    let end = store.checkpoint().await.map_err(store_failed)?.seq;
+    let end = store.checkpoint().await?.seq;
     let mut after = end.saturating_sub(u64::try_from(arguments.lines).unwrap_or(u64::MAX));
     loop {
-        let lines = store.audit_events(after, EVENTS_AT_ONCE).await.map_err(store_failed)?;
+        let lines = store.audit_events(after, EVENTS_AT_ONCE).await?;
         for line in &lines {
             print(&store, line, arguments.events.format).await?;
             after = line.seq;
@@ -90,7 +90,7 @@ async fn cloud_event(store: &Store, line: &AuditLine) -> Result<Value, AskError>
     told["subject"] = hold.to_string().into();
     let has_bytes =
         matches!(event.kind, EventKind::State(State::Held) | EventKind::Occasion(Occasion::Edited));
-    if has_bytes && let Some(record) = store.hold(hold).await.map_err(store_failed)? {
+    if has_bytes && let Some(record) = store.hold(hold).await? {
         let edited = record.edit.as_ref().filter(|_| event.kind == EventKind::Occasion(Occasion::Edited));
         let frame = edited.map_or(&record.hold.frame, |edit| &edit.frame);
         // The bytes of the event, and not those of a retry that took their place.

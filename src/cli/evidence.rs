@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    audit::{open, store_failed, store_path},
+    audit::{open, store_path},
     render,
 };
 use crate::{
@@ -33,7 +33,7 @@ const CALL: &str = "call.json";
 
 pub(super) async fn write(prefix: &str, out: &Path, store: Option<&Path>) -> Result<Exit, AskError> {
     let store = open(&store_path(store)?).await?;
-    let mut found = store.find(prefix, FOUND_MAX).await.map_err(store_failed)?;
+    let mut found = store.find(prefix, FOUND_MAX).await?;
     let record = match (found.len(), found.pop()) {
         (1, Some(record)) => record,
         (0, _) => return Err(AskError::NotFound(prefix.to_owned())),

@@ -21,7 +21,7 @@ use crate::{
     hold::{HoldId, Proof, Said, Verdict},
     policy::Policy,
     principal::Principal,
-    store::{Location, StoreError},
+    store::Location,
 };
 
 /// Ids that one beginning may stand for before it is not looked into further.
@@ -75,7 +75,7 @@ impl Reach {
     }
 
     async fn record(location: &Location) -> Result<Place, AskError> {
-        let name = instance_name().map_err(AskError::Broken)?;
+        let name = instance_name().map_err(AskError::Record)?;
         let store = open_as(location, &name).await?;
         // It screens nothing, so no policy is asked; and it holds nothing.
         let limits = GateLimits { holds_max: 0, ..GateLimits::default() };
@@ -83,7 +83,7 @@ impl Reach {
         if let Location::File(path) = location.clone() {
             gate = gate.with_is_dead(Box::new(move |holder| place::is_dead(&path, holder)));
         }
-        gate.take_over_dead().await.map_err(failed)?;
+        gate.take_over_dead().await?;
         Ok(Place::Record(Box::new(gate)))
     }
 
@@ -120,9 +120,7 @@ impl Reach {
             // None answers, and that has been said.
             Place::Gates(gates) if gates.is_empty() => Ok(Vec::new()),
             Place::Gates(gates) => client::holds(gates).await,
-            Place::Record(gate) => {
-                Ok(gate.detached().await.map_err(failed)?.iter().map(HoldView::listed).collect())
-            }
+            Place::Record(gate) => Ok(gate.detached().await?.iter().map(HoldView::listed).collect()),
         }
     }
 
@@ -135,7 +133,7 @@ impl Reach {
             }
             Place::Record(gate) => {
                 let id = self.recorded(gate, prefix).await?;
-                let record = gate.store().hold(id).await.map_err(failed)?;
+                let record = gate.store().hold(id).await?;
                 record.as_ref().map(HoldView::whole).ok_or_else(|| AskError::NotFound(prefix.to_owned()))
             }
         }
@@ -211,13 +209,7 @@ impl Reach {
         let gates = match &self.place {
             Place::Gates(gates) => gates,
             Place::Record(gate) => {
-                return Ok(gate
-                    .remembered()
-                    .await
-                    .map_err(failed)?
-                    .iter()
-                    .map(RememberedView::from)
-                    .collect());
+                return Ok(gate.remembered().await?.iter().map(RememberedView::from).collect());
             }
         };
         let mut all: Vec<RememberedView> = Vec::new();
@@ -280,7 +272,7 @@ async fn find_in(gate: &Gate, prefix: &str) -> Result<HoldId, AskError> {
     if prefix.is_empty() {
         return Err(not_found());
     }
-    let found = gate.store().find(prefix, FOUND_MAX).await.map_err(failed)?;
+    let found = gate.store().find(prefix, FOUND_MAX).await?;
     match found.as_slice() {
         [] => Err(not_found()),
         [one] => Ok(one.hold.id),
@@ -289,10 +281,6 @@ async fn find_in(gate: &Gate, prefix: &str) -> Result<HoldId, AskError> {
             ids: several.iter().map(|record| record.hold.id).collect(),
         }),
     }
-}
-
-fn failed(error: StoreError) -> AskError {
-    AskError::Broken(error.to_string())
 }
 
 fn refused(error: ResolveError) -> AskError {

@@ -558,7 +558,7 @@ pub(super) fn ask_failed(error: &AskError) -> Exit {
         }
         AskError::Unreached(_) => Exit::NoGate,
         AskError::Ambiguous { .. } => Exit::Usage,
-        AskError::Broken(_) => Exit::Failed,
+        AskError::Broken(_) | AskError::Record(_) => Exit::Failed,
         AskError::Refused(refused) => {
             if let Some(hold) = error.ended() {
                 hold.votes.iter().for_each(|vote| talk(&vote_text(vote)));

@@ -72,8 +72,7 @@ async fn list(source: &Source, server: Option<String>) -> Result<Vec<ToolView>, 
     match source {
         Source::Gate(gate) => Ok(gate.rpc.tools(server).await?),
         Source::File(store) => {
-            let records = store.tools(server.as_deref()).await;
-            let records = records.map_err(|error| AskError::Broken(error.to_string()))?;
+            let records = store.tools(server.as_deref()).await?;
             Ok(records.iter().map(ToolView::new).collect())
         }
     }
@@ -83,8 +82,7 @@ async fn show(source: &Source, server: &str, tool: &str) -> Result<ToolView, Ask
     match source {
         Source::Gate(gate) => Ok(gate.rpc.tool(server.to_owned(), tool.to_owned()).await?),
         Source::File(store) => {
-            let record = store.tool(server, tool).await;
-            let record = record.map_err(|error| AskError::Broken(error.to_string()))?;
+            let record = store.tool(server, tool).await?;
             let record = record.ok_or_else(|| AskError::Refused(no_such_tool(server, tool)))?;
             Ok(ToolView::whole(&record))
         }

@@ -19,7 +19,10 @@ use super::{
     api::{ANSWER_BYTES_MAX, ControlClient, HoldView, error_code},
     place::{self, Registered},
 };
-use crate::hold::{HOLD_ID_CHARS, HoldId};
+use crate::{
+    hold::{HOLD_ID_CHARS, HoldId},
+    store::StoreError,
+};
 
 /// How long a gate may take to be reached.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -47,6 +50,9 @@ pub enum AskError {
     /// A gate broke off.
     #[error("a gate did not answer: {0}")]
     Broken(String),
+    /// The record cannot be read, with which no gate has to do.
+    #[error("{0}")]
+    Record(String),
     /// A gate said no.
     #[error("{}", .0.message())]
     Refused(ErrorObjectOwned),
@@ -61,6 +67,12 @@ pub enum AskError {
         /// The ids that begin so.
         ids: Vec<HoldId>,
     },
+}
+
+impl From<StoreError> for AskError {
+    fn from(error: StoreError) -> Self {
+        Self::Record(format!("{:#}", anyhow::Error::from(error)))
+    }
 }
 
 impl From<ClientError> for AskError {

@@ -78,6 +78,25 @@ fn a_gate_on_another_record_does_not_answer_for_the_usual_one() {
 }
 
 #[test]
+fn where_there_is_no_record_yet_no_gate_is_said_to_be_silent() {
+    let home = Home::new();
+    for words in
+        [&["history"][..], &["audit", "verify"], &["audit", "export"], &["tools", "show", "billing", "pay"]]
+    {
+        let output = home.holdshort(words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert_eq!(
+            stderr(&output),
+            format!(
+                "holdshort: error: there is no record at `{}` yet: it is made when a gate first runs\n",
+                home.store().display()
+            ),
+            "{words:?}"
+        );
+    }
+}
+
+#[test]
 fn a_record_that_is_named_is_the_one_that_is_read_however_it_is_named() {
     let home = Home::new();
     let _usual = gate(&home, None);
