@@ -46,6 +46,8 @@ struct Arguments {
     #[arg(
         long,
         global = true,
+        // Behind what each command is about.
+        display_order = 900,
         value_name = "FORMAT",
         value_enum,
         env = "HOLDSHORT_LOG_FORMAT",

@@ -4,7 +4,7 @@
 //! [`Gate::resolve_here`]; so two processes never both forward it. What is told between them are only hints where to look: after every
 //! break of the connection everything is looked at anew. Where all processes are on one machine, none of this runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
@@ -13,7 +13,7 @@ use super::{Gate, News, ResolveError};
 use crate::{
     audit::{AuditEvent, EventKind, Occasion},
     digest::Digest,
-    hold::{Absence, HoldId, Proof, Said, Same, State, Verdict},
+    hold::{Absence, HoldId, Proof, Said, Same, State, Verdict, Vote},
     hold_table::Claim,
     principal::Principal,
     store::{Heard, Question, StoreError},
@@ -332,8 +332,10 @@ impl Gate {
 }
 
 /// What this process has told its own watchers, so that it is not told again when the log says it.
+///
+/// The log may be read before it is noted here: then it is told twice, and the note stays. So a note is of what happens to a hold once.
 #[derive(Default)]
-pub(super) struct ToldOf(std::sync::Mutex<std::collections::VecDeque<(HoldId, &'static str)>>);
+pub(super) struct ToldOf(std::sync::Mutex<std::collections::VecDeque<(HoldId, Cow<'static, str>)>>);
 
 /// How many of them are remembered.
 const TOLD_OF_MAX: usize = 4096;
@@ -342,12 +344,16 @@ impl ToldOf {
     /// `news` was told.
     pub(super) fn add(&self, news: &News) {
         let told = match news {
-            News::Held(hold) => (hold.id, State::Held.word()),
-            News::Now { hold, state, .. } => (hold.id, state.word()),
-            News::Voted { hold, .. } => (hold.id, VOTED),
-            News::Waiting { hold, .. } => (hold.id, WAITING),
+            News::Held(hold) => (hold.id, State::Held.word().into()),
+            News::Now { hold, state, .. } => (hold.id, state.word().into()),
+            News::Voted { hold, vote } => (hold.id, voted(vote)),
+            News::Waiting { hold, .. } => (hold.id, WAITING.into()),
             News::Anew => return,
         };
+        self.note(told);
+    }
+
+    fn note(&self, told: (HoldId, Cow<'static, str>)) {
         let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if all.len() == TOLD_OF_MAX {
             all.pop_front();
@@ -357,16 +363,46 @@ impl ToldOf {
 
     /// Whether what `event` says of `id` was told; once.
     fn take(&self, id: HoldId, event: &AuditEvent) -> bool {
-        let word = match event.kind {
-            EventKind::State(state) => state.word(),
-            EventKind::Occasion(Occasion::Voted) => VOTED,
-            EventKind::Occasion(_) => WAITING,
+        let what = match (event.kind, event.votes.last()) {
+            (EventKind::State(state), _) => state.word().into(),
+            (EventKind::Occasion(Occasion::Voted), Some(vote)) => voted(vote),
+            _ => WAITING.into(),
         };
+        let told = (id, what);
         let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let found = all.iter().position(|told| *told == (id, word));
+        let found = all.iter().position(|one| *one == told);
         found.is_some_and(|at| all.remove(at).is_some())
     }
 }
 
-const VOTED: &str = "voted";
+/// What is noted of a vote: nobody votes twice on a hold.
+fn voted(vote: &Vote) -> Cow<'static, str> {
+    format!("voted {}", vote.by).into()
+}
+
 const WAITING: &str = "waiting";
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_note_that_came_too_late_hides_nobody_elses_vote() {
+        let (id, told) = (HoldId([7; 16]), ToldOf::default());
+        let vote = |by: &str| Vote::new(Verdict::Approve, by.to_owned(), None, Timestamp::UNIX_EPOCH);
+        let event = |votes: &[Vote]| AuditEvent {
+            hold: Some(id),
+            votes: votes.to_vec(),
+            ..AuditEvent::new(Occasion::Voted, "here", Timestamp::UNIX_EPOCH)
+        };
+        let (mine, yours) = (vote("uid:1000(alice)"), vote("uid:1001(bob)"));
+        assert!(!told.take(id, &event(std::slice::from_ref(&mine))), "the log was faster");
+        told.note((id, voted(&mine)));
+        let both = event(&[mine.clone(), yours.clone()]);
+        assert!(!told.take(id, &both), "another gate has recorded this vote, so it is news");
+        told.note((id, voted(&yours)));
+        assert!(told.take(id, &both) && !told.take(id, &both), "told here, and once");
+    }
+}
