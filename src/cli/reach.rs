@@ -64,7 +64,8 @@ impl Reach {
             return Ok(Self { place: Place::Gates(gates), silent });
         }
         let record = match location {
-            Ok(location) if location.may_exist() => Self::record(&location).await,
+            // One that is named is meant: where there is none, that is said.
+            Ok(location) if named.is_some() || location.may_exist() => Self::record(&location).await,
             _ => Err(AskError::NoGate),
         };
         match record {
