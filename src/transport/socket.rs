@@ -23,7 +23,7 @@ enum Socket {
     Free(UnixStream),
     /// From a write that found no room until one that is taken whole.
     Watched(WatchedStream),
-    /// It could not be watched.
+    /// It could not be watched, or not let go.
     Lost,
 }
 
@@ -56,7 +56,7 @@ impl SocketWriter {
                 Socket::Watched(socket) => {
                     let written = ready!(later(Pin::new(socket), cx));
                     if matches!(written, Ok(count) if count == length) {
-                        self.let_go()?;
+                        self.let_go();
                     }
                     return Poll::Ready(written);
                 }
@@ -73,12 +73,11 @@ impl SocketWriter {
         Ok(())
     }
 
-    /// From now on nobody hears of room.
-    fn let_go(&mut self) -> io::Result<()> {
+    /// From now on nobody hears of room. Where that fails the next write says so: what has been written is never an error.
+    fn let_go(&mut self) {
         if let Socket::Watched(socket) = mem::replace(&mut self.0, Socket::Lost) {
-            self.0 = Socket::Free(socket.into_std()?);
+            self.0 = socket.into_std().map_or(Socket::Lost, Socket::Free);
         }
-        Ok(())
     }
 }
 
