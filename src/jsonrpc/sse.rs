@@ -4,10 +4,8 @@
 //! end at CR, LF or CRLF. It keeps what arrived for forwarding and says what a client will read; it never waits and never
 //! repairs.
 
-use std::borrow::Cow;
-
 use bytes::{Bytes, BytesMut};
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// The byte order mark that a stream may begin with; it is no part of the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -153,75 +151,106 @@ impl Event {
         })
     }
 
-    /// The values of the fields `name`.
-    fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.lines().filter_map(move |line| {
-            let rest = line.strip_prefix(name)?;
-            match rest.strip_prefix(b":") {
-                Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
-                None if rest.is_empty() => Some(rest),
-                None => None,
+    /// What a client reads in it.
+    pub fn fields(&self) -> Fields<'_> {
+        let mut fields = Fields {
+            event: self,
+            name: b"message",
+            id: None,
+            retry_ms: None,
+            data: None,
+            joined: None,
+            may_resume: false,
+        };
+        for line in self.lines() {
+            let (name, value) = match memchr(b':', line) {
+                Some(colon) => (&line[..colon], &line[colon + 1..]),
+                None => (line, &line[line.len()..]),
+            };
+            fields.take(name, value.strip_prefix(b" ").unwrap_or(value));
+            fields.may_resume |= resumes(line);
+        }
+        fields
+    }
+}
+
+/// Whether a line has to do with coming back for the rest of a stream.
+fn resumes(line: &[u8]) -> bool {
+    line.starts_with(b"id") || line.starts_with(b"retry")
+}
+
+/// What a client reads in an event (as above, "Interpreting an event stream").
+#[derive(Debug)]
+pub struct Fields<'a> {
+    event: &'a Event,
+    /// The event's type; `message` where it names none. Of a repeated field the last counts.
+    pub name: &'a [u8],
+    /// The id at which a client would resume. Of a repeated field the last counts; one with a NUL is none.
+    pub id: Option<&'a [u8]>,
+    /// How long a client should wait before it comes back, in milliseconds.
+    pub retry_ms: Option<u64>,
+    /// The first `data` line.
+    data: Option<&'a [u8]>,
+    /// All of them, where there are several.
+    joined: Option<BytesMut>,
+    may_resume: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, name: &[u8], value: &'a [u8]) {
+        match name {
+            b"data" => match (self.data, &mut self.joined) {
+                (None, _) => self.data = Some(value),
+                (Some(first), joined) => {
+                    let joined = joined.get_or_insert_with(|| BytesMut::from(first));
+                    joined.extend_from_slice(b"\n");
+                    joined.extend_from_slice(value);
+                }
+            },
+            b"event" => self.name = if value.is_empty() { b"message" } else { value },
+            b"id" if !value.contains(&0) => self.id = Some(value),
+            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+                self.retry_ms = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             }
-        })
+            _ => {}
+        }
     }
 
     /// What a client reads as its data: the values of its `data` lines. `None` if there are none, or all are empty.
     pub fn data(&self) -> Option<Bytes> {
-        let mut values = self.values(b"data");
-        let first = values.next()?;
-        let Some(second) = values.next() else {
-            return (!first.is_empty()).then(|| self.raw.slice_ref(first));
-        };
-        let mut joined = BytesMut::from(first);
-        for value in std::iter::once(second).chain(values) {
-            joined.extend_from_slice(b"\n");
-            joined.extend_from_slice(value);
-        }
-        joined.iter().any(|&byte| byte != b'\n').then(|| joined.freeze())
-    }
-
-    /// The event's type; `message` where it names none. Of a repeated field the last counts.
-    pub fn name(&self) -> Cow<'_, str> {
-        match self.values(b"event").last() {
-            Some(name) if !name.is_empty() => String::from_utf8_lossy(name),
-            _ => Cow::Borrowed("message"),
+        match &self.joined {
+            None => self.data.filter(|data| !data.is_empty()).map(|data| self.event.raw.slice_ref(data)),
+            Some(joined) => joined.iter().any(|&byte| byte != b'\n').then(|| joined.clone().freeze()),
         }
     }
 
-    /// The id at which a client would resume. Of a repeated field the last counts; one with a NUL is none.
-    pub fn id(&self) -> Option<&[u8]> {
-        self.values(b"id").filter(|id| !id.contains(&0)).last()
-    }
-
-    /// How long a client should wait before it comes back, in milliseconds.
-    pub fn retry_ms(&self) -> Option<u64> {
-        let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(self.values(b"retry").filter(is_number).last()?).ok()?.parse().ok()
+    /// Its data, if it is an event of the type that carries messages.
+    pub fn message(&self) -> Option<Bytes> {
+        self.data().filter(|_| self.name == b"message")
     }
 
     /// An event that says `message`, one JSON text, where this one says something else; with its `id` where a client may resume.
     pub fn saying(&self, message: &[u8], is_resumable: bool) -> Bytes {
-        match self.id().filter(|_| is_resumable) {
+        match self.id.filter(|_| is_resumable) {
             Some(id) => [b"id: ", id, b"\n", &*event_of(message)].concat().into(),
             None => event_of(message),
         }
     }
 
-    /// The event without its `id` and `retry` lines, for revisions that have no resumption. The bytes themselves where it has none.
-    pub fn without_resumption(&self) -> Bytes {
-        let is_plain = |line: &&[u8]| !line.starts_with(b"id") && !line.starts_with(b"retry");
-        if self.lines().all(|line| is_plain(&line)) {
-            return self.raw.clone();
+    /// The event without its `id` and `retry` lines, for revisions that have no resumption. `None` where it has none.
+    pub fn without_resumption(&self) -> Option<Bytes> {
+        if !self.may_resume {
+            return None;
         }
-        let mut kept = BytesMut::with_capacity(self.raw.len());
-        for line in self.lines().filter(is_plain) {
+        let mut kept = BytesMut::with_capacity(self.event.raw.len());
+        for line in self.event.lines().filter(|line| !resumes(line)) {
             kept.extend_from_slice(line);
             kept.extend_from_slice(b"\n");
         }
         if !kept.is_empty() {
             kept.extend_from_slice(b"\n");
         }
-        kept.freeze()
+        Some(kept.freeze())
     }
 }
 
@@ -257,8 +286,9 @@ mod tests {
         for chunk in chunks {
             events.push(Bytes::copy_from_slice(chunk));
             while let Some(event) = events.next_event().unwrap() {
-                let data = event.data().map(|data| String::from_utf8_lossy(&data).into_owned());
-                found.push((event.name().into_owned(), data));
+                let fields = event.fields();
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                found.push((text(fields.name), fields.data().map(|data| text(&data))));
             }
         }
         found
@@ -289,6 +319,8 @@ mod tests {
         );
         assert_eq!(cut(&[b"id: 1\ndata:\n\n"]), [("message".to_owned(), None)], "a priming event");
         assert_eq!(cut(&[b"data\ndatax: no\n\n"]), [("message".to_owned(), None)]);
+        assert_eq!(cut(&[b"data\ndata:\ndata: x\n\n"]), [message("\n\nx")]);
+        assert_eq!(cut(&[b"event: one\nevent:two\nevent\ndata: x\n\n"]), [message("x")], "the last counts");
         assert_eq!(cut(&[b"data: {\"a\":\r1}\n\n"]), [message("{\"a\":")], "a bare CR ends the line");
         assert_eq!(cut(&[b"data: a"]), [], "an event without an end is none");
     }
@@ -321,9 +353,14 @@ mod tests {
     #[test]
     fn ids_can_be_left_out_and_a_message_becomes_an_event() {
         let event = Event { raw: Bytes::from_static(b"id: 7\nretry: 5\ndata: {}\n\n") };
-        assert_eq!((event.id(), event.retry_ms()), (Some(&b"7"[..]), Some(5)));
-        assert_eq!(event.without_resumption(), "data: {}\n\n");
-        assert_eq!(Event { raw: Bytes::from_static(b"id: 7\n\n") }.without_resumption(), "");
+        let fields = event.fields();
+        assert_eq!((fields.id, fields.retry_ms), (Some(&b"7"[..]), Some(5)));
+        assert_eq!(fields.without_resumption().unwrap(), "data: {}\n\n");
+        assert_eq!(
+            Event { raw: Bytes::from_static(b"id: 7\n\n") }.fields().without_resumption().unwrap(),
+            ""
+        );
+        assert_eq!(Event { raw: Bytes::from_static(b"data: id\n\n") }.fields().without_resumption(), None);
         assert_eq!(event_of(b"{\"a\":1}\n"), "event: message\ndata: {\"a\":1}\n\n");
         assert_eq!(event_of(b"{\r\n\"a\":1\n}"), "event: message\ndata: {\ndata: \"a\":1\ndata: }\n\n");
     }

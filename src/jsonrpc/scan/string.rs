@@ -42,7 +42,10 @@ pub(super) fn skip(bytes: &[u8], start: usize, profile: Profile) -> Result<(usiz
     let mut has_escapes = false;
     'blocks: while let Some(block) = chunk_at::<BLOCK>(bytes, at) {
         let start = at;
-        let Hits { ends, backslashes } = Hits::in_block(block);
+        let Some(Hits { ends, backslashes }) = Hits::in_block(block) else {
+            at += BLOCK;
+            continue;
+        };
         let escapes = escapes_of(backslashes);
         // What an escape is made of ends nothing.
         let end = ends & !(escapes << 1);
@@ -124,16 +127,21 @@ struct Hits {
 }
 
 impl Hits {
+    /// `None` where there is nothing, as in most blocks of plain text and encoded data.
     #[inline]
-    fn in_block(block: &[u8; BLOCK]) -> Self {
+    fn in_block(block: &[u8; BLOCK]) -> Option<Self> {
         let (parts, _) = block.as_chunks::<16>();
-        let mut hits = Self { ends: 0, backslashes: 0 };
-        for part in parts.iter().rev() {
+        let (mut ends, mut backslashes) = ([u8x16::ZERO; 4], [u8x16::ZERO; 4]);
+        let mut any = u8x16::ZERO;
+        for (at, part) in parts.iter().enumerate() {
             let part = u8x16::new(*part);
-            hits.ends = hits.ends << 16 | u64::from(ends_in(part).to_bitmask());
-            hits.backslashes = hits.backslashes << 16 | u64::from(backslashes_in(part).to_bitmask());
+            (ends[at], backslashes[at]) = (ends_in(part), backslashes_in(part));
+            any |= ends[at] | backslashes[at];
         }
-        hits
+        let bits = |parts: [u8x16; 4]| {
+            parts.iter().rev().fold(0, |bits, part| bits << 16 | u64::from(part.to_bitmask()))
+        };
+        (any.to_bitmask() != 0).then(|| Self { ends: bits(ends), backslashes: bits(backslashes) })
     }
 }
 

@@ -176,7 +176,7 @@ fn answer_among(text: Bytes, id: &RequestId, form: Form) -> Option<Bytes> {
     let mut events = Events::new(form.server_frame_bytes_max);
     events.push(text);
     while let Ok(Some(event)) = events.next_event() {
-        let Some(data) = event.data() else { continue };
+        let Some(data) = event.fields().data() else { continue };
         let is_answer = Frame::from_server(super::watch::one_line(data.clone()))
             .is_ok_and(|frame| frame.kind() == Kind::Response && frame.id() == Some(id));
         if is_answer {

@@ -39,7 +39,7 @@ use crate::{
     jsonrpc::{
         ErrorCode, Frame, Kind, Line, LineCodec, RequestId, error_response,
         scan::{self, members},
-        sse::Events,
+        sse::{Events, Fields},
     },
     mcp::{self, Cancelled, Initialize, method},
     transport::{
@@ -408,8 +408,9 @@ impl Remote {
                     }
                 };
                 *tries = 0;
-                place.learn(&event);
-                let Some(data) = event.data().filter(|_| event.name() == "message") else { continue };
+                let fields = event.fields();
+                place.learn(&fields);
+                let Some(data) = fields.message() else { continue };
                 match Frame::from_server(one_line(data)) {
                     Ok(message) => {
                         let is_answer =
@@ -443,11 +444,11 @@ struct Place {
 }
 
 impl Place {
-    fn learn(&mut self, event: &crate::jsonrpc::sse::Event) {
-        if let Some(id) = event.id() {
+    fn learn(&mut self, fields: &Fields<'_>) {
+        if let Some(id) = fields.id {
             self.last_event = HeaderValue::from_bytes(id).ok();
         }
-        if let Some(retry) = event.retry_ms() {
+        if let Some(retry) = fields.retry_ms {
             self.retry = Some(Duration::from_millis(retry).min(RETRY_AFTER_MAX));
         }
     }

@@ -255,8 +255,7 @@ async fn read(
         }
         events.push(chunk);
         while let Some(event) = events.next_event().ok()? {
-            let data = event.data().filter(|_| event.name() == "message");
-            match data.and_then(|data| Frame::from_server(one_line(data)).ok()) {
+            match event.fields().message().and_then(|data| Frame::from_server(one_line(data)).ok()) {
                 Some(frame) if frame.kind() == Kind::Response && frame.id() == Some(id) => {
                     return Some(frame);
                 }

@@ -26,7 +26,7 @@ use crate::{
     hold::{HoldId, Withdrawal},
     jsonrpc::{
         ErrorCode, Fault, Frame, Kind, RequestId, error_response,
-        sse::{Event, Events, event_of},
+        sse::{Event, Events, Fields, event_of},
     },
     mcp::{self, Progress, method},
     store::TaskAnswer,
@@ -283,36 +283,34 @@ impl Expected {
 
     /// What of `event` goes on to the client.
     fn event(&mut self, event: &Event) -> Passed {
-        if event.id().is_some() {
+        let fields = event.fields();
+        if fields.id.is_some() {
             self.is_resumable = true;
             // Its client may be gone and back before anybody sees that. Only one client can mean it.
             if self.session.is_one_client() {
                 self.await_anywhere();
             }
         }
-        let name = event.name();
-        if name == "endpoint" {
-            return self.endpoint(event);
+        if fields.name == b"endpoint" {
+            return self.endpoint(&fields);
         }
-        if name == "message"
-            && let Some(data) = event.data()
-        {
+        if let Some(data) = fields.message() {
             match self.text_passes(data) {
                 Passed::AsItCame => {}
                 Passed::Nothing => return Passed::Nothing,
-                Passed::Instead(text) => return Passed::Instead(event.saying(&text, !self.modern)),
+                Passed::Instead(text) => return Passed::Instead(fields.saying(&text, !self.modern)),
             }
         }
         if !self.modern {
             return Passed::AsItCame;
         }
-        let kept = event.without_resumption();
-        if kept.len() == event.raw.len() { Passed::AsItCame } else { Passed::Instead(kept) }
+        fields.without_resumption().map_or(Passed::AsItCame, Passed::Instead)
     }
 
     /// The place to which a client of 2024-11-05 is to send: it hears one of ours, or nothing. The server's own would lead past the gate.
-    fn endpoint(&mut self, event: &Event) -> Passed {
-        let opened = self.opening.take().zip(event.data()).and_then(|(opening, place)| opening.named(&place));
+    fn endpoint(&mut self, fields: &Fields<'_>) -> Passed {
+        let opened =
+            self.opening.take().zip(fields.data()).and_then(|(opening, place)| opening.named(&place));
         let Some((instead, opened)) = opened else { return Passed::Nothing };
         self.session = Arc::clone(&opened.session);
         self.opened = Some(opened);
