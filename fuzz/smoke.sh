@@ -17,6 +17,6 @@ fi
 for target in lines frame policy; do
     # New inputs go to the first folder, which is not kept; the seeds are only read.
     mkdir -p "fuzz/corpus/$target"
-    cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+    cargo +nightly fuzz run --codegen-units 16 "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
         -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=2048
 done
