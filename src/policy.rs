@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -416,7 +417,7 @@ impl Policy {
         })
     }
 
-    /// The digest of the files this policy was read from: their names and texts, in order.
+    /// The digest of the texts of the files this policy was read from, whatever they are called.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -531,23 +532,17 @@ fn rule(draft: Draft, lines: &mut Lines) -> Rule {
 
 /// Names and texts, each with its length before it, so that no two lists of files have the same digest.
 fn digest_of(sources: &[Source]) -> Digest {
-    let lengths: Vec<[u8; 16]> = sources
-        .iter()
-        .map(|source| {
-            let (name, text) = (source.name.len() as u128, source.text.len() as u128);
-            (name << 64 | text).to_be_bytes()
-        })
-        .collect();
-    let parts: Vec<&[u8]> = sources
-        .iter()
-        .zip(&lengths)
-        .flat_map(|(source, length)| [length.as_slice(), source.name.as_bytes(), source.text.as_bytes()])
-        .collect();
-    Digest::of_parts(&parts)
+    let mut digests: Vec<Digest> = sources.iter().map(|source| Digest::of(source.text.as_bytes())).collect();
+    if let [only] = digests.as_slice() {
+        return *only;
+    }
+    digests.sort_unstable();
+    let lines: Vec<String> = digests.iter().map(|digest| format!("{digest}\n")).collect();
+    Digest::of(lines.concat().as_bytes())
 }
 
-fn open_default(source: &Arc<Source>, span: std::ops::Range<usize>) -> Diagnostic {
-    let message = "every tool that no rule names will run, also one that a server adds later";
+fn open_default(source: &Arc<Source>, span: Range<usize>) -> Diagnostic {
+    let message = "every call that no rule matches will run, also of a tool that a server adds later";
     Diagnostic::warning("P0206", source, span, message)
         .hint("`default: hold` and rules that allow what is harmless are safer".to_owned())
 }

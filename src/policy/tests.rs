@@ -339,6 +339,28 @@ fn the_strictest_matching_rule_wins_wherever_it_stands() {
 }
 
 #[test]
+fn a_policy_of_the_same_texts_is_the_same_wherever_its_files_are() {
+    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let digest = |sources: Vec<Source>| Policy::parse(sources).unwrap().digest();
+    let (one, other) =
+        ("version: 1\ndefault: deny\n", "version: 1\nrules:\n  - {name: a, tool: a, action: hold}\n");
+    let here = digest(vec![source("one.yaml", one), source("other.yaml", other)]);
+    assert_eq!(
+        here,
+        digest(vec![source("/etc/holdshort/b.yaml", other), source("/etc/holdshort/a.yaml", one)])
+    );
+    let mut lines = [one, other].map(|text| format!("{}\n", Digest::of(text.as_bytes())));
+    lines.sort();
+    assert_eq!(here, Digest::of(lines.concat().as_bytes()), "as `sha256sum` makes it");
+    assert_eq!(digest(vec![source("one.yaml", one)]), Digest::of(one.as_bytes()));
+    assert_ne!(
+        here,
+        digest(vec![source("one.yaml", one), source("other.yaml", &other.replace("hold", "deny"))])
+    );
+    assert_ne!(here, digest(vec![source("both.yaml", other)]));
+}
+
+#[test]
 fn the_default_speaks_where_no_rule_matches() {
     for (default, expected) in
         [("", Effect::Hold), ("default: allow\n", Effect::Allow), ("default: deny\n", Effect::Deny)]
