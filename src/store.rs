@@ -292,6 +292,12 @@ impl Store {
         self.write(Job::Flush).await.map(drop)
     }
 
+    /// The same for the end of the process, and what is only in the file's write-ahead log is copied into the file, so that a copy of
+    /// that one file is whole. Waits for no other process for long; what cannot be copied stays in the log, and is as safe there.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.write(Job::Settle).await.map(drop)
+    }
+
     /// Records a call that is held, with its audit event. To be durable before anyone is asked about it.
     pub async fn record_hold(&self, hold: NewHold) -> Result<(), StoreError> {
         self.write(Job::Record(Box::new(hold))).await.map(drop)
