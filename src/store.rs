@@ -210,7 +210,7 @@ impl Store {
             if let Err(error) = &opening {
                 tracing::error!(
                     error = error as &dyn std::error::Error,
-                    "the store cannot be opened; every held call is refused"
+                    "the store cannot be opened: nothing is recorded, and nothing can be read"
                 );
             }
             spawn("holdshort-read", move || reader::serve(&place, opening, &read_queue));
@@ -778,6 +778,6 @@ async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError
 /// Starts a thread. If the system refuses, its queue is dropped, and everything is answered with [`StoreError::Closed`].
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run) {
-        tracing::error!(%error, "a thread of the store cannot be started; every held call is refused");
+        tracing::error!(%error, "a thread of the store cannot be started: nothing is recorded, and nothing can be read");
     }
 }
