@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -80,6 +81,9 @@ use settings::Settings;
 
 /// The method that policies are mostly about.
 const TOOLS_CALL: &str = "tools/call";
+
+/// How it is said that rules are about what was asked and none of them has matched.
+const UNMET: &str = "no condition of the rules about this";
 
 /// The most rules of one policy, over all files.
 pub const RULES_MAX: usize = 50_000;
@@ -281,6 +285,8 @@ pub struct Policy {
     warnings: Vec<Diagnostic>,
     digest: Digest,
     default_reason: Arc<str>,
+    /// The same where rules are about the call and no condition of theirs is met.
+    unmet_reason: Arc<str>,
     default_terms: Arc<HoldTerms>,
     settings: Settings,
     people: Arc<People>,
@@ -320,7 +326,7 @@ impl Policy {
 
     fn compile(sources: Vec<Arc<Source>>, digest: Digest) -> Result<Self, PolicyErrors> {
         let mut problems = Vec::new();
-        let mut drafts = Vec::new();
+        let (mut drafts, mut wrong) = (Vec::new(), Vec::new());
         let mut default: Option<Effect> = None;
         let (mut mode, mut settings) = (None, Settings::default());
         let (mut people, mut teams): (Vec<Written<Person>>, _) = (Vec::new(), Vec::new());
@@ -333,8 +339,9 @@ impl Policy {
                 }
                 default = Some(default.map_or(effect, |known| known.max(effect)));
             }
-            let Document { rules, servers, tools, .. } = document;
+            let Document { rules, wrong_rules, servers, tools, .. } = document;
             drafts.extend(rules);
+            wrong.extend(wrong_rules);
             settings.servers.extend(servers);
             settings.tools.extend(tools);
             settings.hide_denied_tools |= document.hide_denied_tools;
@@ -347,7 +354,7 @@ impl Policy {
         settings.mode = mode.unwrap_or_default();
         let people = people::assemble(people, teams, &drafts, &mut problems);
         merge_lists(&mut drafts);
-        refuse_same_names(&drafts, &mut problems);
+        refuse_same_names(&drafts, &wrong, &mut problems);
         if drafts.len() > RULES_MAX {
             let draft = &drafts[RULES_MAX];
             let message = format!("a policy has at most {RULES_MAX} rules");
@@ -407,6 +414,7 @@ impl Policy {
             digest,
             default_reason: format!("no rule is about this call, and the policy's default is {default}")
                 .into(),
+            unmet_reason: format!("{UNMET} call is met, and the policy's default is {default}").into(),
             default_terms: Arc::new(HoldTerms::default()),
             settings: Settings::default(),
             people: Arc::new(People::default()),
@@ -416,7 +424,7 @@ impl Policy {
         })
     }
 
-    /// The digest of the files this policy was read from: their names and texts, in order.
+    /// The digest of the texts of the files this policy was read from, whatever they are called.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -473,7 +481,7 @@ impl Policy {
         self.settings.mode
     }
 
-    /// What happens to a tool that no rule is about.
+    /// What happens to a call that no rule matches.
     pub fn default_effect(&self) -> Effect {
         self.default
     }
@@ -483,7 +491,7 @@ impl Policy {
         &self.warnings
     }
 
-    /// Whether any call may be held: what no rule names, or what some rule holds.
+    /// Whether any call may be held: what no rule matches, or what some rule holds.
     pub fn may_hold(&self) -> bool {
         self.default_effect() == Effect::Hold || self.rules().iter().any(|rule| rule.effect() == Effect::Hold)
     }
@@ -529,25 +537,21 @@ fn rule(draft: Draft, lines: &mut Lines) -> Rule {
     }
 }
 
-/// Names and texts, each with its length before it, so that no two lists of files have the same digest.
+/// Of one file its SHA-256; of several that of the list of theirs, sorted, one a line in hexadecimal digits. So it is the same wherever
+/// the files are and in whatever order they are named, as neither means anything, and `sha256sum` can make it. (Such a list is no policy,
+/// so no single file has the digest of several.)
 fn digest_of(sources: &[Source]) -> Digest {
-    let lengths: Vec<[u8; 16]> = sources
-        .iter()
-        .map(|source| {
-            let (name, text) = (source.name.len() as u128, source.text.len() as u128);
-            (name << 64 | text).to_be_bytes()
-        })
-        .collect();
-    let parts: Vec<&[u8]> = sources
-        .iter()
-        .zip(&lengths)
-        .flat_map(|(source, length)| [length.as_slice(), source.name.as_bytes(), source.text.as_bytes()])
-        .collect();
-    Digest::of_parts(&parts)
+    let mut digests: Vec<Digest> = sources.iter().map(|source| Digest::of(source.text.as_bytes())).collect();
+    if let [only] = digests.as_slice() {
+        return *only;
+    }
+    digests.sort_unstable();
+    let lines: Vec<String> = digests.iter().map(|digest| format!("{digest}\n")).collect();
+    Digest::of(lines.concat().as_bytes())
 }
 
-fn open_default(source: &Arc<Source>, span: std::ops::Range<usize>) -> Diagnostic {
-    let message = "every tool that no rule names will run, also one that a server adds later";
+fn open_default(source: &Arc<Source>, span: Range<usize>) -> Diagnostic {
+    let message = "every call that no rule matches will run, also of a tool that a server adds later";
     Diagnostic::warning("P0206", source, span, message)
         .hint("`default: hold` and rules that allow what is harmless are safer".to_owned())
 }
@@ -571,15 +575,16 @@ fn merge_lists(drafts: &mut Vec<Draft>) {
     *drafts = merged;
 }
 
-fn refuse_same_names(drafts: &[Draft], problems: &mut Vec<Diagnostic>) {
-    let mut known: HashMap<&str, &Draft> = HashMap::new();
-    for draft in drafts {
-        if let Some(first) = known.insert(&draft.name, draft) {
-            let place = Diagnostic::error("P0014", &first.source, first.name_span.clone(), "").position();
-            let message = format!("two rules are called `{}`", draft.name);
-            let hint = format!("the other one is in {} line {}", first.source.name, place.0);
-            let found = Diagnostic::error("P0014", &draft.source, draft.name_span.clone(), message);
-            problems.push(found.hint(hint));
+fn refuse_same_names(drafts: &[Draft], wrong: &[Written<String>], problems: &mut Vec<Diagnostic>) {
+    let drafts = drafts.iter().map(|draft| (&draft.name, &draft.source, &draft.name_span));
+    let names = drafts.chain(wrong.iter().map(|rule| (&rule.value, &rule.source, &rule.span)));
+    let mut known = HashMap::new();
+    for (name, source, span) in names {
+        if let Some((first, at)) = known.insert(name, (source, span)) {
+            let place = Diagnostic::error("P0014", first, Range::clone(at), "").position();
+            let message = format!("two rules are called `{name}`");
+            let hint = format!("the other one is in {} line {}", first.name, place.0);
+            problems.push(Diagnostic::error("P0014", source, span.clone(), message).hint(hint));
         }
     }
 }

@@ -210,7 +210,7 @@ impl Store {
             if let Err(error) = &opening {
                 tracing::error!(
                     error = error as &dyn std::error::Error,
-                    "the store cannot be opened; every held call is refused"
+                    "the store cannot be opened: nothing is recorded, and nothing can be read"
                 );
             }
             spawn("holdshort-read", move || reader::serve(&place, opening, &read_queue));
@@ -290,6 +290,12 @@ impl Store {
     /// Waits until everything that was given before is durable, events that ride along too. For an orderly end.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.write(Job::Flush).await.map(drop)
+    }
+
+    /// The same for the end of the process, and what is only in the file's write-ahead log is copied into the file, so that a copy of
+    /// that one file is whole. Waits for no other process for long; what cannot be copied stays in the log, and is as safe there.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        self.write(Job::Settle).await.map(drop)
     }
 
     /// Records a call that is held, with its audit event. To be durable before anyone is asked about it.
@@ -772,6 +778,6 @@ async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError
 /// Starts a thread. If the system refuses, its queue is dropped, and everything is answered with [`StoreError::Closed`].
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(run) {
-        tracing::error!(%error, "a thread of the store cannot be started; every held call is refused");
+        tracing::error!(%error, "a thread of the store cannot be started: nothing is recorded, and nothing can be read");
     }
 }

@@ -93,7 +93,8 @@ pub(super) async fn open(location: &Location) -> Result<Store, AskError> {
 
 /// The same, as the process `name`.
 pub(super) async fn open_as(location: &Location, name: &Arc<str>) -> Result<Store, AskError> {
-    if !location.may_exist() {
+    // Opening it would make one of an empty file.
+    if !location.may_exist() || location.file().is_some_and(place::is_no_record_yet) {
         let text = format!("there is no record at `{location}` yet: it is made when a gate first runs");
         return Err(AskError::Record(text));
     }

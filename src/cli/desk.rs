@@ -211,7 +211,8 @@ fn serve(arguments: DeskArguments) -> Exit {
         .await?;
         tell(&desk, asks_certificates)?;
         let (otlp, _) = shown::collector(desk.name(), desk.store().meter());
-        let mut shown = Shown::new(Subject::store(desk.store().clone()), otlp);
+        let record = desk.store().clone();
+        let mut shown = Shown::new(Subject::store(record.clone()), otlp);
         shown.listen(metrics).await?;
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let served = desk.serve(async move {
@@ -225,8 +226,9 @@ fn serve(arguments: DeskArguments) -> Exit {
             never = certificates.keep_looking() => match never {},
         }
         shown.end().await;
-        if let Some(gate) = gate {
-            gate.close().await;
+        match gate {
+            Some(gate) => gate.close().await,
+            None => process::settle(&record).await,
         }
         anyhow::Ok(Exit::Done)
     });

@@ -26,7 +26,7 @@ use crate::{
     },
     exit::Exit,
     hold::Assurance,
-    policy::Policy,
+    policy::{Diagnostic, Policy},
     reachable,
 };
 
@@ -92,7 +92,7 @@ pub(super) fn doctor(arguments: &DoctorArguments) -> Exit {
         let policy = look_at_policy(&setup, arguments.config.as_deref(), &mut report);
         look_at_state(&mut report);
         look_at_record(setup.store.as_deref(), &mut report).await;
-        look_at_gates(&mut report).await;
+        look_at_gates(policy.as_ref(), &mut report).await;
         look_at_channels(&mut report);
         judge(&setup, policy.as_ref(), &mut report);
         render::doctor::report(&report, arguments.json);
@@ -159,7 +159,7 @@ fn look_at_policy(setup: &Setup, config: Option<&Path>, report: &mut Report) -> 
     let paths = policy_files(&setup.policy);
     if paths.is_empty() {
         report.add("policy", Found::Warning, "there is none: every call is held");
-        return None;
+        return Some(Policy::hold_everything());
     }
     for file in reachable::with_entries(&paths) {
         if let Some(why) = reachable::by_others(&file) {
@@ -169,22 +169,24 @@ fn look_at_policy(setup: &Setup, config: Option<&Path>, report: &mut Report) -> 
     match Policy::load(&paths) {
         Ok(policy) => {
             for warning in policy.warnings() {
-                report.add("policy", Found::Warning, format!("{} {}", warning.code(), warning.message()));
+                report.add("policy", Found::Warning, placed(warning));
             }
-            report.add(
-                "policy",
-                Found::Ok,
-                format!("{} rules, mode {}", policy.rules().len(), policy.mode().word()),
-            );
+            let rules = render::counted(policy.rules().len(), "rule");
+            report.add("policy", Found::Ok, format!("{rules}, mode {}", policy.mode().word()));
             Some(policy)
         }
         Err(errors) => {
             for error in errors.diagnostics() {
-                report.add("policy", Found::Problem, format!("{} {}", error.code(), error.message()));
+                report.add("policy", Found::Problem, placed(error));
             }
             None
         }
     }
+}
+
+/// What was found in a policy, and where.
+fn placed(found: &Diagnostic) -> String {
+    format!("{} {} ({}:{})", found.code(), found.message(), found.source_name(), found.position().0)
 }
 
 /// The directory of the record and of the registrations.
@@ -223,11 +225,8 @@ async fn look_at_record(store: Option<&Path>, report: &mut Report) {
     };
     match record.source.verify(None).await {
         Ok(found) => match found.broken {
-            None => report.add(
-                "record",
-                Found::Ok,
-                format!("{} events, {} holds, nothing altered", found.events, found.holds),
-            ),
+            None if found.events == 0 => report.add("record", Found::Warning, render::NO_EVENTS),
+            None => report.add("record", Found::Ok, render::unaltered(&found)),
             Some(broken) => report.add("record", Found::Problem, format!("altered: {broken}")),
         },
         Err(error) => report.add("record", Found::Problem, error.to_string()),
@@ -252,7 +251,7 @@ async fn look_at_record(store: Option<&Path>, report: &mut Report) {
 }
 
 /// The gates that run, what they are, and what dead ones have left.
-async fn look_at_gates(report: &mut Report) {
+async fn look_at_gates(policy: Option<&Policy>, report: &mut Report) {
     let live = place::live_gates();
     for registered in &live {
         let pid = registered.pid;
@@ -264,7 +263,7 @@ async fn look_at_gates(report: &mut Report) {
             Err(error) => Err(error),
         };
         match info {
-            Ok(info) => look_at_gate(&info, report),
+            Ok(info) => look_at_gate(&info, policy, report),
             Err(error) => {
                 report.add("gate", Found::Problem, format!("process {pid} does not answer: {error}"))
             }
@@ -283,7 +282,7 @@ async fn look_at_gates(report: &mut Report) {
     }
 }
 
-fn look_at_gate(info: &GateInfo, report: &mut Report) {
+fn look_at_gate(info: &GateInfo, policy: Option<&Policy>, report: &mut Report) {
     let (pid, servers, level) = (info.pid, info.servers.join(", "), info.assurance);
     let own = env!("CARGO_PKG_VERSION");
     if info.version != own {
@@ -298,11 +297,19 @@ fn look_at_gate(info: &GateInfo, report: &mut Report) {
         );
         report.add("gate", Found::Problem, text);
     }
-    report.add(
-        "gate",
-        Found::Ok,
-        format!("process {pid} answers for {servers}: {level}, {} calls wait", info.holds),
-    );
+    if policy.is_none_or(|policy| policy.digest().to_string() != info.policy_sha256) {
+        let rules = render::counted(info.rules, "rule");
+        let text = format!(
+            "process {pid} ({servers}) goes by another policy than was looked at ({rules}, sha256 {}): name its files with --policy",
+            info.policy_sha256
+        );
+        report.add("gate", Found::Warning, text);
+    }
+    let waiting = match info.holds {
+        1 => "1 call waits".to_owned(),
+        holds => format!("{holds} calls wait"),
+    };
+    report.add("gate", Found::Ok, format!("process {pid} answers for {servers}: {level}, {waiting}"));
 }
 
 /// The channels of the desk.

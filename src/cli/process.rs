@@ -35,6 +35,9 @@ const ASSUMPTIONS: &str = "P04";
 /// How long the end of the program waits for the record's last events.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
+/// How long the end of the program waits for the record's log to be copied into its file, besides.
+const LOG_COPIED: Duration = Duration::from_millis(400);
+
 /// How long the beginning of a session may wait for the record. Its client has its own patience, and may go again at once.
 const FIRST_READ: Duration = Duration::from_millis(500);
 
@@ -165,15 +168,23 @@ impl GateProcess {
             self.gate.instance(),
             jiff::Timestamp::now(),
         ));
-        let _ = timeout(LAST_EVENTS, async {
+        let written = timeout(LAST_EVENTS, async {
             self.gate.record_owed().await;
             store.flush().await
-        })
-        .await;
+        });
+        if let Ok(Ok(())) = written.await {
+            settle(store).await;
+        }
         self.shown.end().await;
         // Last: until here others must not end what this gate is still writing down.
         drop(self.liveness);
     }
+}
+
+/// What a process does last with its record: a copy of the file alone is whole then. Never longer than [`LOG_COPIED`]: what is not
+/// copied is as safe in the log.
+pub(super) async fn settle(store: &Store) {
+    let _ = timeout(LOG_COPIED, store.settle()).await;
 }
 
 /// Reads which definitions of tools were accepted, and does not wait long for it: `hear_of_tools` goes on with that.

@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     audit::{instance_name, open_as, store_path},
+    process::settle,
     render,
 };
 use crate::{
@@ -155,7 +156,7 @@ impl Reach {
             Place::Record(gate) => {
                 let id = self.recorded(gate, prefix).await?;
                 let state = gate.resolve(id, verdict, &operator(), comment.as_deref()).await;
-                state.map(|state| Resolved { id, state }).map_err(refused)
+                written(gate, state.map(|state| Resolved { id, state })).await
             }
         }
     }
@@ -176,7 +177,7 @@ impl Reach {
             Place::Record(gate) => {
                 let said = Said { proof: Some(proof), ..verdict.into() };
                 let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
-                state.map(|state| Resolved { id, state }).map_err(refused)
+                written(gate, state.map(|state| Resolved { id, state })).await
             }
         }
     }
@@ -200,7 +201,7 @@ impl Reach {
                 let remember = remember.map(|asked| (asked.seconds, asked.same));
                 let said = Said { remember, arguments, shown_sha256, ..Verdict::Approve.into() };
                 let state = gate.resolve(id, said, &operator(), comment.as_deref()).await;
-                state.map(|state| Resolved { id, state }).map_err(refused)
+                written(gate, state.map(|state| Resolved { id, state })).await
             }
         }
     }
@@ -236,8 +237,8 @@ impl Reach {
             }
             Place::Record(gate) => {
                 let id = self.recorded(gate, prefix).await?;
-                gate.revoke(id, &operator()).await.map_err(refused)?;
-                Ok(id)
+                let revoked = gate.revoke(id, &operator()).await;
+                written(gate, revoked.map(|_| id)).await
             }
         }
     }
@@ -257,7 +258,7 @@ impl Reach {
             Place::Record(gate) => {
                 let id = self.recorded(gate, prefix).await?;
                 let state = gate.resolve_unknown(id, has_run, &operator(), comment.as_deref()).await;
-                state.map(|state| Resolved { id, state }).map_err(refused)
+                written(gate, state.map(|state| Resolved { id, state })).await
             }
         }
     }
@@ -284,6 +285,8 @@ async fn find_in(gate: &Gate, prefix: &str) -> Result<HoldId, AskError> {
     }
 }
 
-fn refused(error: ResolveError) -> AskError {
-    AskError::Refused(server::resolve_error(&error))
+/// What came of a word in the record of `gate`. This process is mostly the last one on it.
+async fn written<T>(gate: &Gate, done: Result<T, ResolveError>) -> Result<T, AskError> {
+    settle(gate.store()).await;
+    done.map_err(|error| AskError::Refused(server::resolve_error(&error)))
 }

@@ -53,6 +53,17 @@ const GUTTER: &str = "  | ";
 /// What the second row of a field begins with: the gutter, as wide as a field's name.
 const GUTTER_OF_FIELD: &str = "  |        ";
 
+/// What is said of a record with nothing in it, which is sound.
+pub(super) const NO_EVENTS: &str = "this record has no event at all: it is new, or a copy of the file without what was in its `-wal` \
+                                    file (docs/audit.md)";
+
+/// `1 rule`, `2 rules`.
+pub(super) fn counted(count: impl Display, noun: &str) -> String {
+    let count = count.to_string();
+    let ending = if count == "1" { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 /// Prints one line of data. A reader that has gone away (`| head`) is no error.
 pub(super) fn line(text: &str) {
     let mut stdout = io::stdout().lock();
@@ -468,16 +479,25 @@ pub(super) fn verified(found: &VerificationView, location: &Location, as_json: b
         found: &'a VerificationView,
     }
     record(location);
+    if found.sound && found.events == 0 {
+        talk(&format!("warning: {NO_EVENTS}"));
+    }
     if as_json {
         return json(&Verified { record: &location.to_string(), found });
     }
     verification(found);
 }
 
+/// That nothing was altered, and of how much.
+pub(super) fn unaltered(found: &VerificationView) -> String {
+    let (events, holds) = (counted(found.events, "event"), counted(found.holds, "hold"));
+    format!("{events}, {holds}, nothing altered")
+}
+
 /// Whether the record was altered, and what that cannot tell.
 pub(super) fn verification(found: &VerificationView) {
     match &found.broken {
-        None => line(&format!("sound: {} events, {} holds, nothing altered", found.events, found.holds)),
+        None => line(&format!("sound: {}", unaltered(found))),
         Some(broken) => line(&format!("BROKEN at {}", sanitize::render(broken))),
     }
     line(&format!("checkpoint: {}", found.checkpoint));

@@ -9,6 +9,7 @@ use super::{
     ToolsCommand,
     audit::{Record, Source, store_path},
     block_on,
+    process::settle,
     reach::operator,
     render,
 };
@@ -109,6 +110,7 @@ async fn accept(
             let limits = GateLimits { holds_max: 0, ..GateLimits::default() };
             let gate = Gate::new(INSTANCE.into(), Policy::hold_everything().into(), store.clone(), limits);
             let accepted = gate.accept_tool(server, tool, sha256, &operator()).await;
+            settle(store).await;
             accepted.map_err(|error| AskError::Refused(accept_error(&error)))?;
             show(&source, server, tool).await?
         }

@@ -247,6 +247,11 @@ fn gates_beside(store: &Path) -> PathBuf {
     store.with_file_name(name)
 }
 
+/// Whether `store` is an empty file, and no gate has ever shown beside it that it lives: so nobody is about to make a record of it.
+pub fn is_no_record_yet(store: &Path) -> bool {
+    store.metadata().is_ok_and(|found| found.len() == 0) && !gates_beside(store).exists()
+}
+
 fn write_mark(dir: &Path, instance: &str, socket: &Path) -> Result<Mark, PlaceError> {
     private_dir(dir)?;
     let path = dir.join(instance);

@@ -13,7 +13,7 @@ pub struct PolicyView {
     pub sha256: String,
     /// How far it acts.
     pub mode: String,
-    /// What it says of a call that no rule is about.
+    /// What it says of a call that no rule matches.
     pub default: Effect,
     /// Its rules, in the order of the files.
     pub rules: Vec<RuleView>,

@@ -104,7 +104,7 @@ impl Kind {
             Self::Forged => "The request did not come from a page of this desk",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Not with this method",
-            Self::Ended => "The hold has ended already",
+            Self::Ended => "The hold waits no longer",
             Self::NotUnknown => "What became of the call is no question yet",
             Self::NotWhatWasShown => "What was shown is not what waits",
             Self::TooLongToShow => "The call is longer than a page shows",

@@ -29,7 +29,7 @@ pub enum ResolveError {
     #[error("no hold has this id")]
     NotFound,
     /// Somebody or something was faster.
-    #[error("this hold has ended already: it is {}", .0.state)]
+    #[error("{}", what_it_is(.0.state))]
     Ended(Box<HoldRecord>),
     /// The process that has the caller says so.
     #[error("{text}")]
@@ -108,6 +108,24 @@ pub enum ResolveError {
     /// The verdict could not be made durable, so the call was refused.
     #[error("the verdict could not be recorded, so the call was refused: {0}")]
     Unrecorded(#[source] StoreError),
+}
+
+/// What is true of a hold in `state` on which nothing can be said, or not this.
+fn what_it_is(state: State) -> String {
+    let told = match state {
+        State::Held => "this hold waits still: nobody has decided on it",
+        State::Granted => {
+            "this hold was approved already: it is granted, and the call runs when it is made again"
+        }
+        State::Forwarding => {
+            "this hold was approved already: it is forwarding, so the server may have the call and has not answered"
+        }
+        State::Unknown => {
+            "this hold was approved already: it is unknown, so nobody knows whether the call ran (`holdshort resolve` says it)"
+        }
+        _ => return format!("this hold has ended already: it is {state}"),
+    };
+    told.to_owned()
 }
 
 /// What an approver is told whose word is not enough.

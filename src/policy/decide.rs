@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    Call, Decision, Effect, Mode, Policy, Rule, TIMEOUT_DEFAULT, TOOLS_CALL, condition::Facts,
+    Call, Decision, Effect, Mode, Policy, Rule, TIMEOUT_DEFAULT, TOOLS_CALL, UNMET, condition::Facts,
     pattern::Places,
 };
 use crate::hold::{HoldTerms, OnRejection, Remember};
@@ -54,7 +54,7 @@ impl Policy {
         }
         let candidates = self.candidates(&call);
         let rules = candidates.iter().filter_map(|&at| self.rules.get(at as usize));
-        let mut may_differ = !effects.contains(&self.default_in(mode).0);
+        let mut may_differ = !effects.contains(&self.default_in(mode, false).0);
         for rule in rules.filter(|rule| rule.counts_in(mode)) {
             match (effects.contains(&rule.effect), &rule.condition) {
                 (true, None) => return true,
@@ -82,18 +82,20 @@ impl Policy {
                 return conclude(mode, effect, &matched, notes);
             }
         }
+        let mut about = candidates.iter().filter_map(|&at| self.rules.get(at as usize));
+        let is_unmet = about.any(|rule| rule.counts_in(mode));
         // A method other than `tools/call` passes unless a rule says otherwise: the default is about tools.
-        let decision = if call.method == TOOLS_CALL {
-            let (effect, reason) = self.default_in(mode);
-            self.without_rules(mode, effect, reason)
-        } else {
-            self.without_rules(mode, Effect::Allow, "no rule is about this request".into())
+        let (effect, reason) = match (call.method == TOOLS_CALL, is_unmet) {
+            (true, _) => self.default_in(mode, is_unmet),
+            (false, true) => (Effect::Allow, format!("{UNMET} request is met").into()),
+            (false, false) => (Effect::Allow, "no rule is about this request".into()),
         };
+        let decision = self.without_rules(mode, effect, reason);
         Decision { notes, ..decision }
     }
 
-    /// What happens in `mode` to a tool that no rule is about, and why.
-    pub(super) fn default_in(&self, mode: Mode) -> (Effect, Arc<str>) {
+    /// What happens in `mode` to a call that no rule matches, and why. `is_unmet`: although some are about it.
+    pub(super) fn default_in(&self, mode: Mode, is_unmet: bool) -> (Effect, Arc<str>) {
         match mode {
             Mode::Blocking if self.default < Effect::Deny => {
                 (Effect::Hold, "every call waits: the mode is `blocking`".into())
@@ -101,6 +103,7 @@ impl Policy {
             Mode::ConfirmTools if self.default < Effect::Hold => {
                 (Effect::Hold, "the tool is not on the list of approved ones".into())
             }
+            _ if is_unmet => (self.default, Arc::clone(&self.unmet_reason)),
             _ => (self.default, Arc::clone(&self.default_reason)),
         }
     }

@@ -10,7 +10,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::Deco
 /// A policy file, or any text that is read like one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The name in messages and in the policy's digest: usually the path as it was given.
+    /// The name in messages: usually the path as it was given.
     pub name: String,
     /// What is in it.
     pub text: String,

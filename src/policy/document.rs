@@ -100,6 +100,8 @@ pub(super) struct Document {
     pub(super) overrides: Vec<Override>,
     pub(super) waiting: Waiting,
     pub(super) rules: Vec<Draft>,
+    /// The names of rules that have mistakes: they are taken all the same.
+    pub(super) wrong_rules: Vec<Written<String>>,
 }
 
 /// A rule as it was written, checked on its own.
@@ -178,7 +180,7 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
     match keys.take("rules") {
         None => {}
         Some(Node { value: Value::List(items), .. }) => {
-            document.rules = rules(items, source, reader.problems);
+            (document.rules, document.wrong_rules) = rules(items, source, reader.problems);
         }
         Some(Node { value: Value::Null, .. }) => {}
         Some(node) => {
@@ -190,23 +192,43 @@ pub(super) fn read(source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Docu
 }
 
 /// Reads rules. Most of the time goes into their conditions, and no rule depends on another, so many of them are read on as many
-/// threads as the machine has.
-fn rules(items: &[Node], source: &Arc<Source>, problems: &mut Vec<Diagnostic>) -> Vec<Draft> {
+/// threads as the machine has. Of those with mistakes the names.
+fn rules(
+    items: &[Node],
+    source: &Arc<Source>,
+    problems: &mut Vec<Diagnostic>,
+) -> (Vec<Draft>, Vec<Written<String>>) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = cores.min(items.len() / RULES_PER_THREAD_MIN).max(1);
     let parts: Vec<_> = items.chunks(items.len().div_ceil(threads).max(1)).collect();
     let read = condition::on_compiler_stacks(&parts, |items| {
         let mut problems = Vec::new();
         let mut reader = Reader { source, problems: &mut problems };
-        let rules: Vec<Draft> = items.iter().filter_map(|item| reader.rule(item)).collect();
-        (rules, problems)
+        let (mut rules, mut wrong) = (Vec::with_capacity(items.len()), Vec::new());
+        for item in items {
+            match reader.rule(item) {
+                Some(rule) => rules.push(rule),
+                None => wrong.extend(written_name(item, source)),
+            }
+        }
+        (rules, wrong, problems)
     });
-    let mut all = Vec::with_capacity(items.len());
-    for (rules, found) in read {
+    let (mut all, mut all_wrong) = (Vec::with_capacity(items.len()), Vec::new());
+    for (rules, wrong, found) in read {
         all.extend(rules);
+        all_wrong.extend(wrong);
         problems.extend(found);
     }
-    all
+    (all, all_wrong)
+}
+
+/// The name that is written in a rule.
+fn written_name(rule: &Node, source: &Arc<Source>) -> Option<Written<String>> {
+    let Value::Map(entries) = &rule.value else { return None };
+    let is_name = |key: &Node| matches!(&key.value, Value::Text(key) if key == "name");
+    let (_, name) = entries.iter().find(|(key, _)| is_name(key))?;
+    let Value::Text(value) = &name.value else { return None };
+    Some(Written { source: Arc::clone(source), span: name.span.clone(), value: value.clone() })
 }
 
 pub(super) fn start_of(span: &Range<usize>) -> Range<usize> {

@@ -19,7 +19,7 @@ use crate::hold::OnRejection;
 pub struct Explanation {
     /// What the policy says of the call.
     pub decision: Decision,
-    /// What happens to a call that no rule is about; for a method other than `tools/call` it passes.
+    /// What happens to a call that no rule matches; for a method other than `tools/call` it passes.
     pub default: Effect,
     /// What each rule says of it, in the order of the files.
     pub rules: Vec<RuleAnswer>,
@@ -169,7 +169,7 @@ impl Policy {
                 }
             })
             .collect();
-        let (default, _) = self.default_in(mode);
+        let (default, _) = self.default_in(mode, false);
         Explanation { decision, default, rules }
     }
 }

@@ -339,6 +339,28 @@ fn the_strictest_matching_rule_wins_wherever_it_stands() {
 }
 
 #[test]
+fn a_policy_of_the_same_texts_is_the_same_wherever_its_files_are() {
+    let source = |name: &str, text: &str| Source { name: name.to_owned(), text: text.to_owned() };
+    let digest = |sources: Vec<Source>| Policy::parse(sources).unwrap().digest();
+    let (one, other) =
+        ("version: 1\ndefault: deny\n", "version: 1\nrules:\n  - {name: a, tool: a, action: hold}\n");
+    let here = digest(vec![source("one.yaml", one), source("other.yaml", other)]);
+    assert_eq!(
+        here,
+        digest(vec![source("/etc/holdshort/b.yaml", other), source("/etc/holdshort/a.yaml", one)])
+    );
+    let mut lines = [one, other].map(|text| format!("{}\n", Digest::of(text.as_bytes())));
+    lines.sort();
+    assert_eq!(here, Digest::of(lines.concat().as_bytes()), "as `sha256sum` makes it");
+    assert_eq!(digest(vec![source("one.yaml", one)]), Digest::of(one.as_bytes()));
+    assert_ne!(
+        here,
+        digest(vec![source("one.yaml", one), source("other.yaml", &other.replace("hold", "deny"))])
+    );
+    assert_ne!(here, digest(vec![source("both.yaml", other)]));
+}
+
+#[test]
 fn the_default_speaks_where_no_rule_matches() {
     for (default, expected) in
         [("", Effect::Hold), ("default: allow\n", Effect::Allow), ("default: deny\n", Effect::Deny)]
@@ -352,6 +374,22 @@ fn the_default_speaks_where_no_rule_matches() {
         assert!(decision.rules.is_empty());
         hold!(policy, "a");
     }
+}
+
+#[test]
+fn where_rules_are_about_a_call_and_none_matches_the_reason_says_so() {
+    let policy = policy(
+        "version: 1\nrules:\n  - {name: a, tool: a, when: args.x > 1, action: allow}\n  - {name: r, method: resources/read, when: args.x > 1, \
+         action: deny}\n  - {name: c, tool: c, server: other, action: deny}\nmode: confirm_tools\napproved_tools: [b]\ntools: {b: {mode: enforce}}\n",
+    );
+    let unmet = "no condition of the rules about this call is met, and the policy's default is hold";
+    let none = "no rule is about this call, and the policy's default is hold";
+    for (call, reason) in [(r#"a {"x": 1}"#, unmet), ("a", unmet), ("z", none), ("c", none), ("b", none)] {
+        assert_eq!(&*judge(&policy, call).reason, reason, "{call}");
+    }
+    let read = |arguments| policy.decide(&Call { method: "resources/read", arguments, ..Call::default() });
+    assert_eq!(&*read(r#"{"x": 1}"#).reason, "no condition of the rules about this request is met");
+    assert_eq!(read(r#"{"x": 2}"#).effect, Effect::Deny);
 }
 
 #[test]
@@ -465,6 +503,19 @@ fn several_files_are_one_policy() {
     assert_eq!(told.len(), 2, "{errors}");
     assert_eq!((told[0].code(), told[0].source_name()), ("P0002", "d.yaml"));
     assert_eq!((told[1].code(), told[1].source_name()), ("P0014", "c.yaml"));
+}
+
+#[test]
+fn a_name_is_taken_also_by_a_rule_with_mistakes() {
+    let rule = |more: &str| format!("  - {{name: pay, tool: pay, {more}}}\n");
+    for (one, other) in
+        [("action: hold", "acton: hold"), ("acton: hold", "action: hold"), ("when: 5", "when: 6")]
+    {
+        let text = format!("version: 1\nrules:\n{}{}", rule(one), rule(other));
+        let errors = Policy::parse(vec![Source { name: "policy.yaml".to_owned(), text }]).unwrap_err();
+        let names = errors.diagnostics().iter().filter(|found| found.code() == "P0014");
+        assert_eq!(names.count(), 1, "all that is wrong is told at once: {errors}");
+    }
 }
 
 // --- documents that are refused --------------------------------------------------------------------------------------

@@ -233,6 +233,11 @@ pub enum PlaceFault {
         /// Its permission bits.
         mode: u32,
     },
+    /// A directory in which everybody may make files, such as `/tmp`.
+    #[error(
+        "is a directory in which everybody may write: keep the record in a directory of your own inside it"
+    )]
+    Shared,
     /// We may not write it.
     #[error("cannot be written (mode {mode:03o})")]
     ReadOnly {

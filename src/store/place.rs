@@ -40,6 +40,9 @@ const WAL_PAGES: i64 = 4096;
 /// The write-ahead log is cut back to this size, in bytes, when it was copied.
 const WAL_KEPT_BYTES: i64 = WAL_PAGES * 4096;
 
+/// How long the end of a process tries to copy the write-ahead log while another one does so, in milliseconds.
+const COPY_WAIT_MS: u64 = 200;
+
 /// Which file on which device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Inode(u64, u64);
@@ -195,13 +198,29 @@ impl Opened {
 }
 
 impl Opened {
+    /// Copies the write-ahead log into the file, and neither waits for other processes nor lets them wait: what one of them is reading
+    /// an older state of stays in the log.
+    pub(super) fn copy_log(&self) {
+        let deadline = Instant::now() + Duration::from_millis(COPY_WAIT_MS);
+        // Gates of one client end together, and only one at a time copies: it may have begun before our last commit.
+        while self.checkpoint("PRAGMA wal_checkpoint(PASSIVE)").is_ok_and(|is_blocked| is_blocked)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Copies the write-ahead log into the file, and waits until that is on the disk.
     ///
     /// For after a failure: when `fsync` fails once, the system may forget that it had something to write, and a later
     /// `fsync` succeeds for nothing. What is in the log is therefore written anew before anything builds on it.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        let blocked: i64 = self.connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))?;
-        if blocked == 0 { Ok(()) } else { Err(StoreError::Busy) }
+        if self.checkpoint("PRAGMA wal_checkpoint(FULL)")? { Err(StoreError::Busy) } else { Ok(()) }
+    }
+
+    /// Whether another process was in the way.
+    fn checkpoint(&self, pragma: &str) -> Result<bool, StoreError> {
+        Ok(self.connection.query_row(pragma, [], |row| row.get::<_, i64>(0))? != 0)
     }
 }
 
@@ -279,7 +298,10 @@ fn version_of(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
 /// Ours, writable for us and for nobody else.
 fn check_permissions(path: &Path, metadata: &Metadata) -> Result<(), StoreError> {
     let mode = metadata.mode() & 0o777;
-    let fault = if metadata.uid() != rustix::process::geteuid().as_raw() {
+    // Sticky and for everybody, such as `/tmp`: whoever it belongs to, that is not for the user to change.
+    let fault = if metadata.is_dir() && metadata.mode() & 0o1002 == 0o1002 {
+        PlaceFault::Shared
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
         PlaceFault::Owner { owner: metadata.uid() }
     } else if mode & 0o022 != 0 {
         PlaceFault::Writable { mode }

@@ -56,7 +56,9 @@ pub(super) fn start(url: &PostgresUrl, name: &Arc<str>, lost: &Arc<Lost>) -> Par
     let (place, process, lost) = (url.clone(), Arc::clone(name), Arc::clone(lost));
     spawn("holdshort-store", move || match runtime() {
         Ok(runtime) => writer::Writer::new(runtime, place, process, lost, told).serve(write_queue, &opened),
-        Err(error) => tracing::error!(%error, "the store cannot be started; every held call is refused"),
+        Err(error) => {
+            tracing::error!(%error, "the store cannot be started: nothing is recorded, and nothing can be read")
+        }
     });
     let place = url.clone();
     spawn("holdshort-read", move || match runtime() {

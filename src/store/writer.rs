@@ -134,6 +134,8 @@ pub(super) enum Job {
     AcceptTool(Box<AcceptedTool>),
     Ride(Box<AuditEvent>),
     Flush,
+    /// As `Flush`; behind it the write-ahead log of a file is copied into the file.
+    Settle,
 }
 
 /// What a server lists, at the process `gate`.
@@ -295,6 +297,11 @@ impl Writer {
         let error = match self.write(group, lost) {
             Ok((head, answers)) => {
                 self.known = head;
+                if let Ok(opened) = &self.state
+                    && group.iter().any(|work| matches!(work.job, Job::Settle))
+                {
+                    opened.copy_log();
+                }
                 for (work, answer) in group.drain(..).zip(answers) {
                     self.count_if_lost(&work, &answer);
                     work.answer(answer);
@@ -490,7 +497,8 @@ impl Job {
             | Self::SeeTools(_)
             | Self::AcceptTool(_)
             | Self::Ride(_)
-            | Self::Flush => Reach::default(),
+            | Self::Flush
+            | Self::Settle => Reach::default(),
         }
     }
 }
@@ -554,7 +562,7 @@ fn write(db: &dyn Sql, head: &mut Checkpoint, job: &Job) -> Answer {
         Job::Ride(event) => {
             statements::append(db, head, (**event).clone())?;
         }
-        Job::Flush => (),
+        Job::Flush | Job::Settle => (),
     }
     Ok(Written::Done)
 }

@@ -56,8 +56,14 @@ fn what_others_can_change_and_what_was_altered_is_a_problem() {
     let (report, code) = doctor(&home, &["--policy", named]);
     assert_eq!(code, Some(0), "{report}");
     let gate = &found(&report, "gate")[0];
-    assert!(gate.0 == "ok" && gate.1.contains("L0, 1 calls wait"), "{gate:?}");
+    assert!(gate.0 == "ok" && gate.1.contains("L0, 1 call waits"), "{gate:?}");
     assert!(found(&report, "record")[0].1.contains("nothing altered"), "{report}");
+    assert_eq!(found(&report, "gate").len(), 1, "it goes by the policy that was looked at");
+    let other = found(&doctor(&home, &[]).0, "gate").remove(0);
+    assert!(
+        other.0 == "warning" && other.1.contains("another policy than was looked at (1 rule, "),
+        "{other:?}"
+    );
     assert_eq!(found(&report, "clock")[0].0, "ok");
     // It dies, and leaves its registration; somebody opens the files to others.
     wrapped.process.kill().unwrap();
@@ -75,7 +81,9 @@ fn what_others_can_change_and_what_was_altered_is_a_problem() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("PROBLEM   policy: "), "{output:?}");
     let broken = home.file("broken.yaml", "version: 1\nrules: {}\n");
     let (report, code) = doctor(&home, &["--policy", broken.to_str().unwrap()]);
-    assert!(code == Some(1) && found(&report, "policy")[0].1.starts_with("P0012"), "{report}");
+    let mistake = &found(&report, "policy")[0].1;
+    assert!(mistake.starts_with("P0012 ") && mistake.ends_with("/broken.yaml:2)"), "{report}");
+    assert!(code == Some(1), "{report}");
 }
 
 #[test]

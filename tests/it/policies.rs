@@ -42,6 +42,24 @@ fn every_policy_has_cases_that_pass_and_that_try_each_rule() {
 }
 
 #[test]
+fn all_of_them_can_be_given_together() {
+    let home = Home::new();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let checked = home.holdshort(["policy", "check", directory.to_str().unwrap()]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    // One of them holds every call, so that what others allow never decides: that is said, and nothing else.
+    for warning in Policy::load(&[directory]).unwrap().warnings() {
+        assert_eq!(warning.code(), "P0202", "{}", warning.render(false));
+        assert!(warning.hint_text().unwrap().contains("`every-call`"), "{}", warning.render(false));
+    }
+    let others: Vec<PathBuf> =
+        policies().into_iter().filter(|policy| !policy.ends_with("everything.yaml")).collect();
+    let warnings: Vec<String> =
+        Policy::load(&others).unwrap().warnings().iter().map(|warning| warning.render(false)).collect();
+    assert_eq!(warnings, [""; 0]);
+}
+
+#[test]
 fn no_case_file_is_without_its_policy() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
     for entry in std::fs::read_dir(directory).unwrap() {

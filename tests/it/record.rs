@@ -97,6 +97,45 @@ fn where_there_is_no_record_yet_no_gate_is_said_to_be_silent() {
 }
 
 #[test]
+fn when_the_last_gate_has_ended_the_file_alone_is_the_whole_record() {
+    let home = Home::new();
+    let gate = gate(&home, None);
+    let copy = |name: &str| {
+        let copy = home.path().join(name);
+        fs::copy(home.store(), &copy).unwrap();
+        home.holdshort(["audit", "verify", "--json", "--store", copy.to_str().unwrap()])
+    };
+    let early = copy("early.db");
+    assert_eq!((early.status.code(), &json(&early)["events"]), (Some(0), &0.into()));
+    assert!(stderr(&early).contains("warning: this record has no event at all"), "{}", stderr(&early));
+    end(gate);
+    let whole = home.holdshort(["audit", "verify", "--json"]);
+    assert_eq!(json(&whole)["events"], 4, "{whole:?}");
+    let alone = copy("alone.db");
+    assert!(!stderr(&alone).contains("warning"), "{}", stderr(&alone));
+    assert_eq!(json(&alone)["checkpoint"], json(&whole)["checkpoint"]);
+    // What is decided without a gate is written by a command, which is then the last process.
+    let id = json(&home.holdshort(["history", "--json"]))[0]["id"].as_str().unwrap().to_owned();
+    assert!(home.holdshort(["reject", &id, "--reason", "no"]).status.success());
+    assert_eq!(
+        json(&copy("decided.db"))["checkpoint"],
+        json(&home.holdshort(["audit", "verify", "--json"]))["checkpoint"]
+    );
+}
+
+#[test]
+fn an_empty_file_is_no_record_and_stays_empty() {
+    let home = Home::new();
+    let empty = home.file("empty.db", "");
+    for words in [&["history"][..], &["audit", "verify"], &["holds"]] {
+        let output = home.holdshort([words, &["--store", empty.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(stderr(&output).contains("there is no record at `"), "{words:?}: {}", stderr(&output));
+    }
+    assert_eq!(empty.metadata().unwrap().len(), 0);
+}
+
+#[test]
 fn a_record_that_is_named_and_is_not_there_is_no_place_where_nothing_waits() {
     let home = Home::new();
     let waiting = gate(&home, None);

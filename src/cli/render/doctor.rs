@@ -1,6 +1,6 @@
 //! What `holdshort doctor` prints.
 
-use super::{json, line, sanitize, talk};
+use super::{counted, json, line, sanitize, talk};
 use crate::cli::doctor::{Found, Report};
 
 /// Columns of what is at the beginning of a row.
@@ -25,6 +25,6 @@ pub(in crate::cli) fn report(report: &Report, as_json: bool) {
     }
     let problems = report.checks.iter().filter(|check| check.found == Found::Problem).count();
     if problems > 0 {
-        talk(&format!("{problems} problems"));
+        talk(&counted(problems, "problem"));
     }
 }

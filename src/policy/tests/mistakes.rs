@@ -258,7 +258,7 @@ fn a_document_that_could_be_misread_is_refused() {
 #[test]
 fn all_mistakes_of_a_policy_are_told_at_once() {
     let text = "version: 1\nrules:\n  - {name: a, tool: t, action: hld}\n  - {name: b, tol: t, action: hold, timeout: 0s}\n  - {name: a, tool: t, action: deny}\n  - {name: c, action: deny, when: argz.x > 1 || fo()}\n";
-    assert_eq!(codes(text), ["P0013", "P0010", "P0015", "P0104", "P0105"]);
+    assert_eq!(codes(text), ["P0013", "P0010", "P0015", "P0104", "P0105", "P0014"]);
 }
 
 #[test]

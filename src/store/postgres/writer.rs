@@ -114,7 +114,7 @@ impl Writer {
         if let Err(error) = self.connect() {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "the store cannot be opened; every held call is refused until it can"
+                "the store cannot be opened: until it can, nothing is recorded, and nothing can be read"
             );
         }
         // In one way or the other: from here on it can be read, or the reader finds out why not.
@@ -319,7 +319,7 @@ impl Writer {
             None => {
                 tracing::warn!(
                     error = &why as &dyn std::error::Error,
-                    "the connection to the store is lost; gated calls wait, and are refused if it does not come back"
+                    "the connection to the store is lost: what is to be recorded waits, and fails if it does not come back"
                 );
                 let backoff = Duration::from_millis(first);
                 // At once: most connections that break can be had again.

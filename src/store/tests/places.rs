@@ -77,6 +77,41 @@ async fn what_others_can_write_is_refused() {
 }
 
 #[tokio::test]
+async fn in_a_directory_of_everybody_s_a_directory_of_one_s_own_is_asked_for() {
+    let disk = disk();
+    set_mode(disk.path.parent().unwrap(), 0o1777);
+    refused(&disk.path, "keep the record in a directory of your own inside it").await;
+    let own = disk.path.with_file_name("own").join("holdshort.db");
+    Store::open(&own).ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_an_orderly_end_the_file_alone_is_the_whole_record() {
+    let (disk, copies) = (disk(), disk());
+    let (store, other) = (Store::open(&disk.path), Store::open(&disk.path));
+    let copied = async |name: &str| {
+        let copy = copies.path.with_file_name(name);
+        fs::copy(&disk.path, &copy).unwrap();
+        sound(&Store::open(&copy)).await.holds
+    };
+    store.record_hold(new_hold(1, "gate-1")).await.unwrap();
+    other.record_hold(new_hold(2, "gate-2")).await.unwrap();
+    assert_eq!(copied("before.db").await, 0, "it is in the log");
+    store.settle().await.unwrap();
+    assert_eq!(copied("after.db").await, 2);
+    // What somebody reads stays in the log, and is not waited for.
+    let reading = Connection::open(&disk.path).unwrap();
+    reading.execute_batch("BEGIN; SELECT count(*) FROM holds").unwrap();
+    other.record_hold(new_hold(3, "gate-2")).await.unwrap();
+    other.settle().await.unwrap();
+    assert_eq!(copied("read.db").await, 2);
+    assert_eq!(sound(&store).await.holds, 3);
+    reading.execute_batch("ROLLBACK").unwrap();
+    store.settle().await.unwrap();
+    assert_eq!(copied("at-last.db").await, 3);
+}
+
+#[tokio::test]
 async fn what_we_cannot_write_is_refused() {
     let disk = disk();
     Store::open(&disk.path).ready().await.unwrap();
