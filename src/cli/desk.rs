@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 
 use super::{
     certificates::Certificates,
-    channels, process, render,
+    channels, listen_address, process, render,
     shown::{self, Shown},
     store_path, telemetry_address,
 };
@@ -16,7 +16,7 @@ use crate::{
     control::place,
     desk::{
         self, Address, Desk, Settings, Wire,
-        keys::{Keys, Scope},
+        keys::{Keys, KeysError, Scope},
     },
     exit::Exit,
     hold::Assurance,
@@ -40,7 +40,7 @@ pub(super) struct DeskArguments {
     #[command(subcommand)]
     command: Option<DeskCommand>,
     /// Where it listens. Port 0 is any that is free.
-    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], desk::PORT_DEFAULT)))]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address, default_value_t = SocketAddr::from(([127, 0, 0, 1], desk::PORT_DEFAULT)))]
     listen: SocketAddr,
     /// The https address that a proxy in front gives it.
     #[arg(long, value_name = "URL")]
@@ -111,15 +111,12 @@ enum TokenCommand {
 }
 
 fn lifetime(text: &str) -> Result<SignedDuration, String> {
-    let span: Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     // A day of a token has 24 hours.
     let marked = jiff::SpanRelativeTo::days_are_24_hours();
-    let time = span.to_duration(marked).map_err(|error| error.to_string())?;
-    if time > SignedDuration::ZERO && time <= SignedDuration::from_hours(24 * TOKEN_DAYS_MAX) {
-        Ok(time)
-    } else {
-        Err(format!("from a moment to {TOKEN_DAYS_MAX} days"))
-    }
+    let time = text.parse().and_then(|span: Span| span.to_duration(marked)).ok();
+    let most = SignedDuration::from_hours(24 * TOKEN_DAYS_MAX);
+    let time = time.filter(|time| time.is_positive() && *time <= most);
+    time.ok_or_else(|| format!("write a time such as 12h or 30d, {TOKEN_DAYS_MAX} days at most"))
 }
 
 pub(super) fn desk(arguments: DeskArguments) -> Exit {
@@ -152,7 +149,11 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
         }
         DeskCommand::Token(TokenCommand::Add { name, scope, expires }) => {
             let until = Timestamp::now().checked_add(*expires)?;
-            render::line(&keys.add_token(name, scope.clone(), until)?);
+            let token = match keys.add_token(name, scope.clone(), until) {
+                Err(error @ KeysError::BadName(_)) => return Ok(render::usage(&error)),
+                token => token?,
+            };
+            render::line(&token);
             render::talk(&format!("valid until {until}; it is not shown again"));
         }
         DeskCommand::Token(TokenCommand::List) => {
