@@ -4,7 +4,6 @@
 //! Everything that a peer or a model chose goes through `sanitize` before it reaches a terminal, and no row of ours is wider
 //! than the terminal: what the terminal wraps would begin where a row of ours begins. JSON output carries the original,
 //! escaped as JSON.
-#![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
 pub(super) mod doctor;
 pub(super) mod policy;
@@ -72,10 +71,15 @@ pub(super) fn prompt(text: &str) {
 pub(super) fn talk(text: &str) {
     for line in text.lines() {
         match telemetry::as_json(line) {
-            Some(line) => eprintln!("{line}"),
-            None => eprintln!("holdshort: {line}"),
+            Some(line) => say(&line),
+            None => say(&format!("holdshort: {line}")),
         }
     }
+}
+
+/// Writes to stderr. Where nobody reads that any more, there is nobody to tell.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn json(value: &impl Serialize) {
@@ -494,13 +498,13 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Exit {
 
 /// Why a configuration is refused.
 pub(super) fn config_errors(error: &ConfigError) -> Exit {
-    eprintln!("{}", error.render(io::stderr().is_terminal()));
+    say(&error.render(io::stderr().is_terminal()));
     Exit::Usage
 }
 
 /// Why a configuration of channels is refused.
 pub(super) fn settings_errors(error: &SettingsError) -> Exit {
-    eprintln!("{}", error.render(io::stderr().is_terminal()));
+    say(&error.render(io::stderr().is_terminal()));
     Exit::Usage
 }
 
@@ -575,7 +579,10 @@ pub(super) fn ask_failed(error: &AskError) -> Exit {
 
 /// A completion script.
 pub(super) fn completions(command: &mut clap::Command, shell: clap_complete::Shell) {
-    clap_complete::generate(shell, command, "holdshort", &mut io::stdout());
+    // It panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, "holdshort", &mut script);
+    line(String::from_utf8_lossy(&script).trim_end());
 }
 
 // --- pieces

@@ -42,3 +42,19 @@ fn a_usage_mistake_ends_with_2_and_says_what_would_be_right() {
     assert!(!said(&home.holdshort(["policy", "test", "nope.yaml"])).contains("*.test.yaml"));
     assert!(!home.store().exists(), "nothing was begun");
 }
+
+#[test]
+fn whoever_reads_no_further_is_no_reason_to_panic() {
+    let home = Home::new();
+    for words in [&["completions", "bash"][..], &["policy", "schema"], &["show", "abcd"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = home.command();
+        command.args(words).stdin(Stdio::null()).stdout(writer.try_clone().unwrap());
+        let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        assert!(!said(&output).contains("panicked"), "{words:?}: {output:?}");
+        let mut deaf = home.command();
+        deaf.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
+        assert!(matches!(deaf.status().unwrap().code(), Some(0 | 5)), "{words:?}");
+    }
+}
