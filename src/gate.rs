@@ -43,7 +43,7 @@ use tokio::{
 };
 
 pub use self::{
-    approvals::{EDIT_BYTES_MAX, Edited},
+    approvals::{EDIT_BYTES_MAX, Edited, never_edited},
     measure::Waiting,
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     owed::Unrecorded,

@@ -136,7 +136,7 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
         });
         let (mut edited, mut shown) = (None, None);
         if let Some(place) = &arguments.edit {
-            let hold = reach.show(&arguments.id).await?;
+            let hold = reach.show_to_edit(&arguments.id).await?;
             render::shown_before_deciding(&hold);
             shown = hold.shown();
             edited = match edit::arguments(&hold, place.as_deref(), arguments.yes) {

@@ -17,8 +17,8 @@ use crate::{
     },
     digest::Digest,
     exit::Exit,
-    gate::{Gate, GateLimits, ResolveError},
-    hold::{HoldId, Proof, Said, Verdict},
+    gate::{Gate, GateLimits, ResolveError, never_edited},
+    hold::{HoldId, Proof, Said, State, Verdict},
     policy::Policy,
     principal::Principal,
     store::Location,
@@ -138,6 +138,15 @@ impl Reach {
                 record.as_ref().map(HoldView::whole).ok_or_else(|| AskError::NotFound(prefix.to_owned()))
             }
         }
+    }
+
+    /// The same of one whose arguments are to be changed. What a gate would refuse whatever is written, is refused before anybody writes.
+    pub(super) async fn show_to_edit(&self, prefix: &str) -> Result<HoldView, AskError> {
+        let hold = self.show(prefix).await?;
+        if hold.state != State::Held {
+            return Err(AskError::Refused(server::too_late(&hold)));
+        }
+        never_edited(hold.may_edit, &hold.tool).map_or(Ok(hold), |error| Err(refused(error)))
     }
 
     /// Decides on a hold that was not shown.

@@ -195,7 +195,10 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
     hold_card(hold);
     if hold.state == State::Held {
         let id = hold.id.short();
-        talk(&format!("to decide: holdshort approve {id}\n       or: holdshort reject {id} --reason TEXT"));
+        let signed = if hold.must_sign { " --sign KEY" } else { "" };
+        talk(&format!(
+            "to decide: holdshort approve {id}{signed}\n       or: holdshort reject {id} --reason TEXT"
+        ));
     } else if hold.state == State::Unknown {
         let id = hold.id.short();
         talk(&format!(

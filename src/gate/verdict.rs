@@ -29,8 +29,11 @@ pub enum ResolveError {
     #[error("no hold has this id")]
     NotFound,
     /// Somebody or something was faster.
-    #[error("this hold has ended already: it is {}", .0.state)]
+    #[error("{}", .0.state.too_late())]
     Ended(Box<HoldRecord>),
+    /// There is no remembered approval of this hold that counts.
+    #[error("no approval of this hold is remembered: none was, or it was taken back, or it is over")]
+    NothingRemembered,
     /// The process that has the caller says so.
     #[error("{text}")]
     There {

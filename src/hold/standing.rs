@@ -82,6 +82,11 @@ impl State {
         }
     }
 
+    /// What whoever decides on a hold in this state is told.
+    pub fn too_late(self) -> String {
+        format!("this hold has ended already: it is {self}")
+    }
+
     /// The state that [`State::word`] names.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.word() == word)
