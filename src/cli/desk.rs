@@ -79,9 +79,10 @@ pub(super) struct DeskArguments {
 enum DeskCommand {
     /// Print a link that opens the desk once, in one browser.
     Link {
-        /// The address under which browsers reach it, as it said when it started.
-        #[arg(long, value_name = "URL", default_value_t = format!("http://127.0.0.1:{}", desk::PORT_DEFAULT))]
-        url: String,
+        /// The address under which browsers reach it, as it said when it started; by default that of the desk that runs, where it is
+        /// one.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
     },
     /// Personal access tokens, for REST.
     #[command(subcommand)]
@@ -102,7 +103,11 @@ enum TokenCommand {
         expires: SignedDuration,
     },
     /// List the tokens, without their texts.
-    List,
+    List {
+        /// Print JSON: an array.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove a token.
     Revoke {
         /// What it is called.
@@ -141,10 +146,29 @@ fn own_dir() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Which desk a link is to open, nobody has said.
+#[derive(Debug, thiserror::Error)]
+enum NotOne {
+    /// None is known to run.
+    #[error("no desk runs that a link opens: start `holdshort desk`, or say with --url where it is")]
+    None,
+    /// More than one does.
+    #[error("several desks run: say with --url which of them the link is to open: {0}")]
+    Several(String),
+}
+
 fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
     match command {
         DeskCommand::Link { url } => {
-            render::line(&desk::sign_in_link(keys, url.trim_end_matches('/'))?);
+            let url = match url {
+                Some(url) => url.trim_end_matches('/').to_owned(),
+                None => match place::live_desks(&own_dir()?).as_slice() {
+                    [one] => one.clone(),
+                    [] => return Ok(render::failed(&NotOne::None)),
+                    several => return Ok(render::usage(&NotOne::Several(several.join(", ")))),
+                },
+            };
+            render::line(&desk::sign_in_link(keys, &url)?);
             render::talk(&format!("it opens the desk once, within {} minutes", desk::SIGN_IN_MINUTES));
         }
         DeskCommand::Token(TokenCommand::Add { name, scope, expires }) => {
@@ -156,13 +180,7 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
             render::line(&token);
             render::talk(&format!("valid until {until}; it is not shown again"));
         }
-        DeskCommand::Token(TokenCommand::List) => {
-            for key in keys.tokens()? {
-                let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.word()).collect();
-                let name = key.name.unwrap_or_default();
-                render::line(&format!("{name} {} until {}", scopes.join(","), key.expires_at));
-            }
-        }
+        DeskCommand::Token(TokenCommand::List { json }) => render::tokens(&keys.tokens()?, *json),
         DeskCommand::Token(TokenCommand::Revoke { name }) => keys.revoke(name)?,
     }
     Ok(Exit::Done)
@@ -210,10 +228,13 @@ fn serve(arguments: DeskArguments) -> Exit {
             link_key: own_dir()?.join("links.key"),
         })
         .await?;
-        tell(&desk, asks_certificates)?;
         let (otlp, _) = shown::collector(desk.name(), desk.store().meter());
         let mut shown = Shown::new(Subject::store(desk.store().clone()), otlp);
+        // Before anybody is told that it listens: that address may be another's.
         shown.listen(metrics).await?;
+        // (A desk that asks for certificates is opened by no link.)
+        let _found = if asks_certificates { None } else { be_found(&desk) };
+        tell(&desk, asks_certificates)?;
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let served = desk.serve(async move {
             tokio::select! {
@@ -243,6 +264,19 @@ fn tls_files(arguments: &DeskArguments) -> Option<ServerTlsFiles> {
         client_certificate_is_optional: false,
         http2: false,
     })
+}
+
+/// Lets `desk link` find this desk. Without that one has to say where it is.
+fn be_found(desk: &Desk) -> Option<place::DeskShown> {
+    own_dir()
+        .and_then(|dir| Ok(place::show_desk(&dir, &desk.address().origin)?))
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "`holdshort desk link` does not find this desk: give it --url"
+            );
+        })
+        .ok()
 }
 
 /// Says where the desk is, and how it is opened.

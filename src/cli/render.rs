@@ -26,6 +26,7 @@ use crate::{
         api::{HoldView, RememberedView, Resolved, VerificationView, Watched, error_code},
         client::{AskError, Silent},
     },
+    desk::keys::Key,
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
     sanitize,
@@ -535,6 +536,25 @@ pub(super) fn channels(rows: &[(String, &str, OutboxCounts)], as_json: bool) {
         ]);
     }
     table.print();
+}
+
+/// The tokens of a desk, whose texts nobody has.
+pub(super) fn tokens(tokens: &[Key], as_json: bool) {
+    let scopes = |key: &Key| key.scopes.iter().map(|scope| scope.word()).collect::<Vec<_>>();
+    if as_json {
+        let rows = tokens.iter().map(|key| {
+            let Key { name, created_at, expires_at, .. } = key;
+            serde_json::json!({"name": name, "scopes": scopes(key), "created_at": created_at, "expires_at": expires_at})
+        });
+        return json(&rows.collect::<Vec<_>>());
+    }
+    if tokens.is_empty() {
+        return talk("there are no tokens");
+    }
+    for key in tokens {
+        let name = key.name.as_deref().unwrap_or_default();
+        line(&format!("{name} {} until {}", scopes(key).join(","), key.expires_at));
+    }
 }
 
 /// What was typed is wrong.

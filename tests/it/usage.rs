@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use crate::support::program::Home;
+use serde_json::{Value, json};
+
+use crate::support::program::{Home, Wrapped};
 
 /// What was said on stderr.
 fn said(output: &std::process::Output) -> String {
@@ -56,5 +58,73 @@ fn whoever_reads_no_further_is_no_reason_to_panic() {
         let mut deaf = home.command();
         deaf.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
         assert!(matches!(deaf.status().unwrap().code(), Some(0 | 5)), "{words:?}");
+    }
+}
+
+#[test]
+fn tokens_are_listed_for_people_and_for_programs() {
+    let home = Home::new();
+    let list = |more: &[&str]| home.holdshort([&["desk", "token", "list"], more].concat());
+    assert_eq!(said(&list(&[])), "holdshort: there are no tokens\n");
+    assert_eq!(list(&["--json"]).stdout, b"[]\n");
+    let added = ["desk", "token", "add", "ci", "--scope", "read", "--scope", "decide"];
+    let text = String::from_utf8(home.holdshort(added).stdout).unwrap();
+    let listed = String::from_utf8(list(&[]).stdout).unwrap();
+    assert!(listed.starts_with("ci read,decide until 2"), "{listed}");
+    let all: Value = serde_json::from_slice(&list(&["--json"]).stdout).unwrap();
+    assert_eq!((&all[0]["name"], &all[0]["scopes"]), (&json!("ci"), &json!(["read", "decide"])));
+    let keys: Vec<&String> = all[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 4, "nothing of its text: {keys:?}");
+    assert!(!listed.contains(text.trim()) && !all.to_string().contains(text.trim()));
+}
+
+#[test]
+fn a_link_is_for_the_desk_that_runs() {
+    let home = Home::new();
+    let link = |more: &[&str]| home.holdshort([&["desk", "link"], more].concat());
+    let none = link(&[]);
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(1), 0), "no key for nobody: {none:?}");
+    assert!(said(&none).contains("--url"), "{}", said(&none));
+    let start = |more: &[&str]| {
+        let mut command = home.command();
+        command.args(["desk", "--listen", "127.0.0.1:0"]).args(more);
+        let desk = Wrapped::start(command);
+        let origin = desk.line().split_once("/sign-in?").unwrap().0.to_owned();
+        (desk, origin)
+    };
+    let prefix = |output: &std::process::Output| {
+        let link = String::from_utf8(output.stdout.clone()).unwrap();
+        link.split_once("/sign-in?key=").unwrap_or_else(|| panic!("a link: {output:?}")).0.to_owned()
+    };
+    let (first, origin) = start(&[]);
+    assert_eq!(prefix(&link(&[])), origin);
+    let (second, other) = start(&["--public-url", "https://desk.example.com"]);
+    let which = link(&[]);
+    assert_eq!((which.status.code(), which.stdout.len()), (Some(2), 0));
+    assert!(said(&which).contains(&origin) && said(&which).contains(&other), "{}", said(&which));
+    assert_eq!(prefix(&link(&["--url", "http://127.0.0.1:9/"])), "http://127.0.0.1:9");
+    // Killed, so that it leaves what it has said.
+    drop(first);
+    assert_eq!(prefix(&link(&[])), "https://desk.example.com");
+    drop(second);
+    assert_eq!(link(&[]).status.code(), Some(1));
+    assert_eq!(other, "https://desk.example.com");
+}
+
+#[test]
+fn nobody_is_told_that_it_listens_before_all_that_was_asked_for_can_be_had() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = format!(
+        "listen: 127.0.0.1:0\nupstreams:\n  - {{name: test, path: /mcp, url: 'http://127.0.0.1:1/'}}\ntelemetry: {{listen: '{address}'}}\n"
+    );
+    let config = home.file("serve.yaml", &config);
+    let serve = home.holdshort(["serve", "--config", config.to_str().unwrap()]);
+    let desk = home.holdshort(["desk", "--listen", "127.0.0.1:0", "--metrics", &address]);
+    for output in [serve, desk] {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(said(&output).contains(&format!("cannot show numbers at {address}")), "{}", said(&output));
+        assert!(!said(&output).contains("listening on") && output.stdout.is_empty(), "{output:?}");
     }
 }
