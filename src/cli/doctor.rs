@@ -28,6 +28,7 @@ use crate::{
     hold::Assurance,
     policy::Policy,
     reachable,
+    view::counted,
 };
 
 /// How far a clock may be behind the record: others on the record may be ahead a little.
@@ -174,7 +175,7 @@ fn look_at_policy(setup: &Setup, config: Option<&Path>, report: &mut Report) -> 
             report.add(
                 "policy",
                 Found::Ok,
-                format!("{} rules, mode {}", policy.rules().len(), policy.mode().word()),
+                format!("{}, mode {}", counted(policy.rules().len(), "rule"), policy.mode().word()),
             );
             Some(policy)
         }
@@ -226,7 +227,11 @@ async fn look_at_record(store: Option<&Path>, report: &mut Report) {
             None => report.add(
                 "record",
                 Found::Ok,
-                format!("{} events, {} holds, nothing altered", found.events, found.holds),
+                format!(
+                    "{}, {}, nothing altered",
+                    counted(found.events, "event"),
+                    counted(found.holds, "hold")
+                ),
             ),
             Some(broken) => report.add("record", Found::Problem, format!("altered: {broken}")),
         },
@@ -301,7 +306,7 @@ fn look_at_gate(info: &GateInfo, report: &mut Report) {
     report.add(
         "gate",
         Found::Ok,
-        format!("process {pid} answers for {servers}: {level}, {} calls wait", info.holds),
+        format!("process {pid} answers for {servers}: {level}, waiting: {}", counted(info.holds, "call")),
     );
 }
 

@@ -32,7 +32,7 @@ use crate::{
     sanitize,
     store::{Location, OutboxCounts},
     telemetry,
-    view::{self, between},
+    view::{self, between, counted},
 };
 
 /// The widest reason in a list, in characters; the whole stands in `show`.
@@ -242,7 +242,8 @@ pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
     if let Some(Remember { seconds_max, whole_tool, uses_max }) = hold.may_remember.filter(|_| waits) {
         let same = if whole_tool { "arguments|tool" } else { "arguments" };
         let most = between(Timestamp::UNIX_EPOCH, after_epoch(seconds_max));
-        card.field("remember", format!("--for {most} at most, --same {same}, {uses_max} calls at most"));
+        let calls = counted(uses_max, "call");
+        card.field("remember", format!("--for {most} at most, --same {same}, {calls} at most"));
     }
     if hold.may_edit && waits {
         card.field("edit", "the arguments may be changed: --edit");
@@ -485,7 +486,11 @@ pub(super) fn verified(found: &VerificationView, location: &Location, as_json: b
 /// Whether the record was altered, and what that cannot tell.
 pub(super) fn verification(found: &VerificationView) {
     match &found.broken {
-        None => line(&format!("sound: {} events, {} holds, nothing altered", found.events, found.holds)),
+        None => line(&format!(
+            "sound: {}, {}, nothing altered",
+            counted(found.events, "event"),
+            counted(found.holds, "hold")
+        )),
         Some(broken) => line(&format!("BROKEN at {}", sanitize::render(broken))),
     }
     line(&format!("checkpoint: {}", found.checkpoint));

@@ -106,7 +106,7 @@ fn an_approved_refund_is_sent_and_the_record_says_by_whom() {
     for kind in ["gate_started", "denied", "held", "forwarding", "answered"] {
         assert!(record.contains(kind), "{kind} is on record: {record}");
     }
-    assert!(record.contains("answered") && record.contains("sound: 6 events, 1 holds"), "{record}");
+    assert!(record.contains("answered") && record.contains("sound: 6 events, 1 hold,"), "{record}");
     assert_nothing_is_left(&home);
 }
 
@@ -124,7 +124,7 @@ fn a_rejected_refund_is_not_sent_and_the_agent_reads_why() {
         "{refused:?}"
     );
     let record = text.split_once("What is on record").unwrap().1;
-    assert!(record.contains("rejected") && record.contains("sound: 5 events, 1 holds"), "{record}");
+    assert!(record.contains("rejected") && record.contains("sound: 5 events, 1 hold,"), "{record}");
     assert_nothing_is_left(&home);
 }
 

@@ -56,7 +56,7 @@ fn what_others_can_change_and_what_was_altered_is_a_problem() {
     let (report, code) = doctor(&home, &["--policy", named]);
     assert_eq!(code, Some(0), "{report}");
     let gate = &found(&report, "gate")[0];
-    assert!(gate.0 == "ok" && gate.1.contains("L0, 1 calls wait"), "{gate:?}");
+    assert!(gate.0 == "ok" && gate.1.contains("L0, waiting: 1 call"), "{gate:?}");
     assert!(found(&report, "record")[0].1.contains("nothing altered"), "{report}");
     assert_eq!(found(&report, "clock")[0].0, "ok");
     // It dies, and leaves its registration; somebody opens the files to others.

@@ -82,7 +82,7 @@ fn an_operator_reloads_and_hears_what_is_wrong() {
     let mut gate = Wrapped::start(wrap(&home));
     assert_eq!(gate.ask(&pay(1))["result"]["ran"], true);
     let unchanged = reload(&home);
-    assert!(unchanged.status.success() && text(&unchanged.stdout).contains(": unchanged: 1 rules"));
+    assert!(unchanged.status.success() && text(&unchanged.stdout).contains(": unchanged: 1 rule,"));
     home.file("policy.yaml", "version: 1\nrules:\n  - {name: pay, tol: pay, action: deny}\n");
     let broken = reload(&home);
     assert_eq!(broken.status.code(), Some(2));

@@ -533,6 +533,8 @@ fn the_command_line_signs_and_openssh_alone_proves_it_later() {
     // It is not written over, and an unsigned decision has no evidence.
     let again = home.holdshort(["audit", "evidence", &id, "--out", evidence.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(1));
+    let why = String::from_utf8_lossy(&again.stderr);
+    assert!(why.contains(&format!("`{}` is there already", evidence.display())), "{why}");
     home.verify();
 }
 

@@ -62,6 +62,16 @@ fn whoever_reads_no_further_is_no_reason_to_panic() {
 }
 
 #[test]
+fn where_a_policy_was_looked_for_is_said() {
+    let home = Home::new();
+    let mut command = home.command();
+    command.env("XDG_CONFIG_HOME", home.path().join("elsewhere")).args(["run", "--", "true"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let place = home.path().join("elsewhere/holdshort");
+    assert!(said(&output).contains(&format!("none is in {}: ", place.display())), "{}", said(&output));
+}
+
+#[test]
 fn tokens_are_listed_for_people_and_for_programs() {
     let home = Home::new();
     let list = |more: &[&str]| home.holdshort([&["desk", "token", "list"], more].concat());

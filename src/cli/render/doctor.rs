@@ -1,7 +1,10 @@
 //! What `holdshort doctor` prints.
 
 use super::{json, line, sanitize, talk};
-use crate::cli::doctor::{Found, Report};
+use crate::{
+    cli::doctor::{Found, Report},
+    view::counted,
+};
 
 /// Columns of what is at the beginning of a row.
 const HEAD_COLUMNS: usize = 10;
@@ -25,6 +28,6 @@ pub(in crate::cli) fn report(report: &Report, as_json: bool) {
     }
     let problems = report.checks.iter().filter(|check| check.found == Found::Problem).count();
     if problems > 0 {
-        talk(&format!("{problems} problems"));
+        talk(&counted(problems, "problem"));
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         Answer, Converted, Diagnostic, Difference, Direction, Effect, Explanation, Mode, Policy,
         PolicyErrors, ReplayedCall, Report, RuleAnswer,
     },
+    view::counted,
 };
 
 /// The longest condition or list in a row, in characters.
@@ -34,7 +35,7 @@ pub(in crate::cli) fn warnings(warnings: &[Diagnostic]) {
 
 /// A policy that can be used.
 pub(in crate::cli) fn checked(policy: &Policy) {
-    line(&format!("good: {} rules, sha256 {}", policy.rules().len(), policy.digest()));
+    line(&format!("good: {}, sha256 {}", counted(policy.rules().len(), "rule"), policy.digest()));
 }
 
 /// What a policy would have done to recorded calls: each of them as JSON, or how many of each tool.
@@ -59,8 +60,8 @@ pub(in crate::cli) fn replayed(calls: &[ReplayedCall], as_json: bool) {
     table.print();
     let of = |effect| calls.iter().filter(|call| call.effect == effect).count();
     talk(&format!(
-        "{} calls: {} would run, {} would wait, {} would be denied, of {} it cannot be told",
-        calls.len(),
+        "{}: {} would run, {} would wait, {} would be denied, of {} it cannot be told",
+        counted(calls.len(), "call"),
         of(Some(Effect::Allow)),
         of(Some(Effect::Hold)),
         of(Some(Effect::Deny)),
@@ -71,7 +72,8 @@ pub(in crate::cli) fn replayed(calls: &[ReplayedCall], as_json: bool) {
 /// What became of a policy that a gate was asked to read again.
 pub(in crate::cli) fn reloaded(gate: &str, reloaded: &PolicyReloaded) {
     let what = if reloaded.changed { "now in force" } else { "unchanged" };
-    line(&format!("gate {gate}: {what}: {} rules, sha256 {}", reloaded.rules, reloaded.policy_sha256));
+    let rules = counted(reloaded.rules, "rule");
+    line(&format!("gate {gate}: {what}: {rules}, sha256 {}", reloaded.policy_sha256));
 }
 
 /// What the cases of one file came to.
@@ -93,7 +95,7 @@ pub(in crate::cli) fn tested(report: &Report) {
     for rule in &report.untested_rules {
         line(&format!("  note rule `{rule}` decides none of the cases"));
     }
-    line(&format!("  {} cases, {} failed", report.cases.len(), report.failures()));
+    line(&format!("  {}, {} failed", counted(report.cases.len(), "case"), report.failures()));
 }
 
 fn by(rules: Option<&[String]>) -> String {
