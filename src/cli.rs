@@ -24,9 +24,9 @@ mod sign;
 mod tools;
 mod watch;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
 use self::audit::store_path;
 use crate::{
@@ -135,7 +135,7 @@ struct RunArguments {
     #[arg(long, value_name = "PATH")]
     policy: Vec<PathBuf>,
     /// The server's name in rules, lists and the record; by default it comes from the command.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     server: Option<String>,
     /// The record: a file, or `postgres://…` for that of a fleet (docs/fleet.md); by default one file for all of this user's gates.
     #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
@@ -156,10 +156,11 @@ struct RunArguments {
     #[arg(long, value_name = "URL", conflicts_with = "command")]
     url: Option<String>,
     /// With --url: a header of every request, with its value from the environment, as authorization=BILLING_TOKEN.
-    #[arg(long, value_name = "NAME=VARIABLE", requires = "url")]
+    // (`requires` alone says nothing where a command is given, which `url` conflicts with.)
+    #[arg(long, value_name = "NAME=VARIABLE", requires = "url", conflicts_with = "command")]
     header: Vec<String>,
     /// With --url: the authorities that vouch for the server, in PEM; by default those of the system.
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "command")]
     roots: Option<PathBuf>,
     /// The server's command and its arguments, started as they are, without a shell.
     #[arg(required_unless_present = "url", last = true, value_name = "COMMAND")]
@@ -216,7 +217,7 @@ struct ApproveArguments {
     sign: Option<PathBuf>,
     /// Remember it, for a time such as `15m`: calls like this one then run without asking. Only where the rule says `remember`,
     /// so long and so often as it says.
-    #[arg(long = "for", value_name = "TIME", conflicts_with = "edit")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time_ahead, conflicts_with = "edit")]
     remember_for: Option<jiff::SignedDuration>,
     /// With --for, which calls: those of the same tool with the same arguments, or with any arguments.
     #[arg(long, value_name = "WHAT", requires = "remember_for", default_value = "arguments")]
@@ -283,13 +284,14 @@ struct RejectArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("found").required(true).args(["ran", "did_not_run"]))]
 struct ResolveArguments {
     #[command(flatten)]
     record: RecordArguments,
     /// The hold's id, or any unique beginning of it.
     id: String,
     /// It ran: the call, made again, is a new one.
-    #[arg(long, required_unless_present = "did_not_run", conflicts_with = "did_not_run")]
+    #[arg(long)]
     ran: bool,
     /// It did not run: the call can be made again, and people are asked.
     #[arg(long)]
@@ -319,7 +321,7 @@ struct DoctorArguments {
 #[derive(Debug, Args)]
 struct HistoryArguments {
     /// How many holds to show.
-    #[arg(long, default_value_t = 50, value_name = "N")]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = one_or_more)]
     limit: usize,
     /// The record: a file, or `postgres://…`; by default the file of this user.
     #[arg(long, value_name = "FILE|URL", env = "HOLDSHORT_STORE", hide_env_values = true)]
@@ -399,6 +401,23 @@ enum EventFormat {
     Jsonl,
     /// CloudEvents 1.0, one a line.
     Cloudevents,
+}
+
+/// How long something is to last.
+fn time_ahead(text: &str) -> Result<jiff::SignedDuration, String> {
+    let time = text.parse().ok().filter(jiff::SignedDuration::is_positive);
+    time.ok_or_else(|| "write a time such as 15m or 2h".to_owned())
+}
+
+/// A moment.
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| "write a time such as 2026-11-23T10:00:00+01:00".to_owned())
+}
+
+/// How many rows of a list are wanted.
+fn one_or_more(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|&count| count > 0);
+    count.ok_or_else(|| "write a number from 1 on, such as 50".to_owned())
 }
 
 /// A time, or how long ago it was.
@@ -599,7 +618,7 @@ struct ExplainArguments {
     #[arg(long = "hint", value_name = "HINT=BOOL")]
     hints: Vec<String>,
     /// When it happens, such as `2026-11-23T10:00:00+01:00`; by default now.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<jiff::Timestamp>,
     /// Print JSON.
     #[arg(long)]
@@ -622,6 +641,11 @@ struct DemoArguments {
         default_value = "Ask the customer for the invoice first."
     )]
     reason: String,
+}
+
+/// An address to listen at.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:4653".to_owned())
 }
 
 /// An address of this machine, as `--metrics` names it.

@@ -43,7 +43,7 @@ use tokio::{
 };
 
 pub use self::{
-    approvals::{EDIT_BYTES_MAX, Edited},
+    approvals::{EDIT_BYTES_MAX, Edited, never_edited},
     measure::Waiting,
     observe::AUDITED_ARGUMENT_BYTES_MAX,
     owed::Unrecorded,
@@ -735,7 +735,7 @@ impl Gate {
         self.store.ride_along(AuditEvent {
             who: Some(who.to_owned()),
             policy_sha256: Some(digest),
-            note: Some(format!("{rules} rules, mode {}", mode.word())),
+            note: Some(format!("{}, mode {}", crate::view::counted(rules, "rule"), mode.word())),
             ..AuditEvent::new(Occasion::PolicyLoaded, &self.instance, Timestamp::now())
         });
         true

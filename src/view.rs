@@ -7,7 +7,7 @@
 mod hosts;
 pub mod markup;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use jiff::{SpanRound, Timestamp, Unit};
 
@@ -127,6 +127,12 @@ pub fn between(from: Timestamp, to: Timestamp) -> String {
     let span = jiff::Span::new().seconds(seconds);
     let rounded = span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Second));
     rounded.map_or_else(|_| format!("{seconds}s"), |span| format!("{span:#}"))
+}
+
+/// How many there are of `one`: `1 hold`, `2 holds`.
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {one}{plural}")
 }
 
 /// What in a frame could deceive a reader, in words; each kind once.

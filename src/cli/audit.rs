@@ -93,14 +93,20 @@ pub(super) async fn open(location: &Location) -> Result<Store, AskError> {
 
 /// The same, as the process `name`.
 pub(super) async fn open_as(location: &Location, name: &Arc<str>) -> Result<Store, AskError> {
-    // Opening it would make one of an empty file.
-    if !location.may_exist() || location.file().is_some_and(place::is_no_record_yet) {
-        let text = format!("there is no record at `{location}` yet: it is made when a gate first runs");
-        return Err(AskError::Record(text));
-    }
+    check_there(location)?;
     let store = Store::open_at(location, name);
     store.ready().await?;
     Ok(store)
+}
+
+/// Says so where there is no record at `location`.
+pub(super) fn check_there(location: &Location) -> Result<(), AskError> {
+    // Opening it would make one of an empty file.
+    if location.may_exist() && !location.file().is_some_and(place::is_no_record_yet) {
+        return Ok(());
+    }
+    let text = format!("there is no record at `{location}` yet: it is made when a gate first runs");
+    Err(AskError::Record(text))
 }
 
 async fn history_in(store: &Store, before: Option<HoldId>, limit: usize) -> Result<Vec<HoldView>, AskError> {

@@ -78,7 +78,13 @@ async fn test(channels: &Channels, name: &str) -> Exit {
         }
     }
     if exit == Exit::Gone {
-        render::talk(&format!("there is no channel `{name}`"));
+        let mut names: Vec<_> = channels.iter().map(|channel| format!("`{}`", channel.name)).collect();
+        names.dedup();
+        let known = match names.as_slice() {
+            [] => "none is configured".to_owned(),
+            names => format!("there is {}", names.join(", ")),
+        };
+        render::talk(&format!("error: there is no channel `{name}`: {known}"));
     }
     exit
 }

@@ -303,9 +303,7 @@ async fn the_end(place: &Place, state: State) -> anyhow::Result<Exit> {
     let ledger = fs::read_to_string(place.ledger()).context("the billing server has no ledger")?;
     ledger.lines().for_each(|entry| page::said("did", entry));
 
-    page::heading(
-        "6. What is on record (`holdshort history`, `holdshort audit export`, `holdshort audit verify`):",
-    );
+    page::heading("6. What is on record:");
     let store = Store::open(&place.store());
     let holds = store.history(HistoryFilter { limit: 10, ..HistoryFilter::default() }).await?;
     let holds: Vec<_> = holds.iter().map(HoldView::listed).collect();
@@ -315,6 +313,11 @@ async fn the_end(place: &Place, state: State) -> anyhow::Result<Exit> {
     render::line("");
     let verification = VerificationView::from(&store.verify(None).await?);
     render::verification(&verification);
+    render::line("");
+    render::line("The demo's record goes with it. Of your own gates the same is shown by these:");
+    page::command("holdshort history");
+    page::command("holdshort audit export");
+    page::command("holdshort audit verify");
 
     page::heading("Next: in your agent's settings, put `holdshort run --` in front of a server's command:");
     page::command(

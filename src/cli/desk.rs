@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 
 use super::{
     certificates::Certificates,
-    channels, process, render,
+    channels, listen_address, process, render,
     shown::{self, Shown},
     store_path, telemetry_address,
 };
@@ -16,7 +16,7 @@ use crate::{
     control::place,
     desk::{
         self, Address, Desk, Settings, Wire,
-        keys::{Keys, Scope},
+        keys::{Keys, KeysError, Scope},
     },
     exit::Exit,
     hold::Assurance,
@@ -40,7 +40,7 @@ pub(super) struct DeskArguments {
     #[command(subcommand)]
     command: Option<DeskCommand>,
     /// Where it listens. Port 0 is any that is free.
-    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], desk::PORT_DEFAULT)))]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address, default_value_t = SocketAddr::from(([127, 0, 0, 1], desk::PORT_DEFAULT)))]
     listen: SocketAddr,
     /// The https address that a proxy in front gives it.
     #[arg(long, value_name = "URL")]
@@ -79,9 +79,10 @@ pub(super) struct DeskArguments {
 enum DeskCommand {
     /// Print a link that opens the desk once, in one browser.
     Link {
-        /// The address under which browsers reach it, as it said when it started.
-        #[arg(long, value_name = "URL", default_value_t = format!("http://127.0.0.1:{}", desk::PORT_DEFAULT))]
-        url: String,
+        /// The address under which browsers reach it, as it said when it started; by default that of the desk that runs, where it is
+        /// one.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
     },
     /// Personal access tokens, for REST.
     #[command(subcommand)]
@@ -102,7 +103,11 @@ enum TokenCommand {
         expires: SignedDuration,
     },
     /// List the tokens, without their texts.
-    List,
+    List {
+        /// Print JSON: an array.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove a token.
     Revoke {
         /// What it is called.
@@ -111,15 +116,12 @@ enum TokenCommand {
 }
 
 fn lifetime(text: &str) -> Result<SignedDuration, String> {
-    let span: Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     // A day of a token has 24 hours.
     let marked = jiff::SpanRelativeTo::days_are_24_hours();
-    let time = span.to_duration(marked).map_err(|error| error.to_string())?;
-    if time > SignedDuration::ZERO && time <= SignedDuration::from_hours(24 * TOKEN_DAYS_MAX) {
-        Ok(time)
-    } else {
-        Err(format!("from a moment to {TOKEN_DAYS_MAX} days"))
-    }
+    let time = text.parse().and_then(|span: Span| span.to_duration(marked)).ok();
+    let most = SignedDuration::from_hours(24 * TOKEN_DAYS_MAX);
+    let time = time.filter(|time| time.is_positive() && *time <= most);
+    time.ok_or_else(|| format!("write a time such as 12h or 30d, {TOKEN_DAYS_MAX} days at most"))
 }
 
 pub(super) fn desk(arguments: DeskArguments) -> Exit {
@@ -144,24 +146,41 @@ fn own_dir() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Which desk a link is to open, nobody has said.
+#[derive(Debug, thiserror::Error)]
+enum NotOne {
+    /// None is known to run.
+    #[error("no desk runs that a link opens: start `holdshort desk`, or say with --url where it is")]
+    None,
+    /// More than one does.
+    #[error("several desks run: say with --url which of them the link is to open: {0}")]
+    Several(String),
+}
+
 fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
     match command {
         DeskCommand::Link { url } => {
-            render::line(&desk::sign_in_link(keys, url.trim_end_matches('/'))?);
+            let url = match url {
+                Some(url) => url.trim_end_matches('/').to_owned(),
+                None => match place::live_desks(&own_dir()?).as_slice() {
+                    [one] => one.clone(),
+                    [] => return Ok(render::failed(&NotOne::None)),
+                    several => return Ok(render::usage(&NotOne::Several(several.join(", ")))),
+                },
+            };
+            render::line(&desk::sign_in_link(keys, &url)?);
             render::talk(&format!("it opens the desk once, within {} minutes", desk::SIGN_IN_MINUTES));
         }
         DeskCommand::Token(TokenCommand::Add { name, scope, expires }) => {
             let until = Timestamp::now().checked_add(*expires)?;
-            render::line(&keys.add_token(name, scope.clone(), until)?);
+            let token = match keys.add_token(name, scope.clone(), until) {
+                Err(error @ KeysError::BadName(_)) => return Ok(render::usage(&error)),
+                token => token?,
+            };
+            render::line(&token);
             render::talk(&format!("valid until {until}; it is not shown again"));
         }
-        DeskCommand::Token(TokenCommand::List) => {
-            for key in keys.tokens()? {
-                let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.word()).collect();
-                let name = key.name.unwrap_or_default();
-                render::line(&format!("{name} {} until {}", scopes.join(","), key.expires_at));
-            }
-        }
+        DeskCommand::Token(TokenCommand::List { json }) => render::tokens(&keys.tokens()?, *json),
         DeskCommand::Token(TokenCommand::Revoke { name }) => keys.revoke(name)?,
     }
     Ok(Exit::Done)
@@ -209,11 +228,14 @@ fn serve(arguments: DeskArguments) -> Exit {
             link_key: own_dir()?.join("links.key"),
         })
         .await?;
-        tell(&desk, asks_certificates)?;
         let (otlp, _) = shown::collector(desk.name(), desk.store().meter());
         let record = desk.store().clone();
         let mut shown = Shown::new(Subject::store(record.clone()), otlp);
+        // Before anybody is told that it listens: that address may be another's.
         shown.listen(metrics).await?;
+        // (A desk that asks for certificates is opened by no link.)
+        let _found = if asks_certificates { None } else { be_found(&desk) };
+        tell(&desk, asks_certificates)?;
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let served = desk.serve(async move {
             tokio::select! {
@@ -244,6 +266,19 @@ fn tls_files(arguments: &DeskArguments) -> Option<ServerTlsFiles> {
         client_certificate_is_optional: false,
         http2: false,
     })
+}
+
+/// Lets `desk link` find this desk. Without that one has to say where it is.
+fn be_found(desk: &Desk) -> Option<place::DeskShown> {
+    own_dir()
+        .and_then(|dir| Ok(place::show_desk(&dir, &desk.address().origin)?))
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "`holdshort desk link` does not find this desk: give it --url"
+            );
+        })
+        .ok()
 }
 
 /// Says where the desk is, and how it is opened.

@@ -28,6 +28,7 @@ use crate::{
     hold::Assurance,
     policy::{Diagnostic, Policy},
     reachable,
+    view::counted,
 };
 
 /// How far a clock may be behind the record: others on the record may be ahead a little.
@@ -171,7 +172,7 @@ fn look_at_policy(setup: &Setup, config: Option<&Path>, report: &mut Report) -> 
             for warning in policy.warnings() {
                 report.add("policy", Found::Warning, placed(warning));
             }
-            let rules = render::counted(policy.rules().len(), "rule");
+            let rules = counted(policy.rules().len(), "rule");
             report.add("policy", Found::Ok, format!("{rules}, mode {}", policy.mode().word()));
             Some(policy)
         }
@@ -298,17 +299,15 @@ fn look_at_gate(info: &GateInfo, policy: Option<&Policy>, report: &mut Report) {
         report.add("gate", Found::Problem, text);
     }
     if policy.is_none_or(|policy| policy.digest().to_string() != info.policy_sha256) {
-        let rules = render::counted(info.rules, "rule");
+        let rules = counted(info.rules, "rule");
         let text = format!(
             "process {pid} ({servers}) goes by another policy than was looked at ({rules}, sha256 {}): name its files with --policy",
             info.policy_sha256
         );
         report.add("gate", Found::Warning, text);
     }
-    let waiting = match info.holds {
-        1 => "1 call waits".to_owned(),
-        holds => format!("{holds} calls wait"),
-    };
+    let waiting =
+        if info.holds == 1 { "1 call waits".to_owned() } else { format!("{} calls wait", info.holds) };
     report.add("gate", Found::Ok, format!("process {pid} answers for {servers}: {level}, {waiting}"));
 }
 

@@ -8,7 +8,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -31,6 +31,17 @@ const SIGNERS: &str = "allowed_signers";
 /// The file of the call, as it was received.
 const CALL: &str = "call.json";
 
+/// Why no evidence was written.
+#[derive(Debug, thiserror::Error)]
+enum NotWritten {
+    /// Nothing is written over.
+    #[error("`{}` is there already: give --out a directory that is not", .0.display())]
+    Exists(PathBuf),
+    /// The system refused.
+    #[error("evidence cannot be written to `{}`: {}", .0.display(), .1)]
+    Io(PathBuf, #[source] io::Error),
+}
+
 pub(super) async fn write(prefix: &str, out: &Path, store: Option<&Path>) -> Result<Exit, AskError> {
     let store = open(&store_path(store)?).await?;
     let mut found = store.find(prefix, FOUND_MAX).await?;
@@ -48,7 +59,10 @@ pub(super) async fn write(prefix: &str, out: &Path, store: Option<&Path>) -> Res
             Ok(Exit::Failed)
         }
         Ok(_) => Ok(Exit::Done),
-        Err(error) => Ok(render::failed(&error)),
+        Err(error) => Ok(render::failed(&match error.kind() {
+            io::ErrorKind::AlreadyExists => NotWritten::Exists(out.to_owned()),
+            _ => NotWritten::Io(out.to_owned(), error),
+        })),
     }
 }
 

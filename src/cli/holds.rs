@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{
     ApproveArguments, HoldsArguments, RecordArguments, RejectArguments, RememberedArguments,
     RememberedCommand, ResolveArguments, ShowArguments,
-    audit::{recorded, store_path},
+    audit::{check_there, recorded, store_path},
     block_on,
     edit::{self, NoEdit},
     reach::{Place, Reach},
@@ -17,6 +17,7 @@ use crate::{
         api::{ControlClient, HoldView, RememberFor, Watched},
         client::{self, AskError, GateClient},
         follow::{self, Followed},
+        place,
     },
     exit::Exit,
     hold::{State, Verdict},
@@ -94,6 +95,11 @@ async fn ended(gates: &[GateClient], waiting: &[HoldView]) -> Result<Vec<HoldVie
 /// Prints what is held and what ends at all gates, also at those that start later, until interrupted.
 async fn watch(named: Option<&Path>, json: bool) -> Result<Exit, AskError> {
     let location = named.map(|named| store_path(Some(named))).transpose()?;
+    if let Some(location) = &location
+        && place::live_gates_on(location.file()).is_empty()
+    {
+        check_there(location)?;
+    }
     render::watching(json);
     let mut followed = follow::follow(location.as_ref().and_then(Location::file).map(Path::to_owned));
     loop {
@@ -136,7 +142,7 @@ pub(super) fn approve(arguments: &ApproveArguments) -> Exit {
         });
         let (mut edited, mut shown) = (None, None);
         if let Some(place) = &arguments.edit {
-            let hold = reach.show(&arguments.id).await?;
+            let hold = reach.show_to_edit(&arguments.id).await?;
             render::shown_before_deciding(&hold);
             shown = hold.shown();
             edited = match edit::arguments(&hold, place.as_deref(), arguments.yes) {

@@ -192,6 +192,13 @@ fn check(paths: &[PathBuf], config: Option<&Path>) -> Exit {
 
 /// Tests each policy with the cases beside it: `payments.yaml` with `payments.test.yaml`.
 fn test_beside(paths: &[PathBuf]) -> Exit {
+    // Of a policy that is not there, nothing is said by what is not beside it.
+    let missing: Vec<_> = paths.iter().filter(|path| !path.exists()).cloned().collect();
+    if !missing.is_empty()
+        && let Err(errors) = Policy::load(&missing)
+    {
+        return render::policy_errors(&errors);
+    }
     let mut pairs = Vec::new();
     for path in paths {
         if path.is_dir() {

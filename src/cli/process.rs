@@ -50,10 +50,12 @@ pub(super) fn be_private() {
 pub(super) fn load_policy(named: &[PathBuf], deployed: Assurance) -> Result<Policy, Exit> {
     let paths = policy_files(named);
     if paths.is_empty() {
-        render::talk(
-            "no policy is given and none is in ~/.config/holdshort: every call is held until you approve it\n\
-             hint: `holdshort holds` in another terminal shows what waits",
-        );
+        let nor =
+            place::config_dir().map_or_else(String::new, |dir| format!(" and none is in {}", dir.display()));
+        render::talk(&format!(
+            "no policy is given{nor}: every call is held until you approve it\n\
+             hint: `holdshort holds` in another terminal shows what waits"
+        ));
     }
     let policy = reload::load(&paths, deployed).map_err(|errors| render::policy_errors(&errors))?;
     for assumed in policy.warnings().iter().filter(|warning| warning.code().starts_with(ASSUMPTIONS)) {

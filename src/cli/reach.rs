@@ -18,8 +18,8 @@ use crate::{
     },
     digest::Digest,
     exit::Exit,
-    gate::{Gate, GateLimits, ResolveError},
-    hold::{HoldId, Proof, Said, Verdict},
+    gate::{Gate, GateLimits, ResolveError, never_edited},
+    hold::{HoldId, Proof, Said, State, Verdict},
     policy::Policy,
     principal::Principal,
     store::Location,
@@ -139,6 +139,15 @@ impl Reach {
                 record.as_ref().map(HoldView::whole).ok_or_else(|| AskError::NotFound(prefix.to_owned()))
             }
         }
+    }
+
+    /// The same of one whose arguments are to be changed. What a gate would refuse whatever is written, is refused before anybody writes.
+    pub(super) async fn show_to_edit(&self, prefix: &str) -> Result<HoldView, AskError> {
+        let hold = self.show(prefix).await?;
+        if hold.state != State::Held {
+            return Err(AskError::Refused(server::too_late(&hold)));
+        }
+        never_edited(hold.may_edit, &hold.tool).map_or(Ok(hold), |error| Err(refused(&error)))
     }
 
     /// Decides on a hold that was not shown.
@@ -288,5 +297,9 @@ async fn find_in(gate: &Gate, prefix: &str) -> Result<HoldId, AskError> {
 /// What came of a word in the record of `gate`. This process is mostly the last one on it.
 async fn written<T>(gate: &Gate, done: Result<T, ResolveError>) -> Result<T, AskError> {
     settle(gate.store()).await;
-    done.map_err(|error| AskError::Refused(server::resolve_error(&error)))
+    done.map_err(|error| refused(&error))
+}
+
+fn refused(error: &ResolveError) -> AskError {
+    AskError::Refused(server::resolve_error(error))
 }

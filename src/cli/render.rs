@@ -4,7 +4,6 @@
 //! Everything that a peer or a model chose goes through `sanitize` before it reaches a terminal, and no row of ours is wider
 //! than the terminal: what the terminal wraps would begin where a row of ours begins. JSON output carries the original,
 //! escaped as JSON.
-#![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
 pub(super) mod doctor;
 pub(super) mod policy;
@@ -27,12 +26,13 @@ use crate::{
         api::{HoldView, RememberedView, Resolved, VerificationView, Watched, error_code},
         client::{AskError, Silent},
     },
+    desk::keys::Key,
     exit::Exit,
     hold::{HOLD_ID_SHORT_CHARS, HoldId, Remember, State, Verdict, Vote},
     sanitize,
     store::{Location, OutboxCounts},
     telemetry,
-    view::{self, between},
+    view::{self, between, counted},
 };
 
 /// The widest reason in a list, in characters; the whole stands in `show`.
@@ -57,13 +57,6 @@ const GUTTER_OF_FIELD: &str = "  |        ";
 pub(super) const NO_EVENTS: &str = "this record has no event at all: it is new, or a copy of the file without what was in its `-wal` \
                                     file (docs/audit.md)";
 
-/// `1 rule`, `2 rules`.
-pub(super) fn counted(count: impl Display, noun: &str) -> String {
-    let count = count.to_string();
-    let ending = if count == "1" { "" } else { "s" };
-    format!("{count} {noun}{ending}")
-}
-
 /// Prints one line of data. A reader that has gone away (`| head`) is no error.
 pub(super) fn line(text: &str) {
     let mut stdout = io::stdout().lock();
@@ -83,10 +76,15 @@ pub(super) fn prompt(text: &str) {
 pub(super) fn talk(text: &str) {
     for line in text.lines() {
         match telemetry::as_json(line) {
-            Some(line) => eprintln!("{line}"),
-            None => eprintln!("holdshort: {line}"),
+            Some(line) => say(&line),
+            None => say(&format!("holdshort: {line}")),
         }
     }
+}
+
+/// Writes to stderr. Where nobody reads that any more, there is nobody to tell.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn json(value: &impl Serialize) {
@@ -202,7 +200,10 @@ pub(super) fn detail(hold: &HoldView, as_json: bool) {
     hold_card(hold);
     if hold.state == State::Held {
         let id = hold.id.short();
-        talk(&format!("to decide: holdshort approve {id}\n       or: holdshort reject {id} --reason TEXT"));
+        let signed = if hold.must_sign { " --sign KEY" } else { "" };
+        talk(&format!(
+            "to decide: holdshort approve {id}{signed}\n       or: holdshort reject {id} --reason TEXT"
+        ));
     } else if hold.state == State::Unknown {
         let id = hold.id.short();
         talk(&format!(
@@ -245,7 +246,8 @@ pub(super) fn card_rows(hold: &HoldView, columns: usize) -> Vec<String> {
     if let Some(Remember { seconds_max, whole_tool, uses_max }) = hold.may_remember.filter(|_| waits) {
         let same = if whole_tool { "arguments|tool" } else { "arguments" };
         let most = between(Timestamp::UNIX_EPOCH, after_epoch(seconds_max));
-        card.field("remember", format!("--for {most} at most, --same {same}, {uses_max} calls at most"));
+        let calls = counted(uses_max, "call");
+        card.field("remember", format!("--for {most} at most, --same {same}, {calls} at most"));
     }
     if hold.may_edit && waits {
         card.field("edit", "the arguments may be changed: --edit");
@@ -514,13 +516,13 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Exit {
 
 /// Why a configuration is refused.
 pub(super) fn config_errors(error: &ConfigError) -> Exit {
-    eprintln!("{}", error.render(io::stderr().is_terminal()));
+    say(&error.render(io::stderr().is_terminal()));
     Exit::Usage
 }
 
 /// Why a configuration of channels is refused.
 pub(super) fn settings_errors(error: &SettingsError) -> Exit {
-    eprintln!("{}", error.render(io::stderr().is_terminal()));
+    say(&error.render(io::stderr().is_terminal()));
     Exit::Usage
 }
 
@@ -548,6 +550,25 @@ pub(super) fn channels(rows: &[(String, &str, OutboxCounts)], as_json: bool) {
         ]);
     }
     table.print();
+}
+
+/// The tokens of a desk, whose texts nobody has.
+pub(super) fn tokens(tokens: &[Key], as_json: bool) {
+    let scopes = |key: &Key| key.scopes.iter().map(|scope| scope.word()).collect::<Vec<_>>();
+    if as_json {
+        let rows = tokens.iter().map(|key| {
+            let Key { name, created_at, expires_at, .. } = key;
+            serde_json::json!({"name": name, "scopes": scopes(key), "created_at": created_at, "expires_at": expires_at})
+        });
+        return json(&rows.collect::<Vec<_>>());
+    }
+    if tokens.is_empty() {
+        return talk("there are no tokens");
+    }
+    for key in tokens {
+        let name = key.name.as_deref().unwrap_or_default();
+        line(&format!("{name} {} until {}", scopes(key).join(","), key.expires_at));
+    }
 }
 
 /// What was typed is wrong.
@@ -595,7 +616,10 @@ pub(super) fn ask_failed(error: &AskError) -> Exit {
 
 /// A completion script.
 pub(super) fn completions(command: &mut clap::Command, shell: clap_complete::Shell) {
-    clap_complete::generate(shell, command, "holdshort", &mut io::stdout());
+    // It panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, "holdshort", &mut script);
+    line(String::from_utf8_lossy(&script).trim_end());
 }
 
 // --- pieces

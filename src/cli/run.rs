@@ -3,9 +3,9 @@
 //! Composes policy, store, gate, control socket and transport, in the order in which a failure costs least: nothing is
 //! started before the policy is known to be good.
 
-use std::{collections::HashMap, ffi::OsString, sync::Arc};
+use std::{collections::HashMap, env::VarError, ffi::OsString, sync::Arc};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use http::{HeaderName, HeaderValue};
 
 use super::{
@@ -33,6 +33,10 @@ use crate::{
 
 pub(super) fn run(arguments: RunArguments) -> Exit {
     be_private();
+    let settings = match arguments.url.as_deref().map(|url| upstream(&arguments, url)).transpose() {
+        Ok(settings) => settings,
+        Err(error) => return render::usage(&error),
+    };
     let policy = match load_policy(&arguments.policy, Assurance::L0) {
         Ok(policy) => policy,
         Err(exit) => return exit,
@@ -41,7 +45,7 @@ pub(super) fn run(arguments: RunArguments) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
     };
-    let exit = match runtime.block_on(wrap(arguments, policy)) {
+    let exit = match runtime.block_on(wrap(arguments, settings, policy)) {
         Ok(code) => Exit::Server(code),
         Err(error) => render::error_chain(&error),
     };
@@ -50,9 +54,18 @@ pub(super) fn run(arguments: RunArguments) -> Exit {
     exit
 }
 
-async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
-    if let Some(url) = arguments.url.clone() {
-        return reach(arguments, &url, policy).await;
+/// What was said of a server on HTTP cannot be used. The words have no value of a variable in them, and no URL.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadServer(String);
+
+async fn wrap(
+    arguments: RunArguments,
+    settings: Option<UpstreamSettings>,
+    policy: Policy,
+) -> anyhow::Result<u8> {
+    if let Some(settings) = settings {
+        return reach(arguments, settings, policy).await;
     }
     let (command, rest) =
         arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
@@ -72,15 +85,14 @@ async fn wrap(arguments: RunArguments, policy: Policy) -> anyhow::Result<u8> {
     Ok(stdio::exit_code(status?))
 }
 
-/// The same for a server on HTTP.
-async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Result<u8> {
-    let target = Target::parse(url, arguments.roots.as_deref()).map_err(|error| anyhow!("{error}"))?;
-    let name: Arc<str> = arguments.server.unwrap_or_else(|| target.host.clone()).into();
-    let store = arguments.store.as_deref().map(Location::named).transpose()?;
+/// The server on HTTP that the arguments name.
+fn upstream(arguments: &RunArguments, url: &str) -> Result<UpstreamSettings, BadServer> {
+    let target = Target::parse(url, arguments.roots.as_deref())
+        .map_err(|error| BadServer(format!("`--url` cannot be used: {error}")))?;
     let headers =
         arguments.header.iter().map(|header| header_from_environment(header)).collect::<Result<_, _>>()?;
-    let settings = UpstreamSettings {
-        name: Arc::clone(&name),
+    Ok(UpstreamSettings {
+        name: arguments.server.as_deref().unwrap_or(&target.host).into(),
         path: String::new(),
         host: None,
         target,
@@ -88,7 +100,13 @@ async fn reach(arguments: RunArguments, url: &str, policy: Policy) -> anyhow::Re
         headers_of: HashMap::new(),
         oauth: OAuth::Off,
         wait: arguments.wait,
-    };
+    })
+}
+
+/// The same for a server on HTTP.
+async fn reach(arguments: RunArguments, settings: UpstreamSettings, policy: Policy) -> anyhow::Result<u8> {
+    let name = Arc::clone(&settings.name);
+    let store = arguments.store.as_deref().map(Location::named).transpose()?;
     let (client, servers) = (client(arguments.danger_client_decides), vec![Arc::clone(&name)]);
     let mut process =
         GateProcess::open(policy, arguments.policy, store, servers, Assurance::L0, client).await?;
@@ -108,14 +126,20 @@ fn client(may_decide: bool) -> Option<ClientProcess> {
 }
 
 /// `NAME=VARIABLE`, as a header whose value stands in the environment: arguments can be seen by others.
-fn header_from_environment(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
-    let (name, variable) = text.split_once('=').ok_or_else(|| anyhow!("`--header` wants NAME=VARIABLE"))?;
-    let value =
-        std::env::var(variable).with_context(|| format!("the variable `{variable}` cannot be used"))?;
-    let mut value =
-        HeaderValue::try_from(value).with_context(|| format!("the value of `{variable}` is no header"))?;
+fn header_from_environment(text: &str) -> Result<(HeaderName, HeaderValue), BadServer> {
+    let bad = |why: String| BadServer(format!("`--header` cannot be used: {why}"));
+    let (name, variable) = text
+        .split_once('=')
+        .ok_or_else(|| bad("write NAME=VARIABLE, such as authorization=BILLING_TOKEN".to_owned()))?;
+    let name = HeaderName::try_from(name).map_err(|_| bad(format!("`{name}` is no header's name")))?;
+    let value = std::env::var(variable).map_err(|error| match error {
+        VarError::NotPresent => bad(format!("the variable `{variable}` is not set")),
+        VarError::NotUnicode(_) => bad(format!("the value of `{variable}` is no text")),
+    })?;
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| bad(format!("the value of `{variable}` is not one that a header can have")))?;
     value.set_sensitive(true);
-    Ok((HeaderName::try_from(name).with_context(|| format!("`{name}` is no header"))?, value))
+    Ok((name, value))
 }
 
 /// The server's name, from its command: `server-github` for `npx -y @modelcontextprotocol/server-github`.

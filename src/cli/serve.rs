@@ -103,8 +103,9 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let proxy = Arc::new(Proxy::new(Arc::clone(&process.gate), config.http, workers));
     let stop = CancellationToken::new();
     let workers = Workers::start(&proxy, &stop)?;
-    render::talk(&format!("listening on {scheme}://{address}"));
+    // Before anybody is told that it listens: that address may be another's.
     process.shown.listen(config.telemetry).await?;
+    render::talk(&format!("listening on {scheme}://{address}"));
     let mut accepting = Box::pin(workers.accept(listener, &stop));
     loop {
         tokio::select! {

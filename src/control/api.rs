@@ -16,8 +16,8 @@ use crate::{
     audit::{self, Verification},
     digest::Digest,
     hold::{
-        Assurance, Context, Edit, HoldId, HoldRecord, NewHold, Proof, Remember, Remembered, Same, State,
-        Statement, Verdict, Vote, kept_comment, shown_sha256,
+        Assurance, Context, Edit, HoldId, HoldRecord, NewHold, Proof, Remember, Remembered, Requirement,
+        Same, State, Statement, Verdict, Vote, kept_comment, shown_sha256,
     },
     jsonrpc::Frame,
     mcp::ToolCall,
@@ -75,6 +75,9 @@ pub struct HoldView {
     /// Whether whoever approves may change the arguments.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub may_edit: bool,
+    /// Whether an approval has to be signed (for L1: unless the agent cannot reach the gate).
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub must_sign: bool,
     /// What the approver has made of the call, if it was changed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub edit: Option<EditView>,
@@ -143,6 +146,10 @@ impl HoldView {
             }),
             may_remember: hold.quorum.as_ref().and_then(|quorum| quorum.remember),
             may_edit: hold.quorum.as_ref().is_some_and(|quorum| quorum.may_edit),
+            must_sign: hold
+                .quorum
+                .as_ref()
+                .is_some_and(|quorum| quorum.requirements.iter().any(Requirement::needs_signature)),
             edit: record.edit.as_ref().map(EditView::new),
             rules: hold.rules.iter().map(ToString::to_string).collect(),
             notes: hold.notes.clone(),

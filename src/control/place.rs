@@ -3,7 +3,8 @@
 //! Each running gate keeps two files, both locked for as long as the process lives (the kernel lets go of a lock however
 //! the process ends). One in `<state>/gates/` says where its control socket is, so that whoever looks needs no
 //! configuration, also when the gate was started by a client that passes on only part of the environment. One beside its
-//! record, in `<record's file>.gates/`, shows to the others that use the same record that it lives.
+//! record, in `<record's file>.gates/`, shows to the others that use the same record that it lives. A desk keeps one in
+//! `<state>/desks/`, which says its URL to whoever makes links to it.
 //!
 //! Nothing is ever removed that is not ours: a registration only out of a private directory of this user, under the name
 //! of a gate, and saying that name itself; a socket only where this program puts sockets, under its dead gate's name.
@@ -35,6 +36,9 @@ const EMPTY_DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// Bytes of a Unix socket's path that every system takes (108 on Linux, 104 elsewhere, with the final NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
+
+/// The directory in the state directory in which desks say where they are.
+const DESKS: &str = "desks";
 
 /// The record's file in the state directory.
 const STORE_FILE: &str = "holdshort.db";
@@ -170,7 +174,7 @@ pub struct Registered {
     pub instance: String,
     /// Its process.
     pub pid: u32,
-    /// Where it listens; empty in what only shows that it lives.
+    /// Where it listens: a gate's socket, a desk's URL; empty in what only shows that it lives.
     pub socket: PathBuf,
 }
 
@@ -234,6 +238,40 @@ pub fn register(instance: &str) -> Result<Registration, PlaceError> {
     }
     let mark = write_mark(&state.join("gates"), instance, &socket)?;
     Ok(Registration { _mark: mark, instance: instance.to_owned(), socket })
+}
+
+/// Where the desk of this process is found, until it is dropped.
+#[derive(Debug)]
+pub struct DeskShown {
+    _mark: Mark,
+}
+
+/// Shows that a desk of this process is at `url`, beside its keys in the state directory `state`.
+///
+/// # Errors
+///
+/// When there are no random numbers, or the directory is not private or cannot be written.
+pub fn show_desk(state: &Path, url: &str) -> Result<DeskShown, PlaceError> {
+    clear_dead(None);
+    let dir = state.join(DESKS);
+    let name = HoldId::random().map_err(|error| io_error(&dir)(io::Error::other(error)))?;
+    Ok(DeskShown { _mark: write_mark(&dir, &name.to_string(), Path::new(url))? })
+}
+
+/// The URLs of the desks that live and keep their keys in the state directory `state`. None where others could have written them:
+/// what opens a desk is not for whoever listens elsewhere.
+pub fn live_desks(state: &Path) -> Vec<String> {
+    let dir = state.join(DESKS);
+    if check_private(&dir).is_err() {
+        return Vec::new();
+    }
+    let found = registrations(&dir).into_iter().filter(|found| found.life == Life::Alive);
+    let urls = found.filter_map(|found| found.registered?.socket.into_os_string().into_string().ok());
+    // They are shown on terminals.
+    let mut urls: Vec<_> = urls.filter(|url| url.bytes().all(|byte| byte.is_ascii_graphic())).collect();
+    urls.sort_unstable();
+    urls.dedup();
+    urls
 }
 
 fn socket_name(instance: &str) -> String {
@@ -336,9 +374,10 @@ pub fn is_dead(store: &Path, instance: &str) -> bool {
     }
 }
 
-/// Clears away what dead gates have left in this user's directories and beside `store`, where that is a file.
+/// Clears away what dead gates and desks have left in this user's directories, and gates beside `store`, where that is a file.
 pub fn clear_dead(store: Option<&Path>) {
-    let dirs = state_dirs().into_iter().map(|dir| dir.join("gates")).chain(store.map(gates_beside));
+    let own = state_dirs().into_iter().flat_map(|dir| [dir.join("gates"), dir.join(DESKS)]);
+    let dirs = own.chain(store.map(gates_beside));
     for found in dirs.filter(|dir| check_private(dir).is_ok()).flat_map(|dir| registrations(&dir)) {
         if found.life == Life::Dead && found.is_own {
             if let Some(registered) = &found.registered {

@@ -603,8 +603,8 @@ fn unavailable(error: StoreError) -> ErrorObjectOwned {
 /// What the error of a verdict is on the socket.
 pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
     let code = match error {
-        ResolveError::NotFound => error_code::NOT_FOUND,
-        ResolveError::Ended(_) => error_code::ENDED,
+        ResolveError::NotFound | ResolveError::NothingRemembered => error_code::NOT_FOUND,
+        ResolveError::Ended(record) => return too_late(&HoldView::new(record)),
         ResolveError::Elsewhere => error_code::ELSEWHERE,
         ResolveError::Silent => error_code::UNAVAILABLE,
         ResolveError::There { is_invalid: true, .. } => error_code::INVALID,
@@ -625,11 +625,12 @@ pub(crate) fn resolve_error(error: &ResolveError) -> ErrorObjectOwned {
         ResolveError::NoReason | ResolveError::BadEdit(_) => error_code::INVALID,
         ResolveError::Unrecorded(_) => error_code::UNAVAILABLE,
     };
-    let detail = match error {
-        ResolveError::Ended(record) => Some(HoldView::new(record)),
-        _ => None,
-    };
-    ErrorObjectOwned::owned(code, error.to_string(), detail)
+    ErrorObjectOwned::owned(code, error.to_string(), None::<()>)
+}
+
+/// What is told of a verdict on `hold`, which has ended before.
+pub(crate) fn too_late(hold: &HoldView) -> ErrorObjectOwned {
+    ErrorObjectOwned::owned(error_code::ENDED, hold.state.too_late(), Some(hold))
 }
 
 #[cfg(test)]

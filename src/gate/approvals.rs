@@ -97,7 +97,7 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// `NotFound` if there is none that counts.
+    /// `NothingRemembered` if there is none that counts.
     pub async fn revoke(&self, of: HoldId, who: &Principal) -> Result<(), ResolveError> {
         self.not_the_client(of, who)?;
         if !matches!(who, Principal::User { .. }) {
@@ -105,7 +105,7 @@ impl Gate {
         }
         match self.store.revoke(of, who.to_string(), Arc::clone(self.instance())).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(ResolveError::NotFound),
+            Ok(false) => Err(ResolveError::NothingRemembered),
             Err(error) => Err(ResolveError::Unrecorded(error)),
         }
     }
@@ -143,14 +143,22 @@ fn remembering(
     Ok(Remembering { same, until, uses_max: allowed.uses_max })
 }
 
+/// Why a call of `tool`, if it is one of a tool, cannot be edited whatever is written.
+pub fn never_edited(may_edit: bool, tool: &str) -> Option<ResolveError> {
+    let why = match (may_edit, tool) {
+        (false, _) => "no rule that holds it says `edit: true`",
+        (true, "") => "it is not a call of a tool",
+        (true, _) => return None,
+    };
+    Some(ResolveError::NotEdited(why.to_owned()))
+}
+
 /// `hold` with other arguments, and what the policy says of that call.
 fn edit(policy: &Policy, hold: &NewHold, arguments: &str) -> Result<(Edit, Decision), ResolveError> {
     let refuse = |why: &str| ResolveError::NotEdited(why.to_owned());
-    if !hold.quorum.as_ref().is_some_and(|quorum| quorum.may_edit) {
-        return Err(refuse("no rule that holds it says `edit: true`"));
-    }
-    if hold.tool.is_empty() {
-        return Err(refuse("it is not a call of a tool"));
+    let may_edit = hold.quorum.as_ref().is_some_and(|quorum| quorum.may_edit);
+    if let Some(error) = never_edited(may_edit, &hold.tool) {
+        return Err(error);
     }
     if arguments.len() > EDIT_BYTES_MAX {
         return Err(ResolveError::BadEdit("they have more than 256 KiB".to_owned()));

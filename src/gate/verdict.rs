@@ -29,8 +29,11 @@ pub enum ResolveError {
     #[error("no hold has this id")]
     NotFound,
     /// Somebody or something was faster.
-    #[error("{}", what_it_is(.0.state))]
+    #[error("{}", .0.state.too_late())]
     Ended(Box<HoldRecord>),
+    /// There is no remembered approval of this hold that counts.
+    #[error("no approval of this hold is remembered: none was, or it was taken back, or it is over")]
+    NothingRemembered,
     /// The process that has the caller says so.
     #[error("{text}")]
     There {
@@ -108,24 +111,6 @@ pub enum ResolveError {
     /// The verdict could not be made durable, so the call was refused.
     #[error("the verdict could not be recorded, so the call was refused: {0}")]
     Unrecorded(#[source] StoreError),
-}
-
-/// What is true of a hold in `state` on which nothing can be said, or not this.
-fn what_it_is(state: State) -> String {
-    let told = match state {
-        State::Held => "this hold waits still: nobody has decided on it",
-        State::Granted => {
-            "this hold was approved already: it is granted, and the call runs when it is made again"
-        }
-        State::Forwarding => {
-            "this hold was approved already: it is forwarding, so the server may have the call and has not answered"
-        }
-        State::Unknown => {
-            "this hold was approved already: it is unknown, so nobody knows whether the call ran (`holdshort resolve` says it)"
-        }
-        _ => return format!("this hold has ended already: it is {state}"),
-    };
-    told.to_owned()
 }
 
 /// What an approver is told whose word is not enough.

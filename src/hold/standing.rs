@@ -82,6 +82,24 @@ impl State {
         }
     }
 
+    /// What is true of a hold in this state on which nothing can be said, or not this.
+    pub fn too_late(self) -> String {
+        let told = match self {
+            Self::Held => "this hold waits still: nobody has decided on it",
+            Self::Granted => {
+                "this hold was approved already: it is granted, and the call runs when it is made again"
+            }
+            Self::Forwarding => {
+                "this hold was approved already: it is forwarding, so the server may have the call and has not answered"
+            }
+            Self::Unknown => {
+                "this hold was approved already: it is unknown, so nobody knows whether the call ran (`holdshort resolve` says it)"
+            }
+            _ => return format!("this hold has ended already: it is {self}"),
+        };
+        told.to_owned()
+    }
+
     /// The state that [`State::word`] names.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.word() == word)

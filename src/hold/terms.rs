@@ -174,6 +174,11 @@ impl Requirement {
         self.signed || self.min_assurance > Assurance::L0
     }
 
+    /// Whether an approval counts only if it is signed. (Where the agent cannot reach the gate, L1 is reached without that too.)
+    pub fn needs_signature(&self) -> bool {
+        self.signed || self.min_assurance == Assurance::L1 || self.min_assurance.needs_key()
+    }
+
     /// Whether a person may fill any of the seats. `is` tells whether they are a role, a team or a person by that name.
     pub fn concerns(&self, waited: Duration, is: &dyn Fn(&str) -> bool) -> bool {
         self.seats.is_empty() || self.seats.iter().any(|seat| self.fits(seat, waited, is))

@@ -14,6 +14,7 @@ use super::{
     arguments::{Decimal, Number},
     diagnostic::{PolicyErrors, Source},
 };
+use crate::view::counted;
 
 /// The most calls that are learned from: the newest.
 pub const RECORDED_CALLS_MAX: usize = 100_000;
@@ -140,7 +141,7 @@ pub fn propose(calls: &[RecordedCall]) -> Result<String, PolicyErrors> {
 fn rule(name: (&str, &str), seen: &Seen, text: &mut String) {
     let tool = pattern(name);
     let rule = quoted(&format!("{}.{}", name.0, name.1).chars().take(80).collect::<String>());
-    text.push_str(&format!("  # Seen {} times.\n", seen.calls));
+    text.push_str(&format!("  # Seen {}.\n", counted(seen.calls, "time")));
     let is_final = DESTROYING.iter().any(|word| name.1.to_lowercase().contains(word));
     let usual = seen
         .amounts

@@ -397,7 +397,9 @@ fn an_operator_remembers_an_approval_sees_it_and_takes_it_back() {
     let by = history[0]["votes"][0]["by"].as_str().unwrap();
     assert!(by.starts_with(&format!("remembered approval {}", &id[..7])), "{by}");
     assert!(home.holdshort(["remembered", "revoke", &id]).status.success());
-    assert_eq!(home.holdshort(["remembered", "revoke", &id]).status.code(), Some(4), "it is over");
+    let again = home.holdshort(["remembered", "revoke", &id]);
+    assert_eq!(again.status.code(), Some(4), "it is over");
+    assert!(said(&again).contains("no approval of this hold is remembered"), "{}", said(&again));
     agent.send(&danger(3, "{\"n\":3}"));
     let id = home.wait_for_holds(1).remove(0);
     assert!(home.holdshort(["reject", &id, "--reason", "no more"]).status.success());
@@ -452,6 +454,17 @@ fn an_operator_changes_the_arguments_after_having_seen_what_differs() {
             && page.contains("| +   \"n\": 9"),
         "{page}"
     );
+    // What nothing could come of, nobody writes first: there is no terminal here, and that is not what is said.
+    let late = home.holdshort(["approve", &id, "--edit"]);
+    assert_eq!(late.status.code(), Some(4), "{}", said(&late));
+    assert!(said(&late).contains("ended already") && said(&late).contains("approved by"), "{}", said(&late));
+    home.file("policy.yaml", &RULES.replace("edit: true, ", ""));
+    assert!(home.holdshort(["policy", "reload"]).status.success());
+    agent.send(&danger(2, "{\"n\":900}"));
+    let id = home.wait_for_holds(1).remove(0);
+    let never = home.holdshort(["approve", &id, "--edit"]);
+    assert_eq!(never.status.code(), Some(3), "{}", said(&never));
+    assert!(said(&never).contains("no rule that holds it says `edit: true`"), "{}", said(&never));
     drop(agent);
     home.verify();
 }

@@ -47,4 +47,5 @@ mod telemetry;
 mod tidy;
 mod tools;
 mod transcripts;
+mod usage;
 mod waiting;

@@ -139,7 +139,13 @@ fn an_empty_file_is_no_record_and_stays_empty() {
 fn a_record_that_is_named_and_is_not_there_is_no_place_where_nothing_waits() {
     let home = Home::new();
     let waiting = gate(&home, None);
-    for words in [&["holds"][..], &["remembered"], &["show", "0"], &["reject", "0", "--reason", "no"]] {
+    for words in [
+        &["holds"][..],
+        &["holds", "--watch"],
+        &["remembered"],
+        &["show", "0"],
+        &["reject", "0", "--reason", "no"],
+    ] {
         let output = home.holdshort([words, &["--store", "nope.db"]].concat());
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         assert!(stderr(&output).contains("there is no record at `"), "{words:?}: {}", stderr(&output));

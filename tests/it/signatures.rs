@@ -500,6 +500,9 @@ fn the_command_line_signs_and_openssh_alone_proves_it_later() {
     let home = Home::new();
     let key = FileKey::new(home.path(), "id", &["-t", "ed25519"]);
     let (wrapped, id) = call_in(&home, &key);
+    let offered = home.holdshort(["show", &id]);
+    let offered = String::from_utf8_lossy(&offered.stderr).into_owned();
+    assert!(offered.contains("holdshort approve") && offered.contains(" --sign KEY\n"), "{offered}");
     let plain = home.holdshort(["approve", &id]);
     assert_eq!(plain.status.code(), Some(3), "{plain:?}");
     let signed = home.holdshort(["approve", &id, "--comment", "fine", "--sign", key.file.to_str().unwrap()]);
@@ -530,6 +533,8 @@ fn the_command_line_signs_and_openssh_alone_proves_it_later() {
     // It is not written over, and an unsigned decision has no evidence.
     let again = home.holdshort(["audit", "evidence", &id, "--out", evidence.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(1));
+    let why = String::from_utf8_lossy(&again.stderr);
+    assert!(why.contains(&format!("`{}` is there already", evidence.display())), "{why}");
     home.verify();
 }
 

@@ -1,7 +1,10 @@
 //! What `holdshort doctor` prints.
 
-use super::{counted, json, line, sanitize, talk};
-use crate::cli::doctor::{Found, Report};
+use super::{json, line, sanitize, talk};
+use crate::{
+    cli::doctor::{Found, Report},
+    view::counted,
+};
 
 /// Columns of what is at the beginning of a row.
 const HEAD_COLUMNS: usize = 10;

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use super::{Table, counted, field, json, json_line, line, sanitize, talk};
+use super::{Table, field, json, json_line, line, sanitize, say, talk};
 use crate::{
     control::api::PolicyReloaded,
     exit::Exit,
@@ -14,6 +14,7 @@ use crate::{
         Answer, Converted, Diagnostic, Difference, Direction, Effect, Explanation, Mode, Policy,
         PolicyErrors, ReplayedCall, Report, RuleAnswer,
     },
+    view::counted,
 };
 
 /// The longest condition or list in a row, in characters.
@@ -21,14 +22,14 @@ const ANSWER_CHARS_MAX: usize = 80;
 
 /// Says all that is wrong with a policy.
 pub(in crate::cli) fn policy_errors(errors: &PolicyErrors) -> Exit {
-    eprintln!("{}", errors.render(io::stderr().is_terminal()));
+    say(&errors.render(io::stderr().is_terminal()));
     Exit::Usage
 }
 
 /// Says what is odd in a policy that works.
 pub(in crate::cli) fn warnings(warnings: &[Diagnostic]) {
     for warning in warnings {
-        eprintln!("{}", warning.render(io::stderr().is_terminal()));
+        say(&warning.render(io::stderr().is_terminal()));
     }
 }
 

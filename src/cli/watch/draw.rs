@@ -9,7 +9,7 @@ use ratatui::{
 };
 
 use super::screen::{Detail, Screen, What};
-use crate::{cli::render, control::api::HoldView, hold::State, sanitize};
+use crate::{cli::render, control::api::HoldView, hold::State, sanitize, view::counted};
 
 /// Below this nothing can be read, so nothing is shown and nothing can be decided.
 const COLUMNS_MIN: u16 = 40;
@@ -50,7 +50,7 @@ fn draw_head(screen: &Screen, frame: &mut Frame<'_>, area: Rect) {
     let mut spans = vec![
         Span::styled(" ══╌╌ Holdshort ", BOLD.fg(Color::Yellow)),
         Span::styled(format!(" {} waiting ", screen.board.len()), BOLD),
-        Span::styled(format!(" {} gates ", screen.board.gates().count()), SOFT),
+        Span::styled(format!(" {} ", counted(screen.board.gates().count(), "gate")), SOFT),
     ];
     if screen.board.silent().next().is_some() {
         // Whoever takes the list for all of it misses what waits there.

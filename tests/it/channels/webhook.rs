@@ -340,5 +340,8 @@ fn a_channel_can_be_tried_out() {
     let refused = test("ops");
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8(refused.stderr).unwrap().contains("401"));
-    assert_eq!(test("nobody").status.code(), Some(4));
+    let nobody = test("nobody");
+    assert_eq!(nobody.status.code(), Some(4));
+    let why = String::from_utf8(nobody.stderr).unwrap();
+    assert!(why.contains("there is no channel `nobody`: there is `ops`"), "{why}");
 }
