@@ -42,10 +42,12 @@ pub(super) fn skip(bytes: &[u8], start: usize, profile: Profile) -> Result<(usiz
     let mut has_escapes = false;
     'blocks: while let Some(block) = chunk_at::<BLOCK>(bytes, at) {
         let start = at;
-        let Some(Hits { ends, backslashes }) = Hits::in_block(block) else {
-            at += BLOCK;
+        let hits = Hits::in_block(block);
+        if hits.is_empty() {
+            at = after_plain(bytes, at + BLOCK);
             continue;
-        };
+        }
+        let Hits { ends, backslashes } = hits;
         let escapes = escapes_of(backslashes);
         // What an escape is made of ends nothing.
         let end = ends & !(escapes << 1);
@@ -127,22 +129,38 @@ struct Hits {
 }
 
 impl Hits {
-    /// `None` where there is nothing, as in most blocks of plain text and encoded data.
     #[inline]
-    fn in_block(block: &[u8; BLOCK]) -> Option<Self> {
+    fn in_block(block: &[u8; BLOCK]) -> Self {
         let (parts, _) = block.as_chunks::<16>();
-        let (mut ends, mut backslashes) = ([u8x16::ZERO; 4], [u8x16::ZERO; 4]);
-        let mut any = u8x16::ZERO;
-        for (at, part) in parts.iter().enumerate() {
+        let mut hits = Self { ends: 0, backslashes: 0 };
+        for part in parts.iter().rev() {
             let part = u8x16::new(*part);
-            (ends[at], backslashes[at]) = (ends_in(part), backslashes_in(part));
-            any |= ends[at] | backslashes[at];
+            hits.ends = hits.ends << 16 | u64::from(ends_in(part).to_bitmask());
+            hits.backslashes = hits.backslashes << 16 | u64::from(backslashes_in(part).to_bitmask());
         }
-        let bits = |parts: [u8x16; 4]| {
-            parts.iter().rev().fold(0, |bits, part| bits << 16 | u64::from(part.to_bitmask()))
-        };
-        (any.to_bitmask() != 0).then(|| Self { ends: bits(ends), backslashes: bits(backslashes) })
+        hits
     }
+
+    fn is_empty(&self) -> bool {
+        self.ends | self.backslashes == 0
+    }
+}
+
+/// The offset behind the blocks from `at` on that hold none of either. Asked where one was so: plain text and encoded data go on like
+/// that, and a block that is not so is looked at twice.
+fn after_plain(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(block) = chunk_at::<BLOCK>(bytes, at) {
+        let (parts, _) = block.as_chunks::<16>();
+        let hits = parts.iter().fold(u8x16::ZERO, |hits, part| {
+            let part = u8x16::new(*part);
+            hits | ends_in(part) | backslashes_in(part)
+        });
+        if hits.to_bitmask() != 0 {
+            break;
+        }
+        at += BLOCK;
+    }
+    at
 }
 
 /// The quotes, backslashes and control characters of sixteen bytes, in the same way.

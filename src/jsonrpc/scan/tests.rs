@@ -164,6 +164,36 @@ fn a_string_token_is_decoded_and_borrowed_where_it_can_be() {
 }
 
 #[test]
+fn a_long_string_is_read_as_another_parser_does_wherever_something_stands_in_it() {
+    let pieces = [
+        "é",
+        "\\n",
+        "\\\\",
+        "\\\"",
+        "\\u00e9",
+        "\\ud83d\\ude00",
+        "\\\\\\\"",
+        "\"",
+        "\\x",
+        "\\",
+        "\\u12",
+        "\\ud83d",
+        "\u{1f}",
+        "\t",
+    ];
+    for before in 0..210 {
+        for after in [0, 1, 62, 63, 64, 65, 130] {
+            for piece in pieces {
+                let text = format!("[\"{}{piece}{}\",\"z\"]", "x".repeat(before), "y".repeat(after));
+                let outline = scan(&text, Profile::Strict);
+                let ours = fault_of(&text).is_none().then(|| Checked::walked(outline.span.of(&text)));
+                assert_eq!(ours, Checked::of(&text), "{piece:?} behind {before} and before {after}");
+            }
+        }
+    }
+}
+
+#[test]
 fn walkers_end_quietly_on_text_that_was_never_scanned() {
     for text in [
         "",
