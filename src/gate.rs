@@ -51,7 +51,7 @@ pub use self::{
     refusal::{Refusal, Why},
     rounds::{AskedAbout, ClientQuestion, ROUNDS_MAX},
     spans::{Arrival, CallSpan},
-    tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, TASKS_MAX, task_answer, unusable_answer},
+    tasks::{Begun, Followed, Polled, TASK_ANSWER_BYTES_MAX, task_answer, unusable_answer},
     tools::{AcceptError, ListedTools, SeenTools},
     verdict::ResolveError,
 };

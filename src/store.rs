@@ -89,6 +89,9 @@ pub const TASK_ANSWER_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Rows that one read gives at most, whatever it asks for.
 pub const ROWS_READ_MAX: usize = 10_000;
 
+/// Open holds of one principal that may be without a caller when one more of its calls is to be held.
+pub const WITHOUT_CALLER_MAX: usize = 1000;
+
 /// The stack of each of the two threads, in bytes; SQLite needs a tenth of it.
 const STACK_BYTES: usize = 1024 * 1024;
 
@@ -175,6 +178,9 @@ pub enum Arrived {
         /// The process that has their callers or has sent one.
         holder: Arc<str>,
     },
+    /// Nothing was recorded: so many of its principal's calls wait already, or have come to no end, and nobody waits for them
+    /// ([`WITHOUT_CALLER_MAX`]).
+    TooMany,
 }
 
 /// What a server has answered to a call that runs as a task: the raw JSON.
@@ -465,11 +471,6 @@ impl Store {
     /// The answer that [`Store::answer`] has kept.
     pub async fn answer_of(&self, id: HoldId) -> Result<Option<TaskAnswer>, StoreError> {
         self.read(move |db| tasks::answer_of(db, id, Timestamp::now())).await
-    }
-
-    /// How many open holds of `principal` have no caller; counted up to `limit`.
-    pub async fn without_caller(&self, principal: Arc<str>, limit: usize) -> Result<usize, StoreError> {
-        self.read(move |db| tasks::without_caller(db, &principal, limit)).await
     }
 
     /// Records a vote that is not enough yet, given at the process `gate`. Gives the hold with all votes so far, without its

@@ -20,6 +20,7 @@ use super::{
     spans::HoldSpan,
 };
 use crate::{
+    audit::{AuditEvent, Occasion},
     faults::fail_point,
     hold::{Absence, Approval, Cause, Edit, HoldId, HoldRecord, NewHold, State, Verdict, Vote, Withdrawal},
     hold_table::{Again, Claim, Suspended},
@@ -27,7 +28,7 @@ use crate::{
     mcp::call_sha256,
     meter::Ended,
     policy::Overridden,
-    store::Arrived,
+    store::{Arrived, WITHOUT_CALLER_MAX},
 };
 
 /// How long a call that was made again waits for the earlier one to get or lose its caller, where that is under way.
@@ -41,6 +42,13 @@ const CHANGED_IN_MEMORY: &str = "the held bytes have changed in memory";
 
 /// Why a call cannot be held.
 const RECORD_LOST: &str = "its record could not be written";
+
+/// Why a call is not held whose principal has left too many behind.
+fn too_many() -> String {
+    format!(
+        "{WITHOUT_CALLER_MAX} calls of this agent wait already, or were never answered, and nobody waits for them: that is the limit"
+    )
+}
 
 /// Why a call does not run that was decided.
 const VERDICT_LOST: &str = "the verdict could not be recorded";
@@ -142,12 +150,30 @@ impl Gate {
                     let refusal = refused.unknown(record.hold.id);
                     return Err(Box::new(self.unless_taken_back(&held, refusal)));
                 }
+                Arrived::TooMany => {
+                    let text = too_many();
+                    self.note_of(&held.hold, &text);
+                    return Err(Box::new(self.unavailable(*held, &text)));
+                }
                 Arrived::Waits { ids, holder } => {
                     is_own = !self.takes_over(&held, &ids, &holder, moved).await;
                 }
             }
         }
         Err(Box::new(self.unavailable(*held, "the same call is being made again and again")))
+    }
+
+    /// Puts into the record that `hold` was refused before it became one.
+    fn note_of(&self, hold: &NewHold, note: &str) {
+        self.store.ride_along(AuditEvent {
+            who: Some(hold.principal.to_string()),
+            server: Some(hold.server.to_string()),
+            tool: (!hold.tool.is_empty()).then(|| hold.tool.to_string()),
+            agent: (!hold.agent.is_empty()).then(|| hold.agent.to_string()),
+            policy_sha256: Some(hold.policy_sha256),
+            note: Some(note.to_owned()),
+            ..AuditEvent::new(Occasion::Refused, &self.instance, Timestamp::now())
+        });
     }
 
     /// The same call waits with a caller at `holder`. `false` if that one is to be left alone.

@@ -32,9 +32,6 @@ use crate::{
     store::{HistoryFilter, StoreError, TASK_ANSWER_KEPT, TaskAnswer},
 };
 
-/// Open calls of one principal that may wait without a caller when one more becomes a task.
-pub const TASKS_MAX: usize = 1000;
-
 /// The longest answer that is kept for a client, in bytes.
 pub const TASK_ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -160,17 +157,6 @@ impl Question<'_> {
 impl Gate {
     /// Puts a held call on record, to wait without its caller.
     pub async fn begin_task(&self, held: Box<HeldCall>) -> Begun {
-        match self.store.without_caller(Arc::clone(&held.hold.principal), TASKS_MAX).await {
-            Ok(open) if open < TASKS_MAX => {}
-            Ok(_) => {
-                let text = format!("{TASKS_MAX} calls of this agent wait already, which is the limit");
-                return Begun::Released(Released::Refuse(held.refusal(&text)));
-            }
-            Err(error) => {
-                tracing::error!(hold = %held.hold.id, %error, "a call could not be held, so it was refused");
-                return Begun::Released(self.unavailable(*held, "the record could not be read"));
-            }
-        }
         let held = match Box::pin(self.record(held)).await {
             Ok(held) => held,
             Err(released) => return Begun::Released(*released),

@@ -25,8 +25,6 @@ const KEY: &str = "SELECT key FROM keys WHERE name = ?1";
 const REPLACE_ANSWER: &str = "UPDATE answers SET is_error = ?3, answer = ?4, kept_until = ?5 WHERE hold = ?1 AND is_error = 0 AND answer = ?2";
 const ANSWER: &str = "SELECT a.is_error, a.answer FROM answers a JOIN holds h ON h.seq = a.hold WHERE h.id = ?1 AND a.kept_until > ?2";
 const FORGET: &str = "DELETE FROM answers WHERE kept_until <= ?1";
-const WITHOUT_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', \
-     'unknown') AND h.holder IS NULL AND h.principal = ?1 LIMIT ?2) AS found";
 
 /// Lets `call` redeem the grant `id`, if it is one, if `call` is the call that was granted, and if the rules want the same.
 pub(super) fn redeem(
@@ -106,10 +104,4 @@ pub(super) fn answer_of(db: &dyn Sql, id: HoldId, at: Timestamp) -> Result<Optio
 /// Deletes the answers that nobody may ask for any more.
 pub(super) fn forget(db: &dyn Sql, at: Timestamp) -> Result<(), StoreError> {
     db.put(FORGET, params![nanoseconds(at)?])
-}
-
-/// How many open holds of `principal` have no caller; counted up to `limit`.
-pub(super) fn without_caller(db: &dyn Sql, principal: &str, limit: usize) -> Result<usize, StoreError> {
-    let count = one(db, WITHOUT_CALLER, params![principal, integer(limit)], |row| row.get::<u64>(0))?;
-    Ok(count.and_then(|count| count.try_into().ok()).unwrap_or(usize::MAX))
 }

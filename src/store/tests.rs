@@ -83,6 +83,7 @@ stories! {
     the_state_of_a_hold_cannot_be_told_by_anyone_but_the_store,
     texts_of_any_kind_come_back_as_they_were,
     what_has_no_caller_is_listed_counted_and_answered_for,
+    of_one_principal_s_calls_without_callers_there_is_a_limit,
     a_list_goes_on_from_any_hold_and_reads_no_long_frame,
     one_covers_as_many_calls_as_was_said_and_each_is_on_record,
     nothing_that_has_ended_or_is_no_approval_lets_anything_through,
@@ -420,7 +421,6 @@ async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
     assert_eq!(ids(store.decidable_holds(None, 9).await.unwrap()), [first.id, second.id]);
     store.detach(first.id, "gate-1".into(), "gone").await.unwrap();
     assert_eq!(ids(store.detached_holds(None, 9).await.unwrap()), [first.id]);
-    assert_eq!(store.without_caller(Arc::clone(&first.principal), 9).await.unwrap(), 1);
     assert_eq!(store.reminded("gate-1".into(), 9).await.unwrap()[0].1, Duration::ZERO);
     let hear =
         |heard| store.hear(first.id, Duration::from_secs(heard), "a reminder".to_owned(), "gate-1".into());
@@ -458,6 +458,32 @@ async fn what_has_no_caller_is_listed_counted_and_answered_for(place: &Kept) {
     store.detach(late.id, "gate-1".into(), "gone").await.unwrap();
     assert_eq!(store.sweep().await.unwrap(), 1);
     sound(&other).await;
+}
+
+async fn of_one_principal_s_calls_without_callers_there_is_a_limit(place: &Kept) {
+    let store = place.open();
+    let numbers: Vec<u128> = (1..=WITHOUT_CALLER_MAX as u128).collect();
+    for some in numbers.chunks(100) {
+        let left = some.iter().map(|number| async {
+            let hold = new_hold(*number, "gate-1");
+            let id = hold.id;
+            store.record_hold(hold).await.unwrap();
+            store.detach(id, "gate-1".into(), "gone").await.unwrap();
+        });
+        futures_util::future::join_all(left).await;
+    }
+    // A call that nobody can tell from others counts as well.
+    for call_sha256 in [None, Some(Digest::of(b"another call"))] {
+        let more = NewHold { call_sha256, ..new_hold(5000, "gate-1") };
+        assert!(matches!(store.arrive(more, false, None).await, Ok(Arrived::TooMany)));
+    }
+    assert!(store.hold(HoldId(5000_u128.to_be_bytes())).await.unwrap().is_none(), "nothing is recorded");
+    let others = NewHold { principal: "uid:1001(eve)".into(), ..new_hold(5001, "gate-1") };
+    assert!(matches!(store.arrive(others, false, None).await, Ok(Arrived::Held { .. })));
+    store.take_back(HoldId(1_u128.to_be_bytes()), "taken back").await.unwrap();
+    let more = NewHold { call_sha256: Some(Digest::of(b"another call")), ..new_hold(5002, "gate-1") };
+    assert!(matches!(store.arrive(more, false, None).await, Ok(Arrived::Held { .. })));
+    sound(&store).await;
 }
 
 mod ahead;

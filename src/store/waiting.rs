@@ -12,7 +12,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Arrived, Recovered, approvals,
+    Arrived, Recovered, WITHOUT_CALLER_MAX, approvals,
     error::StoreError,
     sql::{Asked, Questions, Sql, ToValue, Value, collect, integer, nanoseconds, params},
     statements::{
@@ -63,6 +63,8 @@ const REMINDED: &str = concat!(
     ", h.heard FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', 'unknown') \
      AND (h.holder IS NULL OR h.holder = ?1) AND h.state = 'held' AND h.quorum IS NOT NULL ORDER BY h.seq LIMIT ?2"
 );
+const WITHOUT_CALLER: &str = "SELECT count(*) FROM (SELECT 1 FROM holds h WHERE h.state IN ('held', 'granted', 'forwarding', \
+     'unknown') AND h.holder IS NULL AND h.principal = ?1 LIMIT ?2) AS found";
 const HEARD: &str =
     "UPDATE holds SET heard = ?2 WHERE id = ?1 AND state = 'held' AND coalesce(heard, 0) < ?2";
 const INSERT_RETRY: &str = "INSERT INTO retries (seq, hold, frame) VALUES (?1, ?2, ?3)";
@@ -119,6 +121,9 @@ pub(super) fn arrive(
         Some(of) => approvals::covering(db, of, hold, at)?,
         None => None,
     };
+    if earlier.left_behind >= WITHOUT_CALLER_MAX {
+        return Ok(Arrived::TooMany);
+    }
     let mut hold = hold.clone();
     if let Some(sent) = sent {
         hold.notes
@@ -133,9 +138,10 @@ pub(super) fn arrive(
     Ok(Arrived::Held { notes: hold.notes })
 }
 
-/// Earlier calls of the same content, the oldest first.
-#[derive(Default)]
+/// Earlier calls of the same content, the oldest first; and how many of its principal's calls of any content have no caller, counted up
+/// to the limit.
 struct Earlier {
+    left_behind: usize,
     without_caller: Vec<(u64, HoldRecord)>,
     waiting: Vec<(u64, HoldRecord)>,
     sent: Vec<(u64, HoldRecord)>,
@@ -143,9 +149,12 @@ struct Earlier {
     answered: Vec<(u64, HoldRecord)>,
 }
 
-/// What [`arrive`] asks about earlier calls; nothing, if the call cannot be told from others.
+/// What [`arrive`] asks about earlier calls: only how many there are, if the call cannot be told from others. (Calls that lose their
+/// callers in the same commit may not be counted yet.)
 pub(super) fn asks_for_earlier_calls(hold: &NewHold, at: Timestamp) -> Result<Questions<'_>, StoreError> {
-    let Some(call) = &hold.call_sha256 else { return Ok(Questions::new()) };
+    let limit = Value::Integer(Some(integer(WITHOUT_CALLER_MAX)));
+    let left_behind = (WITHOUT_CALLER, vec![hold.principal.to_value(), limit]);
+    let Some(call) = &hold.call_sha256 else { return Ok(vec![left_behind]) };
     let since = at.checked_sub(SignedDuration::from_mins(REMINDED_MINUTES)).unwrap_or(at);
     let since = nanoseconds(since)?;
     let same = |last: &[i64]| {
@@ -153,6 +162,7 @@ pub(super) fn asks_for_earlier_calls(hold: &NewHold, at: Timestamp) -> Result<Qu
         own.into_iter().chain(last.iter().map(|number| Value::Integer(Some(*number)))).collect()
     };
     Ok(vec![
+        left_behind,
         (AWAITED, same(&[AWAITED_WITHOUT_CALLER, LOOKED_AT_MAX])),
         (AWAITED, same(&[AWAITED_WITH_CALLER, LOOKED_AT_MAX])),
         (AWAITED, same(&[AWAITED_SENT, 1])),
@@ -164,11 +174,13 @@ fn earlier_calls(db: &dyn Sql, hold: &NewHold, at: Timestamp) -> Result<Earlier,
     let questions = asks_for_earlier_calls(hold, at)?;
     let asked: Vec<Asked<'_>> = questions.iter().map(|(words, values)| (*words, values.as_slice())).collect();
     let mut found = db.rows_of(&asked)?.into_iter();
+    let counted = found.next().unwrap_or_default().first_mut().map(|row| row.get::<u64>(0)).transpose()?;
+    let left_behind = counted.and_then(|count| count.try_into().ok()).unwrap_or(usize::MAX);
     let mut next = || {
         let rows = found.next().unwrap_or_default().into_iter();
         rows.map(|mut row| record(&mut row, Bytes::new())).collect::<Result<Vec<_>, _>>()
     };
-    Ok(Earlier { without_caller: next()?, waiting: next()?, sent: next()?, answered: next()? })
+    Ok(Earlier { left_behind, without_caller: next()?, waiting: next()?, sent: next()?, answered: next()? })
 }
 
 /// Whether what was decided about `earlier` counts for `now`: the rules want the same, and the tool is not another one.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdshort::{
-    gate::{Begun, Caller, Gate, GateLimits, Polled, Released, Screened, TASKS_MAX},
+    gate::{Begun, Caller, Gate, GateLimits, Polled, Released, Screened},
     hold::{Absence, HoldId, State, Verdict},
     jsonrpc::Frame,
     mcp::{Era, TaskRequest, TaskVerb},
     policy::{Policy, Source},
     principal::Principal,
-    store::{Store, TaskAnswer},
+    store::{Store, TaskAnswer, WITHOUT_CALLER_MAX},
     transport::session::SessionLimits,
 };
 
@@ -166,15 +166,15 @@ async fn an_approval_under_other_rules_does_not_count() {
 #[tokio::test]
 async fn an_agent_has_so_many_tasks_and_no_more() {
     let gate = gate();
-    for number in 0..TASKS_MAX {
+    for number in 0..WITHOUT_CALLER_MAX {
         assert!(matches!(begin(&gate, number).await, Begun::Task { .. }));
     }
-    let Begun::Released(Released::Refuse(refusal)) = begin(&gate, TASKS_MAX).await else {
+    let Begun::Released(Released::Refuse(refusal)) = begin(&gate, WITHOUT_CALLER_MAX).await else {
         panic!("it is refused")
     };
     assert!(refusal.text.contains("1000 calls of this agent wait already"), "{}", refusal.text);
     assert_eq!(gate.holds_len(), 0);
-    assert_eq!(gate.detached().await.unwrap().len(), TASKS_MAX);
+    assert_eq!(gate.detached().await.unwrap().len(), WITHOUT_CALLER_MAX);
 }
 
 #[tokio::test]

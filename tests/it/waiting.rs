@@ -10,7 +10,7 @@ use holdshort::{
     jsonrpc::Frame,
     policy::{Policy, Source},
     principal::Principal,
-    store::Store,
+    store::{Store, WITHOUT_CALLER_MAX},
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -73,6 +73,26 @@ async fn made(gate: &Arc<Gate>, caller: &Caller, frame: Frame) -> Option<Release
         }
         Err(released) => Some(*released),
     }
+}
+
+#[tokio::test]
+async fn an_agent_leaves_so_many_calls_behind_and_no_more() {
+    let gate = gate(HOLD);
+    let number = |number: usize| format!("{{\"n\":{number}}}");
+    let first = left(&gate, &number(0)).await;
+    for other in 1..WITHOUT_CALLER_MAX {
+        left(&gate, &number(other)).await;
+    }
+    let new = || call(&number(WITHOUT_CALLER_MAX), "");
+    let Some(Released::Refuse(refusal)) = made(&gate, &caller(1), new()).await else {
+        panic!("it is refused")
+    };
+    assert!(refusal.text.contains("1000 calls of this agent wait already"), "{}", refusal.text);
+    assert_eq!((gate.holds_len(), gate.detached().await.unwrap().len()), (0, WITHOUT_CALLER_MAX));
+    assert!(made(&gate, &caller(2), new()).await.is_none(), "it is another agent's limit");
+    assert!(made(&gate, &caller(1), call(&number(0), "")).await.is_none(), "it is one of them, made again");
+    gate.resolve(first, Verdict::Reject, &user("ann"), Some("No.")).await.unwrap();
+    assert!(made(&gate, &caller(1), new()).await.is_none(), "there is room again");
 }
 
 #[tokio::test]

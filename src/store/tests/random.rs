@@ -168,6 +168,7 @@ async fn again(store: &Store, model: &mut Model, call: u8, at: u8, is_own: bool)
         Arrived::Rejected(_) => "rejected",
         Arrived::Unknown(_) => "unknown",
         Arrived::Waits { .. } => "waits",
+        Arrived::TooMany => "too many",
     };
     assert_eq!(arrived, word);
 }
