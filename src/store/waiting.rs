@@ -121,7 +121,8 @@ pub(super) fn arrive(
         Some(of) => approvals::covering(db, of, hold, at)?,
         None => None,
     };
-    if earlier.left_behind >= WITHOUT_CALLER_MAX {
+    // What goes on at once waits for nobody.
+    if covering.is_none() && earlier.left_behind >= WITHOUT_CALLER_MAX {
         return Ok(Arrived::TooMany);
     }
     let mut hold = hold.clone();
@@ -149,8 +150,8 @@ struct Earlier {
     answered: Vec<(u64, HoldRecord)>,
 }
 
-/// What [`arrive`] asks about earlier calls: only how many there are, if the call cannot be told from others. (Calls that lose their
-/// callers in the same commit may not be counted yet.)
+/// What [`arrive`] asks: how many calls of the principal have no caller (those that lose theirs in the same commit may not be counted
+/// yet), and about earlier calls, if this one can be told from others.
 pub(super) fn asks_for_earlier_calls(hold: &NewHold, at: Timestamp) -> Result<Questions<'_>, StoreError> {
     let limit = Value::Integer(Some(integer(WITHOUT_CALLER_MAX)));
     let left_behind = (WITHOUT_CALLER, vec![hold.principal.to_value(), limit]);

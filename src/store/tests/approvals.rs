@@ -63,6 +63,16 @@ pub(super) async fn one_covers_as_many_calls_as_was_said_and_each_is_on_record(p
     sound(&store).await;
 }
 
+pub(super) async fn what_one_covers_goes_on_however_many_calls_wait(place: &Kept) {
+    let store = place.open();
+    let id = approved(&store, 1, remembering(Same::Arguments, 1)).await;
+    leave_behind(&store, 10_001).await;
+    assert!(is_let_through(&store, 2, id).await, "it waits for nobody");
+    let next = store.arrive(call(3), false, Some(id)).await.unwrap();
+    assert!(matches!(next, Arrived::TooMany), "it would: {next:?}");
+    sound(&store).await;
+}
+
 pub(super) async fn nothing_that_has_ended_or_is_no_approval_lets_anything_through(place: &Kept) {
     let store = place.open();
     let id = approved(&store, 1, remembering(Same::Arguments, 9)).await;
