@@ -31,7 +31,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use self::address::{Address, AddressError, PORT_DEFAULT, Wire};
+pub use self::address::{Address, AddressError, PORT_DEFAULT, Wire, origin_of};
 use self::{
     hub::Hub,
     keys::{Keys, KeysError},

@@ -81,7 +81,7 @@ enum DeskCommand {
     Link {
         /// The address under which browsers reach it, as it said when it started; by default that of the desk that runs, where it is
         /// one.
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", value_parser = desk::origin_of)]
         url: Option<String>,
     },
     /// Personal access tokens, for REST.
@@ -161,7 +161,7 @@ fn manage(keys: &Keys, command: &DeskCommand) -> anyhow::Result<Exit> {
     match command {
         DeskCommand::Link { url } => {
             let url = match url {
-                Some(url) => url.trim_end_matches('/').to_owned(),
+                Some(url) => url.clone(),
                 None => match place::live_desks(&own_dir()?).as_slice() {
                     [one] => one.clone(),
                     [] => return Ok(render::failed(&NotOne::None)),

@@ -41,11 +41,15 @@ pub(super) fn run(arguments: RunArguments) -> Exit {
         Ok(policy) => policy,
         Err(exit) => return exit,
     };
+    let store = match arguments.store.as_deref().map(Location::named).transpose() {
+        Ok(store) => store,
+        Err(error) => return render::usage(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
     };
-    let exit = match runtime.block_on(wrap(arguments, settings, policy)) {
+    let exit = match runtime.block_on(wrap(arguments, store, settings, policy)) {
         Ok(code) => Exit::Server(code),
         Err(error) => render::error_chain(&error),
     };
@@ -59,30 +63,43 @@ pub(super) fn run(arguments: RunArguments) -> Exit {
 #[error("{0}")]
 struct BadServer(String);
 
+/// The one server behind the gate.
+enum Behind {
+    /// Started here.
+    Command(Server),
+    /// On HTTP.
+    Url(UpstreamSettings),
+}
+
 async fn wrap(
     arguments: RunArguments,
+    store: Option<Location>,
     settings: Option<UpstreamSettings>,
     policy: Policy,
 ) -> anyhow::Result<u8> {
-    if let Some(settings) = settings {
-        return reach(arguments, settings, policy).await;
-    }
-    let (command, rest) =
-        arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
-    let name: Arc<str> = arguments.server.unwrap_or_else(|| server_name(&arguments.command)).into();
-    let store = arguments.store.as_deref().map(Location::named).transpose()?;
-    // The server first: it takes longest to be ready.
-    let server = Server::start(command, rest)?;
+    let (name, behind): (Arc<str>, _) = match settings {
+        Some(settings) => (Arc::clone(&settings.name), Behind::Url(settings)),
+        None => {
+            let (command, rest) =
+                arguments.command.split_first().ok_or_else(|| anyhow!("there is no command to wrap"))?;
+            let name = arguments.server.unwrap_or_else(|| server_name(&arguments.command));
+            // Before all else: it takes longest to be ready.
+            (name.into(), Behind::Command(Server::start(command, rest)?))
+        }
+    };
     let (client, servers) = (client(arguments.danger_client_decides), vec![Arc::clone(&name)]);
     let mut process =
         GateProcess::open(policy, arguments.policy, store, servers, Assurance::L0, client).await?;
     process.shown.listen(arguments.metrics).await?;
     let mut caller = Caller::new(&Principal::client(), name);
     caller.wait = arguments.wait;
-    let gate = Arc::clone(&process.gate);
-    let status = stdio::serve(server, gate, caller, SessionLimits::default()).await;
+    let (gate, limits) = (Arc::clone(&process.gate), SessionLimits::default());
+    let ended = match behind {
+        Behind::Command(server) => stdio::serve(server, gate, caller, limits).await.map(stdio::exit_code),
+        Behind::Url(settings) => remote::serve(settings, gate, caller, limits).await.map(|()| 0),
+    };
     process.close().await;
-    Ok(stdio::exit_code(status?))
+    Ok(ended?)
 }
 
 /// The server on HTTP that the arguments name.
@@ -101,23 +118,6 @@ fn upstream(arguments: &RunArguments, url: &str) -> Result<UpstreamSettings, Bad
         oauth: OAuth::Off,
         wait: arguments.wait,
     })
-}
-
-/// The same for a server on HTTP.
-async fn reach(arguments: RunArguments, settings: UpstreamSettings, policy: Policy) -> anyhow::Result<u8> {
-    let name = Arc::clone(&settings.name);
-    let store = arguments.store.as_deref().map(Location::named).transpose()?;
-    let (client, servers) = (client(arguments.danger_client_decides), vec![Arc::clone(&name)]);
-    let mut process =
-        GateProcess::open(policy, arguments.policy, store, servers, Assurance::L0, client).await?;
-    process.shown.listen(arguments.metrics).await?;
-    let mut caller = Caller::new(&Principal::client(), name);
-    caller.wait = arguments.wait;
-    let gate = Arc::clone(&process.gate);
-    let ended = remote::serve(settings, gate, caller, SessionLimits::default()).await;
-    process.close().await;
-    ended?;
-    Ok(0)
 }
 
 /// The process whose calls are held here, unless it may decide on them itself.

@@ -51,6 +51,27 @@ pub enum AddressError {
     /// The public address is none.
     #[error("`{0}` is not the https address of a site, such as https://desk.example.com")]
     BadUrl(String),
+    /// What a link is to open is no desk's address.
+    #[error("`{0}` is not the address of a desk, such as http://127.0.0.1:4653 or https://desk.example.com")]
+    BadDesk(String),
+}
+
+/// The origin that `text` names, as a desk says it when it starts.
+///
+/// # Errors
+///
+/// [`AddressError::BadDesk`] when it is not that of a site on HTTP.
+pub fn origin_of(text: &str) -> Result<String, AddressError> {
+    let url = site(text).filter(|url| matches!(url.scheme(), "http" | "https"));
+    Ok(url.ok_or_else(|| AddressError::BadDesk(text.to_owned()))?.origin().ascii_serialization())
+}
+
+/// A URL that says where a site is, and nothing besides.
+fn site(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_all = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let is_open = url.username().is_empty() && url.password().is_none();
+    (is_all && is_open && url.has_host()).then_some(url)
 }
 
 impl Address {
@@ -74,15 +95,9 @@ impl Address {
             address.name_after_port(listen.port());
             return Ok(address);
         };
-        let bad = || AddressError::BadUrl(public.to_owned());
-        let url = Url::parse(public).map_err(|_| bad())?;
-        let is_site = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        if url.scheme() != "https" || !is_site || !matches!(url.host(), Some(Host::Domain(_))) {
-            return Err(bad());
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(bad());
-        }
+        let named =
+            site(public).filter(|url| url.scheme() == "https" && matches!(url.host(), Some(Host::Domain(_))));
+        let url = named.ok_or_else(|| AddressError::BadUrl(public.to_owned()))?;
         let origin = url.origin().ascii_serialization();
         let host = origin.trim_start_matches("https://").to_owned();
         Ok(Self { listen, origin, hosts: vec![host], is_public: true, is_encrypted: true })

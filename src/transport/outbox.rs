@@ -110,6 +110,11 @@ impl<W: AsyncWrite + Unpin, Line: Into<Waiting>> Outbox<W, Line> {
         taken
     }
 
+    /// Whether an approved call waits, which may yet be taken back.
+    pub(super) fn has_approved(&self) -> bool {
+        self.lines.lines.iter().any(|waiting| waiting.hold.is_some())
+    }
+
     /// Whether something waits.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.bytes > 0
@@ -186,5 +191,18 @@ mod tests {
         downstream.send(Bytes::from_static(b"too late\n"));
         assert!(!downstream.is_waiting(), "nothing waits for a peer that is gone");
         assert_eq!(reading.await.unwrap().unwrap(), "{\"a\":1}\n{}\n{\"bb\":22}\n");
+    }
+
+    #[tokio::test]
+    async fn an_approved_call_is_known_until_it_has_gone() {
+        let (near, _far) = tokio::io::duplex(3);
+        let mut upstream: Outbox<_, Waiting> = Outbox::new(near);
+        upstream.send(Bytes::from_static(b"{}\n").into());
+        assert!(!upstream.has_approved());
+        upstream.send(Waiting { line: Bytes::from_static(b"[]\n"), hold: Some(HoldId([7; 16])) });
+        std::future::poll_fn(|cx| upstream.poll_write(cx)).await.unwrap();
+        assert!(upstream.has_approved());
+        assert_eq!(upstream.take_back(|_| true), [HoldId([7; 16])]);
+        assert!(!upstream.has_approved());
     }
 }

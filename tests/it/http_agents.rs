@@ -359,7 +359,11 @@ fn limits_of_a_principal_are_told_and_left_again() {
     first.send(&post("/mcp", &[], &call("danger")));
     proxy.home.wait_for_holds(1);
     let refused = proxy.post(&[], &call("danger"));
-    assert!(refused.text().contains("1 calls or 64 MiB of this agent wait already"), "{}", refused.text());
+    assert!(
+        refused.text().contains("this agent has as much waiting as it may: 1 call, or 64 MiB"),
+        "{}",
+        refused.text()
+    );
     drop(first);
     until(|| (proxy.home.holds()[0]["attached"] == false).then_some(()));
     let mut again = proxy.connect();
@@ -387,7 +391,11 @@ fn what_waits_of_one_agent_takes_nothing_from_another() {
         held.push(client);
     }
     let refused = proxy.post(&[("x-agent", "build")], &long);
-    assert!(refused.text().contains("10000 calls or 1 MiB of this agent wait already"), "{}", refused.text());
+    assert!(
+        refused.text().contains("as much waiting as it may: 10000 calls, or 1 MiB"),
+        "{}",
+        refused.text()
+    );
     assert_eq!(proxy.post(&[("x-agent", "build")], &call("safe")).status(), 200, "all else goes on");
     assert_eq!(proxy.home.holds().len(), 2);
 }
@@ -406,7 +414,11 @@ fn the_heads_of_calls_that_wait_count_like_their_bodies() {
         })
         .collect();
     let refused = proxy.post(&[("x-long", &long)], &call("danger"));
-    assert!(refused.text().contains("or 1 MiB of this agent wait already"), "{}", refused.text());
+    assert!(
+        refused.text().contains("as much waiting as it may: 10000 calls, or 1 MiB"),
+        "{}",
+        refused.text()
+    );
     assert_eq!(proxy.home.holds().len(), held.len());
 }
 

@@ -231,7 +231,7 @@ fn so_many_calls_of_an_agent_may_be_without_an_answer() {
     let refused = proxy.post(&[("mcp-session-id", &id)], &READ.replace("\"id\":1", "\"id\":2"));
     assert_eq!((refused.status(), &refused.json()["id"]), (429, &json!(2)));
     assert!(
-        refused.text().contains("1 calls or 64 MiB of this agent have no answer yet"),
+        refused.text().contains("this agent has as much without an answer as it may: 1 call, or 64 MiB"),
         "{}",
         refused.text()
     );

@@ -32,6 +32,7 @@ use crate::{
     jsonrpc::{ErrorCode, RequestId, sse::event_of},
     mcp,
     transport::waiting::{progress_value, question},
+    view::counted,
 };
 
 /// Events that wait for a client that reads slowly.
@@ -124,7 +125,8 @@ impl Waiting {
         let Some(open) = held.exchange.account().hold(kept, calls, bytes) else {
             session.no_longer_held(&here);
             let text = format!(
-                "{calls} calls or {} MiB of this agent wait already, which is the limit",
+                "this agent has as much waiting as it may: {}, or {} MiB",
+                counted(calls, "call"),
                 bytes >> 20
             );
             held.exchange.gate().note(&session.caller(), "", &text);

@@ -34,6 +34,10 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Lines that one stream may have before everybody else has a turn: one that never ends to flow must not keep others waiting.
 const LINES_MAX: u32 = 1024;
 
+/// Lines of one stream in one pass after which a peer gets what it can begin with, while the rest is judged. Fewer, or more than once,
+/// and the writes cost more than is gained (`benches`, 64 in flight).
+const LINES_TO_BEGIN_WITH: u32 = 24;
+
 /// Where a session hears of everything: two streams of lines, its own tasks, and whoever stops it.
 pub(super) struct Heard<DR, UR> {
     client: FramedRead<DR, LineCodec>,
@@ -113,15 +117,19 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
             if std::mem::take(&mut begins) {
                 self.write(cx);
             }
-            // Readers before writers: all frames of one read are judged first and then written together. A reader pauses
-            // while what it would add to is full, so neither side can make the other wait or memory grow.
+            // Readers before writers: the frames of one read are judged first and then written together, or the first of many before
+            // the rest. A reader pauses while what it would add to is full, so neither side can make the other wait or memory grow.
             let mut client = Reading::default();
             while self.reads_client()
                 && let Some(line) = client.next(&mut heard.client, cx)
             {
                 self.client_line(line);
+                if client.lines == LINES_TO_BEGIN_WITH && !self.upstream.has_approved() {
+                    self.write_upstream(cx);
+                }
             }
-            // The client before the held calls: what it has taken back by now is not sent.
+            // The client before the held calls, and all of it before what was approved is written: what it has taken back by now is
+            // not sent.
             if let Poll::Ready(Some(news)) = heard.held.poll_recv(cx) {
                 self.held_news(news);
                 continue;
@@ -138,6 +146,9 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
                 && let Some(line) = server.next(&mut heard.server, cx)
             {
                 self.server_line(line);
+                if server.lines == LINES_TO_BEGIN_WITH {
+                    self.write_downstream(cx);
+                }
             }
             // The last thing before it waits: who is woken by it may need this processor.
             self.tell();
@@ -185,15 +196,101 @@ impl<DW: AsyncWrite + Unpin, UW: AsyncWrite + Unpin> Session<DW, UW> {
 
     /// Writes to both what they take.
     fn write(&mut self, cx: &mut Context<'_>) {
+        self.write_upstream(cx);
+        self.write_downstream(cx);
+    }
+
+    fn write_upstream(&mut self, cx: &mut Context<'_>) {
         while self.upstream.is_waiting()
             && let Poll::Ready(result) = self.upstream.poll_write(cx)
         {
             self.server_took(result);
         }
+    }
+
+    fn write_downstream(&mut self, cx: &mut Context<'_>) {
         while self.downstream.is_waiting()
             && let Poll::Ready(result) = self.downstream.poll_write(cx)
         {
             self.client_took(result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+    use crate::{
+        gate::{Caller, Gate, GateLimits},
+        policy::{Policy, Source},
+        principal::Principal,
+        store::Store,
+        transport::session::{Lifecycle, run},
+    };
+
+    /// Takes all that is written, and notes how many lines came with each write.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<usize>>>);
+
+    impl AsyncWrite for Writes {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.0.lock().unwrap().push(bytes.iter().filter(|byte| **byte == b'\n').count());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            slices: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            self.poll_write(cx, &all)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_calls_at_once_a_server_gets_the_first_before_the_rest_and_a_client_its_answers() {
+        let policy = Source { name: "policy.yaml".into(), text: "version: 1\ndefault: allow\n".into() };
+        let policy = Arc::new(Policy::parse(vec![policy]).unwrap());
+        let gate = Arc::new(Gate::new("gate".into(), policy, Store::in_memory(), GateLimits::default()));
+        let caller = Caller::new(&Principal::Client { uid: 1, name: None }, "server".into());
+        let ((mut client, near_client), (mut server, near_server)) =
+            (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
+        let (to_client, to_server) = (Writes::default(), Writes::default());
+        let session = tokio::spawn(run(
+            gate,
+            caller,
+            (near_client, to_client.clone()),
+            (near_server, to_server.clone()),
+            SessionLimits::default(),
+            Lifecycle::default(),
+        ));
+        let lines = |of: &dyn Fn(u32) -> String| (0..64).map(of).collect::<String>();
+        let calls = lines(&|id| format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"ping\"}}\n"));
+        client.write_all(calls.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(*to_server.0.lock().unwrap(), [24, 40]);
+        let answers = lines(&|id| format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n"));
+        server.write_all(answers.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(*to_client.0.lock().unwrap(), [24, 40]);
+        drop(server);
+        session.await.unwrap();
     }
 }

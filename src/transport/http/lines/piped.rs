@@ -39,6 +39,7 @@ use crate::{
         },
         session::Lifecycle,
     },
+    view::counted,
 };
 
 /// Bytes that wait between a client and its session, in each direction.
@@ -328,7 +329,8 @@ impl Piped {
         let (open, full) = match frame.method() {
             Some(method::TOOLS_CALL) => {
                 let text = format!(
-                    "{calls} calls or {} MiB of this agent have no answer yet, which is the limit; the tool did not run",
+                    "this agent has as much without an answer as it may: {}, or {} MiB; the tool did not run",
+                    counted(calls, "call"),
                     bytes >> 20
                 );
                 (self.account.hold(frame.bytes().len(), calls, bytes), text)
