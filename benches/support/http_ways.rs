@@ -130,7 +130,7 @@ impl Bench {
                 "url": format!("http://127.0.0.1:{}/mcp", server.port),
                 "wait": "forever",
             }],
-            "policy": [sandbox.path().join("policy.yaml")],
+            "policy": [sandbox.policy()],
             "store": sandbox.record(),
             // All calls of this bench are one agent's.
             "limits": {"held_per_agent": 200_000, "held_mib_per_agent": 1024, "streams_per_agent": 200_000},

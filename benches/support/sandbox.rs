@@ -31,17 +31,23 @@ impl Sandbox {
         for name in ["home", "state", "runtime", "config"] {
             DirBuilder::new().mode(0o700).create(directory.path().join(name))?;
         }
-        fs::write(directory.path().join("policy.yaml"), policy)?;
-        Ok(Self(directory))
+        let sandbox = Self(directory);
+        fs::write(sandbox.policy(), policy)?;
+        Ok(sandbox)
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
+    /// The policy. Its directory is watched, so nothing else may be written there, as with a user's own settings.
+    pub(crate) fn policy(&self) -> PathBuf {
+        self.path().join("config/policy.yaml")
+    }
+
     /// Where `holdshort` keeps its record.
     pub(crate) fn record(&self) -> PathBuf {
-        self.path().join("record.db")
+        self.path().join("state/record.db")
     }
 
     fn errors(&self) -> PathBuf {

@@ -109,7 +109,7 @@ impl Bench {
             }
             Way::Gate if !self.control => {
                 let mut command = Command::new(&self.holdshort);
-                command.arg("run").arg("--policy").arg(sandbox.path().join("policy.yaml"));
+                command.arg("run").arg("--policy").arg(sandbox.policy());
                 command.arg("--store").arg(sandbox.record());
                 // The driver is the client, and has started the approver.
                 command.args(["--danger-client-decides", "--server", "bench", "--"]).args(&server);
