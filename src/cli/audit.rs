@@ -81,7 +81,7 @@ impl Source {
 pub(super) fn store_path(named: Option<&Path>) -> Result<Location, AskError> {
     let location = match named {
         None => Location::File(place::default_store().map_err(unusable)?),
-        Some(named) => Location::named(named).map_err(unusable)?,
+        Some(named) => Location::named(named)?,
     };
     location.absolute().map_err(unusable)
 }

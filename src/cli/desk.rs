@@ -207,13 +207,16 @@ fn serve(arguments: DeskArguments) -> Exit {
         Ok(channels) => channels,
         Err(error) => return render::settings_errors(&error),
     };
+    let store = match store_path(store.as_deref()) {
+        Ok(store) => store,
+        Err(error) => return render::ask_failed(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
     };
     let asks_certificates = files.as_ref().is_some_and(|files| files.client_roots.is_some());
     let served = runtime.block_on(async {
-        let store = store_path(store.as_deref())?;
         let gate = match in_fleet(&store, policy).await? {
             Ok(gate) => gate,
             Err(exit) => return Ok(exit),

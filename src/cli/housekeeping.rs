@@ -20,6 +20,9 @@ use crate::gate::Gate;
 /// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether another gate on the record has died: until then nobody sees its calls among those that wait.
+const LOOK_FOR_DEAD_EVERY: Duration = Duration::from_secs(3);
+
 /// How often it is read from the record what others have found out about tools. Whoever accepts a definition tells all gates.
 const HEAR_OF_TOOLS_EVERY: Duration = Duration::from_secs(5);
 
@@ -69,25 +72,29 @@ async fn keep_house(gate: Arc<Gate>, stopped: oneshot::Receiver<()>) {
     let _ = stopped.await;
 }
 
-/// Takes over, once, what other gates on the record have left when they died; then ends, again and again, what has no caller
+/// Takes over, again and again, what other gates on the record have left when they died, and ends what has no caller
 /// and whose time is over.
 async fn look_after(gate: Arc<Gate>) {
     if let Err(error) = gate.store().ready().await {
         tracing::error!(%error, "the record cannot be used: every call that would be held is refused");
         return;
     }
-    match gate.take_over_dead().await {
-        Ok((0, 0)) => {}
-        Ok((detached, unknown)) => {
-            tracing::warn!(detached, unknown, "calls of gates that have died were taken over");
-        }
-        Err(error) => tracing::error!(%error, "calls of dead gates could not be taken over"),
-    }
-    let mut ticks = interval(SWEEP_EVERY);
+    let (mut looks, mut sweeps) = (interval(LOOK_FOR_DEAD_EVERY), interval(SWEEP_EVERY));
+    [&mut looks, &mut sweeps].map(|ticks| ticks.set_missed_tick_behavior(MissedTickBehavior::Delay));
     loop {
-        ticks.tick().await;
-        if let Err(error) = gate.store().sweep().await {
-            tracing::debug!(%error, "what is overdue could not be ended");
+        tokio::select! {
+            _ = looks.tick() => match gate.take_over_dead().await {
+                Ok((0, 0)) => {}
+                Ok((detached, unknown)) => {
+                    tracing::warn!(detached, unknown, "calls of gates that have died were taken over");
+                }
+                Err(error) => tracing::debug!(%error, "calls of dead gates could not be taken over"),
+            },
+            _ = sweeps.tick() => {
+                if let Err(error) = gate.store().sweep().await {
+                    tracing::debug!(%error, "what is overdue could not be ended");
+                }
+            }
         }
     }
 }

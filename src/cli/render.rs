@@ -598,7 +598,7 @@ pub(super) fn ask_failed(error: &AskError) -> Exit {
             Exit::Gone
         }
         AskError::Unreached(_) => Exit::NoGate,
-        AskError::Ambiguous { .. } => Exit::Usage,
+        AskError::Ambiguous { .. } | AskError::BadStore(_) => Exit::Usage,
         AskError::Broken(_) | AskError::Record(_) => Exit::Failed,
         AskError::Refused(refused) => {
             if let Some(hold) = error.ended() {

@@ -50,14 +50,18 @@ pub(super) fn serve(path: &Path) -> Exit {
         Ok(policy) => policy,
         Err(exit) => return exit,
     };
-    if let Some(error) = cannot_keep(&config) {
+    let store = match config.store.as_deref().map(Location::named).transpose() {
+        Ok(store) => store,
+        Err(error) => return render::usage(&error),
+    };
+    if let Some(error) = cannot_keep(&config, store.as_ref()) {
         return render::usage(&error);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return render::failed(&error),
     };
-    match runtime.block_on(run(path, config, policy)) {
+    match runtime.block_on(run(path, config, store, policy)) {
         Ok(()) => Exit::Done,
         Err(error) => render::error_chain(&error),
     }
@@ -72,17 +76,17 @@ struct CannotKeep {
 }
 
 /// Whether others could change the record, although the configuration says that they cannot.
-fn cannot_keep(config: &Config) -> Option<CannotKeep> {
+fn cannot_keep(config: &Config, store: Option<&Location>) -> Option<CannotKeep> {
     if config.assurance < Assurance::L2 {
         return None;
     }
-    let record = config.store.clone().or_else(|| place::default_store().ok())?;
+    let record = store.cloned().or_else(|| place::default_store().ok().map(Location::File))?;
     // What keeps a database from others is not on this machine.
-    let why = reachable::by_others(Location::named(&record).ok()?.file()?)?;
+    let why = reachable::by_others(record.file()?)?;
     Some(CannotKeep { level: config.assurance, why })
 }
 
-async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> {
+async fn run(path: &Path, config: Config, store: Option<Location>, policy: Policy) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -94,7 +98,6 @@ async fn run(path: &Path, config: Config, policy: Policy) -> anyhow::Result<()> 
     let on_stdio = config.http.commands.iter().map(|one| Arc::clone(&one.name));
     let servers: Vec<Arc<str>> = on_http.chain(on_stdio).collect();
     let fixed = Fixed::of(&config);
-    let store = config.store.as_deref().map(Location::named).transpose()?;
     let mut process =
         GateProcess::open(policy, config.policy, store, servers, config.assurance, None).await?;
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     hold::{HOLD_ID_CHARS, HoldId},
-    store::StoreError,
+    store::{StoreError, UrlError},
 };
 
 /// How long a gate may take to be reached.
@@ -53,6 +53,9 @@ pub enum AskError {
     /// The record cannot be read, with which no gate has to do.
     #[error("{0}")]
     Record(String),
+    /// What was named as the record cannot be one.
+    #[error(transparent)]
+    BadStore(#[from] UrlError),
     /// A gate said no.
     #[error("{}", .0.message())]
     Refused(ErrorObjectOwned),

@@ -60,10 +60,17 @@ pub enum AddressError {
 ///
 /// # Errors
 ///
-/// [`AddressError::BadDesk`] when it is not that of a site on HTTP.
+/// [`AddressError::BadDesk`] when it is not that of a site on https, or on http on this machine.
 pub fn origin_of(text: &str) -> Result<String, AddressError> {
-    let url = site(text).filter(|url| matches!(url.scheme(), "http" | "https"));
-    Ok(url.ok_or_else(|| AddressError::BadDesk(text.to_owned()))?.origin().ascii_serialization())
+    // No desk is reached without encryption but from its own machine, and a link has a key in it.
+    let is_desk = |url: &Url| match (url.scheme(), url.host()) {
+        ("https", _) | ("http", Some(Host::Domain("localhost"))) => true,
+        ("http", Some(Host::Ipv4(ip))) => ip.is_loopback(),
+        ("http", Some(Host::Ipv6(ip))) => ip.is_loopback(),
+        _ => false,
+    };
+    let url = site(text).filter(is_desk).ok_or_else(|| AddressError::BadDesk(text.to_owned()))?;
+    Ok(url.origin().ascii_serialization())
 }
 
 /// A URL that says where a site is, and nothing besides.
@@ -158,6 +165,29 @@ mod tests {
             assert!(Address::new(at(remote), Some("https://desk.example.com"), Wire::DangerPlain).is_ok());
             assert!(Address::new(at(remote), Some("https://desk.example.com"), Wire::Tls).is_ok());
             assert_eq!(Address::new(at(remote), None, Wire::Tls), Err(AddressError::NoName(at(remote).ip())));
+        }
+    }
+
+    #[test]
+    fn a_link_is_for_an_address_that_a_desk_can_have() {
+        for (text, origin) in [
+            ("http://127.0.0.1:4653", "http://127.0.0.1:4653"),
+            ("HTTP://LocalHost:4653/", "http://localhost:4653"),
+            ("http://[::1]:4653/", "http://[::1]:4653"),
+            ("https://Desk.example.com:443/", "https://desk.example.com"),
+        ] {
+            assert_eq!(origin_of(text), Ok(origin.to_owned()));
+        }
+        for bad in [
+            "desk",
+            "127.0.0.1:4653",
+            "http://desk.example.com",
+            "http://10.0.0.1:4653",
+            "ftp://127.0.0.1",
+            "https://desk.example.com/sign-in",
+            "https://alice@desk.example.com",
+        ] {
+            assert_eq!(origin_of(bad), Err(AddressError::BadDesk(bad.to_owned())));
         }
     }
 

@@ -289,7 +289,12 @@ async fn ends(
     lifecycle: &Lifecycle,
 ) -> io::Result<ExitStatus> {
     let told = tokio::select! {
-        status = process.wait() => return status,
+        status = process.wait() => {
+            if let Some(status) = status.as_ref().ok().filter(|status| !status.success()) {
+                tracing::warn!(%status, "the server has ended by itself");
+            }
+            return status;
+        }
         () = lifecycle.client_gone.cancelled() => None,
         () = lifecycle.stop.cancelled() => None,
         signal = signals.recv() => Some(signal),
@@ -305,6 +310,10 @@ async fn ends(
         () = sleep_until(began + ENDS_BY_ITSELF) => {}
         _ = signals.recv() => {}
     }
+    tracing::warn!(
+        "the server goes on {} ms after it was to end, so it is ended",
+        began.elapsed().as_millis()
+    );
     let _ = kill_process_group(group, Signal::TERM);
     tokio::select! {
         status = process.wait() => return status,

@@ -382,6 +382,22 @@ fn a_call_that_was_with_the_server_when_the_gate_died_is_unknown_until_a_person_
 }
 
 #[test]
+fn what_waits_at_a_gate_that_is_killed_is_soon_listed_by_one_that_ran_beside_it() {
+    let home = Home::new();
+    let mut beside = Wrapped::start(wrap(&home, "beside", ANSWERING));
+    beside.ask(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    let mut dead = Wrapped::start(wrap(&home, "billing", SILENT));
+    dead.send(&danger(1));
+    let id = home.wait_for_holds(1).remove(0);
+    dead.process.kill().unwrap();
+    dead.process.wait().unwrap();
+    let left = until(|| home.holds().into_iter().find(|hold| hold["id"] == id.as_str()));
+    assert_eq!(left["attached"], false, "{left}");
+    assert!(home.holdshort(["reject", &id, "--reason", "nobody asks any more"]).status.success());
+    home.verify();
+}
+
+#[test]
 fn a_live_gate_is_not_taken_for_dead_by_another() {
     let home = Home::new();
     let mut first = Wrapped::start(wrap(&home, "billing", ANSWERING));

@@ -30,6 +30,8 @@ fn a_usage_mistake_ends_with_2_and_says_what_would_be_right() {
             &["run", "--store", "postgres://db.example/holds?nope=1", "--", "true"],
             "the store's URL has `nope`",
         ),
+        (&["history", "--store", "postgres://db.example/holds?nope=1"], "the store's URL has `nope`"),
+        (&["desk", "--store", "postgres://db.example/holds?nope=1"], "the store's URL has `nope`"),
         (&["approve", "abcd", "--for", "soon"], "write a time such as 15m or 2h"),
         (&["approve", "abcd", "--for", "0s"], "write a time such as 15m or 2h"),
         (&["policy", "explain", "--policy", "x", "--tool", "y", "--at", "now"], "2026-11-23T10:00:00+01:00"),
@@ -49,6 +51,23 @@ fn a_usage_mistake_ends_with_2_and_says_what_would_be_right() {
     }
     assert!(!said(&home.holdshort(["policy", "test", "nope.yaml"])).contains("*.test.yaml"));
     assert!(!home.store().exists(), "nothing was begun");
+}
+
+#[test]
+fn a_record_that_cannot_be_one_is_a_mistake_in_the_settings_of_serve() {
+    let home = Home::new();
+    let settings = json!({
+        "listen": "127.0.0.1:0",
+        "policy": [home.file("policy.yaml", "version: 1\n")],
+        "store": "postgres://db.example/holds?nope=1",
+        "upstreams": [{"name": "billing", "path": "/mcp", "command": ["true"]}],
+    });
+    let file = home.file("serve.yaml", &settings.to_string());
+    let mut command = home.command();
+    let output = command.args(["serve", "--config"]).arg(file).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("the store's URL has `nope`"), "{}", said(&output));
+    assert!(!said(&output).contains("listening"), "{}", said(&output));
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(in crate::cli) fn list(tools: &[ToolView], as_json: bool) {
         return json(&tools);
     }
     if tools.is_empty() {
-        return talk("no such tool is on record: a gate records what servers list");
+        return talk("there is no such tool: a gate records what servers list, and what they change");
     }
     let mut table = Table::new(["SERVER", "TOOL", "STATE", "SHA256", "ACCEPTED", "BY", "LISTED"], &[0, 1, 5]);
     for tool in tools {
