@@ -80,7 +80,9 @@ async fn look_after(gate: Arc<Gate>) {
         return;
     }
     let (mut looks, mut sweeps) = (interval(LOOK_FOR_DEAD_EVERY), interval(SWEEP_EVERY));
-    [&mut looks, &mut sweeps].map(|ticks| ticks.set_missed_tick_behavior(MissedTickBehavior::Delay));
+    for ticks in [&mut looks, &mut sweeps] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
         tokio::select! {
             _ = looks.tick() => match gate.take_over_dead().await {
