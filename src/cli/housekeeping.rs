@@ -15,12 +15,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::gate::Gate;
+use crate::{gate::Gate, store::StoreError};
 
 /// How often it is looked for holds without a caller whose time is over. Whoever meets one earlier ends it then.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether another gate on the record has died: until then nobody sees its calls among those that wait.
+/// How often it is looked whether another gate on a record in a file has died: until then nobody sees its calls among those that wait. In a
+/// fleet every look is a question to the database for each process, and commands that list look themselves.
 const LOOK_FOR_DEAD_EVERY: Duration = Duration::from_secs(3);
 
 /// How often it is read from the record what others have found out about tools. Whoever accepts a definition tells all gates.
@@ -79,19 +80,22 @@ async fn look_after(gate: Arc<Gate>) {
         tracing::error!(%error, "the record cannot be used: every call that would be held is refused");
         return;
     }
-    let (mut looks, mut sweeps) = (interval(LOOK_FOR_DEAD_EVERY), interval(SWEEP_EVERY));
+    if let Err(error) = take_over(&gate).await {
+        tracing::error!(%error, "calls of dead gates could not be taken over");
+    }
+    let is_file = gate.store().heard().is_none();
+    let mut looks = interval(if is_file { LOOK_FOR_DEAD_EVERY } else { SWEEP_EVERY });
+    let mut sweeps = interval(SWEEP_EVERY);
     for ticks in [&mut looks, &mut sweeps] {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
         tokio::select! {
-            _ = looks.tick() => match gate.take_over_dead().await {
-                Ok((0, 0)) => {}
-                Ok((detached, unknown)) => {
-                    tracing::warn!(detached, unknown, "calls of gates that have died were taken over");
+            _ = looks.tick() => {
+                if let Err(error) = take_over(&gate).await {
+                    tracing::debug!(%error, "calls of dead gates could not be taken over");
                 }
-                Err(error) => tracing::debug!(%error, "calls of dead gates could not be taken over"),
-            },
+            }
             _ = sweeps.tick() => {
                 if let Err(error) = gate.store().sweep().await {
                     tracing::debug!(%error, "what is overdue could not be ended");
@@ -99,6 +103,14 @@ async fn look_after(gate: Arc<Gate>) {
             }
         }
     }
+}
+
+async fn take_over(gate: &Gate) -> Result<(), StoreError> {
+    let (detached, unknown) = gate.take_over_dead().await?;
+    if (detached, unknown) != (0, 0) {
+        tracing::warn!(detached, unknown, "calls of gates that have died were taken over");
+    }
+    Ok(())
 }
 
 /// Hears what other gates on the record find out about tools, and what operators accept.
